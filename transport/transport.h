@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The data path's seam: memory that a peer may write, workers that carry the writes, endpoints
+ * that issue them. Two backends fill bt_transport_ops: `ucx` (UCP: verbs, cuda_ipc, shared memory,
+ * tcp) and `loop` (both ends in one process, faults on demand, injected clock).
+ *
+ *   writer                                                target
+ *   transport                                             transport
+ *     worker --- endpoint ----- put runs, flush ----->      worker (one per peer)
+ *                  \-- remote (imported key) - - - - - ->   memory (registered region)
+ *
+ * The target makes one worker for each peer, because destroying a worker is the one proof, on
+ * paths where bytes wait in a queue of ours (tcp sockets, verbs queue pairs), that this peer's late
+ * writes can no longer reach memory; the others go on undisturbed.
+ *
+ * Nothing blocks. What finishes later is reported once by bt_worker_progress as a bt_event that
+ * echoes the caller's user_data; every started operation finishes exactly once, also on failure,
+ * close and destroy (destroy reports to nobody).
+ *
+ * Thread rule: owner thread of the worker; transport and memory calls are for the thread that made
+ * the transport. */
+#ifndef BT_TRANSPORT_TRANSPORT_H
+#define BT_TRANSPORT_TRANSPORT_H
+#include <baton/kv.h>
+#include <baton/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/clock.h"
+#include "core/fail.h"
+
+typedef struct bt_transport_ops bt_transport_ops;
+typedef struct bt_transport bt_transport; /* base of a backend's own struct; see below */
+typedef struct bt_worker bt_worker;
+typedef struct bt_endpoint bt_endpoint;
+typedef struct bt_memory bt_memory;
+typedef struct bt_remote bt_remote;
+
+enum {
+    BT_ADDRESS_BYTES_MAX = 4096, /* of a worker address, which travels in INIT */
+    BT_RKEY_BYTES_MAX = 4096,    /* of a packed remote key, which travels in MEMREG */
+    BT_PATH_TEXT_BYTES = 128,
+};
+
+/* One piece that is contiguous on both ends. */
+typedef struct {
+    uint64_t local_addr;  /* within the call's local memory; device memory is not host-readable */
+    uint64_t remote_addr; /* within the remote region, in the peer's address space */
+    uint64_t bytes;       /* > 0 */
+} bt_run;
+
+typedef enum {
+    BT_EVENT_PUT,    /* every run of a put has left local memory: it may be reused (not: arrived) */
+    BT_EVENT_FLUSH,  /* every put posted before the flush has arrived at the target */
+    BT_EVENT_CLOSED, /* the endpoint is gone; its pointer is invalid from here on */
+    BT_EVENT_FAILED, /* the endpoint failed; what was posted on it finishes with a failure; close it */
+} bt_event_kind;
+
+typedef struct {
+    bt_event_kind kind;
+    baton_status status;           /* OK, or why it failed */
+    uint64_t user_data;            /* of the call; for FAILED that of bt_endpoint_connect */
+    char text[BT_PATH_TEXT_BYTES]; /* failure detail, "" when OK */
+} bt_event;
+
+typedef enum {
+    BT_CLOSE_FLUSH, /* finishes what was posted, then closes */
+    BT_CLOSE_FORCE, /* what was posted finishes with CANCELED; legal at any time */
+} bt_close_mode;
+
+/* What carries the bytes of an endpoint, asked after connecting, for the log line and for rules. */
+typedef struct {
+    char transport[BT_PATH_TEXT_BYTES]; /* "tcp", "rc_verbs", "loop" ...; "" when unknown */
+    char device[BT_PATH_TEXT_BYTES];    /* "lo", "mlx5_0:1" ... */
+    uint32_t n_rails;
+    bool puts_are_mapped; /* puts go through memory mapped here: closing proves nothing (inv. 1) */
+} bt_path;
+
+typedef struct {
+    const char *backend;             /* "ucx" or "loop" */
+    const char *const *data_devices; /* [n_data_devices] net devices to bind to; none: "lo" */
+    uint32_t n_data_devices;
+    bool no_tcp;                  /* data_tcp: off */
+    const char *transports;       /* UCX transport list, NULL: chosen by us; UCX_TLS wins */
+    const bt_clock *clock;        /* NULL: monotonic */
+    struct bt_loop_net *loop_net; /* loop only: the network both ends share, borrowed */
+} bt_transport_options;
+
+struct bt_transport_ops {
+    const char *name;
+    baton_status (*create)(const bt_transport_options *options, bt_transport **transport_p);
+    void (*destroy)(bt_transport *transport);
+
+    baton_status (*memory_alloc)(bt_transport *transport, size_t bytes, baton_memory_kind kind,
+                                 bt_memory **memory_p);
+    baton_status (*memory_register)(bt_transport *transport, void *base, size_t bytes,
+                                    baton_memory_kind kind, bt_memory **memory_p);
+    void (*memory_free)(bt_memory *memory);
+
+    baton_status (*worker_create)(bt_transport *transport, bt_worker **worker_p);
+    void (*worker_destroy)(bt_worker *worker);
+    int (*worker_fd)(bt_worker *worker);
+    baton_status (*worker_arm)(bt_worker *worker);
+    uint32_t (*worker_progress)(bt_worker *worker, bt_event *events, uint32_t max);
+
+    baton_status (*connect)(bt_worker *worker, const void *address, size_t address_bytes,
+                            uint64_t user_data, bt_endpoint **endpoint_p);
+    void (*close)(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
+    void (*path)(bt_endpoint *endpoint, bt_path *out);
+
+    baton_status (*import)(bt_endpoint *endpoint, const void *rkey, size_t rkey_bytes,
+                           bt_remote **remote_p);
+    void (*release)(bt_remote *remote);
+    baton_status (*map)(bt_remote *remote, uint64_t remote_addr, void **local_p);
+
+    baton_status (*put)(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
+                        const bt_run *runs, uint32_t n_runs, uint64_t user_data);
+    baton_status (*flush)(bt_endpoint *endpoint, uint64_t user_data);
+};
+
+/* First member of every backend's struct of the same role. */
+struct bt_transport {
+    const bt_transport_ops *ops;
+};
+struct bt_worker {
+    bt_transport *transport;
+    const uint8_t *address; /* [address_bytes] opaque to others, owned by the worker */
+    size_t address_bytes;
+};
+struct bt_endpoint {
+    bt_worker *worker;
+};
+struct bt_memory {
+    bt_transport *transport;
+    void *base;
+    size_t bytes;
+    baton_memory_kind kind;
+    const uint8_t *rkey; /* [rkey_bytes] packed remote key for the peer, owned by the memory */
+    size_t rkey_bytes;
+};
+struct bt_remote {
+    bt_endpoint *endpoint;
+};
+
+/* Opens the backend that options name. Errors: INVALID_ARG (unknown backend; the text lists those
+ * there are), UNSUPPORTED, TRANSPORT, NO_MEMORY. */
+baton_status bt_transport_create(const bt_transport_options *options, bt_transport **transport_p);
+/* All workers and memories must be gone. NULL is allowed. */
+void bt_transport_destroy(bt_transport *transport);
+
+/* New memory that is registered and, where the transport allows it, mappable by peers on this host.
+ * Zeroed and populated (first touch is paid here, not in a request). Errors: NO_MEMORY, TRANSPORT. */
+baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
+                             bt_memory **memory_p);
+/* Registers the caller's memory (region kind `engine`), borrowed until bt_memory_free. */
+baton_status bt_memory_register(bt_transport *transport, void *base, size_t bytes,
+                                baton_memory_kind kind, bt_memory **memory_p);
+void bt_memory_free(bt_memory *memory); /* Deregisters; frees what alloc made. NULL is allowed. */
+
+baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p);
+/* Closes by force what is still open. After it no queued write of a peer reaches memory (mapped
+ * writers excepted). NULL is allowed. */
+void bt_worker_destroy(bt_worker *worker);
+/* To be polled for reading after bt_worker_arm said OK. */
+int bt_worker_fd(bt_worker *worker);
+/* OK: the fd will wake up; ERR_BUSY: there is work already, progress again. */
+baton_status bt_worker_arm(bt_worker *worker);
+/* Moves work on; writes up to max events; returns how many. */
+uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max);
+
+/* Starts connecting; usable at once, failure comes as BT_EVENT_FAILED. Errors: INVALID_ARG (bytes
+ * that are no address), UNREACHABLE, NO_MEMORY. */
+baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t address_bytes,
+                                 uint64_t user_data, bt_endpoint **endpoint_p);
+/* Ends in BT_EVENT_CLOSED. No other call on the endpoint or its remotes after this one (release the
+ * remotes first). */
+void bt_endpoint_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
+void bt_endpoint_path(bt_endpoint *endpoint, bt_path *path);
+
+/* Errors: INVALID_ARG (bytes that are no key), UNREACHABLE. */
+baton_status bt_remote_import(bt_endpoint *endpoint, const void *rkey, size_t rkey_bytes,
+                              bt_remote **remote_p);
+void bt_remote_release(bt_remote *remote); /* NULL is allowed. */
+/* Where remote_addr of the region can be written with plain stores from here. Errors: UNREACHABLE,
+ * when it cannot be mapped. Borrowed until the remote is released. */
+baton_status bt_remote_map(bt_remote *remote, uint64_t remote_addr, void **local_p);
+
+/* Posts all runs, or none (an error return is the only report then); one BT_EVENT_PUT when all have
+ * left local memory. local is NULL for host memory that was never registered. Errors: NO_MEMORY,
+ * TRANSPORT, CLOSED, INVALID_ARG (n_runs or a run's bytes 0, or outside local). */
+baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
+                             const bt_run *runs, uint32_t n_runs, uint64_t user_data);
+/* One BT_EVENT_FLUSH when everything posted before is visible at the target. */
+baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data);
+
+extern const bt_transport_ops bt_ucx_ops;
+extern const bt_transport_ops bt_loop_ops;
+
+#endif
