@@ -37,6 +37,8 @@ elseif(EXISTS /usr/share/llhttp/llhttp.c)
     add_library(bt_llhttp_src STATIC /usr/share/llhttp/api.c /usr/share/llhttp/http.c
         /usr/share/llhttp/llhttp.c)
     target_include_directories(bt_llhttp_src SYSTEM PUBLIC /usr/share/include/llhttp)
+    # llhttp 8 is lenient about line ends unless told otherwise; 9 dropped the choice and is strict.
+    target_compile_definitions(bt_llhttp_src PRIVATE LLHTTP_STRICT_MODE=1)
     target_link_libraries(bt_llhttp INTERFACE bt_llhttp_src)
 else()
     message(FATAL_ERROR "llhttp: wanted libllhttp (pkg-config) or /usr/share/llhttp (Debian's "
