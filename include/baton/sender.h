@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The prefill side: hands the KV of a request to one receiver rank, chunk by chunk while prefill
+ * goes on. One sender is one rank; an engine with tensor parallel size N makes N.
+ *
+ *   begin ──▶ push chunk 0, 1, ... (any order) ──▶ finish        cancel at any time
+ *     events: SOURCE_FREE once per pushed chunk; DONE or FAILED once per transfer, always last
+ *
+ * A pushed chunk's source must stay as it is until its SOURCE_FREE, which also comes after cancel
+ * and failure, once no local operation can read it any more.
+ *
+ * Thread rule: any thread, but create, close and destroy, and all calls are non-blocking but
+ * destroy. With BATON_PROGRESS_MANUAL, progress is for one thread at a time. */
+#ifndef BATON_SENDER_H
+#define BATON_SENDER_H
+#include <baton/keys.h>
+#include <baton/kv.h>
+#include <baton/options.h>
+BATON_BEGIN_DECLS
+
+typedef struct baton_sender baton_sender;
+/* Names a transfer of one sender; never used again in its life; 0 is none. */
+typedef uint64_t baton_transfer;
+
+enum { BATON_EVENT_TEXT_BYTES = 256, BATON_REQUEST_ID_BYTES = 256 };
+
+typedef enum {
+    BATON_PATH_AUTO,   /* mapped where the receiver's memory can be mapped, else put */
+    BATON_PATH_MAPPED, /* straight into the receiver's page, or fail */
+    BATON_PATH_PUT,    /* through the transport */
+} baton_path_choice;
+
+typedef struct {
+    const char *name;    /* for logs; NULL: "sender" */
+    baton_layout layout; /* of this rank */
+    uint32_t rank;
+    uint32_t world;       /* 0: 1 */
+    const char *key_seed; /* see baton_key_chain_init */
+    baton_digests digests;
+    baton_path_choice path;
+    uint32_t staging_chunks; /* chunks gathered ahead of the wire where puts are used; 0: 8 */
+    const char *notice;      /* where requests without an address of their own are announced:
+                                "tcp://host:port"; NULL: nowhere */
+    const char *const *notice_allow; /* [n_notice_allow] addresses that requests may name besides;
+                                        "*" allows any; none: only `notice` and loopback */
+    uint32_t n_notice_allow;
+    baton_progress_mode progress;
+    baton_security security;
+    baton_data_path data;
+    baton_timeouts timeouts;
+} baton_sender_options;
+
+typedef struct {
+    const char *request; /* the proxy's id of this attempt, 1 to 256 bytes; copied */
+    const char *host;    /* receiver; copied */
+    uint16_t init_port;
+    uint16_t alloc_port;
+    const baton_key *keys; /* [n_chunks], copied */
+    uint32_t n_chunks;
+    uint32_t last_tokens; /* of the last chunk; the others have layout.chunk_tokens */
+    uint32_t deadline_ms; /* 0: timeouts.request_ms */
+    const char *notice;   /* proxy's address for this request, NULL: the options'; copied */
+    uint64_t user_data;   /* echoed in events */
+} baton_transfer_options;
+
+typedef enum {
+    BATON_SENDER_SOURCE_FREE, /* .chunk */
+    BATON_SENDER_DONE,        /* every byte has landed and is published */
+    BATON_SENDER_FAILED,      /* .status, .text */
+} baton_sender_event_kind;
+
+typedef struct {
+    baton_sender_event_kind kind;
+    baton_status status;
+    baton_transfer transfer;
+    uint64_t user_data;
+    uint32_t chunk;
+    uint32_t sent_chunks;    /* DONE, FAILED: chunks written by this transfer */
+    uint32_t present_chunks; /* DONE, FAILED: chunks that were there already */
+    uint64_t sent_bytes;
+    uint64_t move_ns; /* DONE: from granted to committed */
+    char text[BATON_EVENT_TEXT_BYTES];
+} baton_sender_event;
+
+typedef struct {
+    uint64_t transfers_begun_total, transfers_done_total, transfers_failed_total;
+    uint64_t chunks_sent_total, chunks_present_total;
+    uint64_t bytes_sent_total, bytes_mapped_total; /* mapped: the part written without puts */
+    uint64_t notices_sent_total, notices_dropped_total;
+    uint64_t messages_dropped_total; /* malformed */
+    uint64_t messages_stale_total;   /* of another epoch, generation or ticket */
+    uint64_t peers_ready, peers_lost_total;
+    uint64_t transfers_live;
+} baton_sender_stats;
+
+/* Errors: INVALID_ARG, CONFIG, NO_MEMORY, TRANSPORT. */
+BATON_API baton_status baton_sender_create(const baton_sender_options *options,
+                                           baton_sender **sender_p);
+/* As create; what the YAML file, BATON_* variables and `overrides` ([n_overrides] "key=value") say
+ * goes over `options` (NULL: all defaults). Errors: CONFIG with file and line. */
+BATON_API baton_status baton_sender_create_from_file(const char *path,
+                                                     const baton_sender_options *options,
+                                                     const char *const *overrides,
+                                                     uint32_t n_overrides, baton_sender **sender_p);
+/* Cancels what is live, waits for it to drain (bounded by flush_ms, then by force), frees. Events
+ * not polled are lost. NULL is allowed. */
+BATON_API void baton_sender_destroy(baton_sender *sender);
+
+/* Connects ahead of the first transfer, and keeps the peer connected. Errors: INVALID_ARG. */
+BATON_API baton_status baton_sender_connect(baton_sender *sender, const char *host,
+                                            uint16_t init_port, uint16_t alloc_port);
+/* Registers the engine's memory so that chunks pushed from it need no staging copy where they are
+ * contiguous. Borrowed until destroy. Call before the first transfer. */
+BATON_API baton_status baton_sender_register(baton_sender *sender, void *base, size_t bytes,
+                                             baton_memory_kind kind);
+
+/* Starts a transfer; what fails later comes as an event. Errors: INVALID_ARG, TOO_LARGE,
+ * PERMISSION (a notice address that is not allowed), NO_MEMORY, CLOSED. */
+BATON_API baton_status baton_transfer_begin(baton_sender *sender,
+                                            const baton_transfer_options *options,
+                                            baton_transfer *transfer);
+/* Chunk `chunk` of the transfer can be read: gathered from paged KV. view (with its planes) is
+ * borrowed until SOURCE_FREE, tokens are copied. Each chunk once. Errors: INVALID_ARG, OUT_OF_RANGE,
+ * NOT_FOUND (ended already: the chunk gets no SOURCE_FREE), NO_MEMORY. */
+BATON_API baton_status baton_transfer_push(baton_sender *sender, baton_transfer transfer,
+                                           uint32_t chunk, const baton_kv_view *view,
+                                           const baton_kv_tokens *tokens);
+/* As push, for a chunk that lies in one piece, in page layout: bytes must be the chunk's. */
+BATON_API baton_status baton_transfer_push_bytes(baton_sender *sender, baton_transfer transfer,
+                                                 uint32_t chunk, const void *data, size_t bytes);
+/* No more pushes: all chunks that the receiver did not have were pushed. DONE follows when they have
+ * landed; FAILED with STATE when one was never pushed. Errors: NOT_FOUND (ended already). */
+BATON_API baton_status baton_transfer_finish(baton_sender *sender, baton_transfer transfer);
+/* FAILED with CANCELED follows, unless the transfer ended first. Errors: NOT_FOUND. */
+BATON_API baton_status baton_transfer_cancel(baton_sender *sender, baton_transfer transfer);
+
+/* Takes up to max events; returns how many. */
+BATON_API uint32_t baton_sender_poll(baton_sender *sender, baton_sender_event *events,
+                                     uint32_t max);
+/* Readable while events wait (level triggered); owned by the sender. */
+BATON_API int baton_sender_event_fd(baton_sender *sender);
+/* BATON_PROGRESS_MANUAL: moves work on; never blocks; returns the milliseconds until it wants to be
+ * called again at the latest, also when nothing on its fds happens. */
+BATON_API uint32_t baton_sender_progress(baton_sender *sender);
+/* BATON_PROGRESS_MANUAL: one fd (epoll) to wait on between progress calls. */
+BATON_API int baton_sender_progress_fd(baton_sender *sender);
+BATON_API void baton_sender_get_stats(baton_sender *sender, baton_sender_stats *stats);
+
+BATON_END_DECLS
+#endif

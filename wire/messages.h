@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control messages of docs/protocol.md: structs, and the two calls that turn them into frames
+ * and back. Decoding allocates nothing: slices point into the frame, and lists are walked with the
+ * cursors below. Everything is bounds-checked here, so that who gets a bt_message may trust sizes
+ * and ranges, but not meaning (tickets, epochs, page numbers).
+ *
+ * Thread rule: any thread. */
+#ifndef BT_WIRE_MESSAGES_H
+#define BT_WIRE_MESSAGES_H
+#include <baton/keys.h>
+#include <baton/kv.h>
+#include <baton/layout.h>
+#include <baton/status.h>
+#include <stdbool.h>
+
+#include "wire/packwriter.h"
+
+enum {
+    BT_PROTOCOL_VERSION = 1,
+    BT_FRAME_BYTES_MAX = 4 << 20,
+    BT_REQUEST_ID_BYTES_MAX = 256,
+    BT_PEER_NAME_BYTES_MAX = 64,
+    BT_NOTICE_ADDRESS_BYTES_MAX = 256,
+    BT_TEXT_BYTES_MAX = 512,
+    BT_NONCE_BYTES = 16,
+    BT_CHUNKS_MAX = 65536,
+    BT_REGIONS_MAX = 64,
+    BT_HEARTBEAT_TICKETS_MAX = 1024,
+};
+
+/* Bytes borrowed from a frame (decoding) or from the caller (encoding); not 0-terminated. */
+typedef struct {
+    const uint8_t *data;
+    size_t bytes;
+} bt_slice;
+
+/* X(NAME): the `type` on the wire is the name. */
+#define BT_MESSAGE_TYPES(X) \
+    X(INIT) \
+    X(INIT_ANSWER) \
+    X(MEMREG) \
+    X(MEMREG_ANSWER) \
+    X(ALLOC) \
+    X(ALLOC_ANSWER) \
+    X(COMMIT) \
+    X(COMMIT_ANSWER) \
+    X(CANCEL) \
+    X(CANCEL_ANSWER) \
+    X(REVOKE) \
+    X(DRAINED) \
+    X(RELEASE) \
+    X(RELEASE_ANSWER) \
+    X(STATUS) \
+    X(STATUS_ANSWER) \
+    X(HEARTBEAT) \
+    X(HEARTBEAT_ANSWER)
+
+typedef enum {
+#define BT_MESSAGE_ENUM(name) BT_MSG_##name,
+    BT_MESSAGE_TYPES(BT_MESSAGE_ENUM)
+#undef BT_MESSAGE_ENUM
+} bt_message_type;
+
+typedef struct {
+    bt_slice boot; /* boot id of the host */
+    uint64_t pid_ns;
+    uint64_t start;
+    uint32_t pid;
+} bt_process_id;
+
+/* INIT and INIT_ANSWER. */
+typedef struct {
+    bt_slice name;
+    uint32_t rank, world;
+    baton_layout layout;
+    bt_slice seed; /* INIT: 32 bytes, key[-1] */
+    uint32_t digests;
+    bt_process_id process;
+    bt_slice worker; /* from here on INIT_ANSWER only */
+    uint64_t page_bytes;
+    uint32_t lease_ms, heartbeat_ms, silent_ms;
+} bt_msg_init;
+
+typedef enum { BT_REGION_POOL = 1, BT_REGION_ENGINE = 2 } bt_region_kind;
+
+typedef struct {
+    uint32_t region, generation;
+    uint32_t kind;   /* bt_region_kind */
+    uint32_t memory; /* baton_memory_kind */
+    uint64_t base, page_bytes;
+    uint32_t n_pages;
+    bt_slice rkey;
+} bt_msg_region;
+
+typedef struct {
+    uint32_t n_regions; /* decoding fills regions[]; at most BT_REGIONS_MAX */
+    bt_msg_region regions[BT_REGIONS_MAX];
+} bt_msg_memreg_answer;
+
+typedef struct {
+    bt_slice request;
+    bt_slice keys; /* n * 32 bytes, 1 <= n <= BT_CHUNKS_MAX */
+    uint32_t last_tokens, deadline_ms, may_queue;
+    bt_slice notice;
+} bt_msg_alloc;
+
+typedef enum { BT_ALLOC_GRANTED = 1, BT_ALLOC_QUEUED = 2, BT_ALLOC_REFUSED = 3 } bt_alloc_outcome;
+
+/* Chunks [first, first + count) go to pages [page, page + count) of the region. */
+typedef struct {
+    uint32_t first, count, region, generation, page;
+} bt_page_run;
+
+typedef struct {
+    uint32_t outcome; /* bt_alloc_outcome */
+    uint64_t ticket;
+    uint32_t generation;
+    bt_slice nonce; /* 16 bytes when granted */
+    uint32_t n_chunks, place, retry_ms, pages_wanted, pages_total;
+    const bt_page_run *runs; /* encoding: [n_runs] of the caller */
+    uint32_t n_runs;
+    bt_slice packed_runs; /* decoding: for bt_message_next_run */
+} bt_msg_alloc_answer;
+
+typedef struct {
+    uint32_t first, count;
+} bt_chunk_range;
+
+/* COMMIT, CANCEL, REVOKE, DRAINED: what names a ticket. nonce is empty in REVOKE. */
+typedef struct {
+    uint64_t ticket;
+    uint32_t generation;
+    bt_slice nonce;
+} bt_ticket_name;
+
+typedef struct {
+    bt_ticket_name name;
+    const bt_chunk_range *ranges; /* encoding: [n_ranges] of the caller */
+    uint32_t n_ranges;
+    bt_slice packed_ranges; /* decoding: for bt_message_next_range */
+    bt_slice digests;       /* 8 bytes per chunk of the ranges, or empty */
+    uint32_t final;
+} bt_msg_commit;
+
+typedef struct {
+    uint32_t landed, final;
+} bt_msg_commit_answer;
+
+/* CANCEL and REVOKE. */
+typedef struct {
+    bt_ticket_name name;
+    uint32_t drained; /* CANCEL */
+    int32_t reason;
+} bt_msg_end;
+
+typedef enum {
+    BT_REQUEST_UNKNOWN = 0,
+    BT_REQUEST_QUEUED = 1,
+    BT_REQUEST_MOVING = 2,
+    BT_REQUEST_READY = 3,
+    BT_REQUEST_FAILED = 4,
+    BT_REQUEST_PINNED = 5,
+    BT_REQUEST_EXPIRED = 6,
+} bt_request_state;
+
+typedef struct {
+    uint32_t state; /* bt_request_state */
+    uint32_t n_chunks, landed, rank, world;
+    int32_t reason;
+} bt_msg_status_answer;
+
+typedef struct {
+    uint64_t ticket;
+    uint32_t posted, sent, landed; /* chunks */
+} bt_ticket_progress;
+
+/* HEARTBEAT, and HEARTBEAT_ANSWER (only .ticket is used there). */
+typedef struct {
+    const bt_ticket_progress *tickets; /* encoding: [n_tickets] of the caller */
+    uint32_t n_tickets;
+    bt_slice packed_tickets; /* decoding: for bt_message_next_ticket */
+} bt_msg_heartbeat;
+
+typedef struct {
+    bt_message_type type;
+    uint32_t v;
+    uint64_t epoch, id, peer_epoch;
+    int32_t status; /* answers */
+    bt_slice text;  /* answers, CANCEL, REVOKE */
+    union {
+        bt_msg_init init; /* INIT, INIT_ANSWER */
+        bt_msg_memreg_answer memreg_answer;
+        bt_msg_alloc alloc;
+        bt_msg_alloc_answer alloc_answer;
+        bt_msg_commit commit;
+        bt_msg_commit_answer commit_answer;
+        bt_msg_end end;         /* CANCEL, REVOKE */
+        bt_ticket_name drained; /* DRAINED */
+        bt_slice request;       /* RELEASE, STATUS */
+        uint32_t released;      /* RELEASE_ANSWER */
+        bt_msg_status_answer status_answer;
+        bt_msg_heartbeat heartbeat; /* HEARTBEAT, HEARTBEAT_ANSWER */
+    } u;
+} bt_message;
+
+/* Appends the message to the writer (which caps the frame). An answer with a negative status is
+ * written without the type's own fields (but ALLOC_ANSWER keeps outcome, retry_ms and the pages).
+ * Errors: TOO_LARGE, NO_MEMORY, INVALID_ARG (a field over its limit). */
+baton_status bt_message_encode(const bt_message *message, bt_packwriter *writer);
+/* Reads one frame. When `v` is another version, only the common fields are read and the status is
+ * VERSION_MISMATCH, so that the caller can still answer. Errors: BAD_MESSAGE (text says which field
+ * and where), VERSION_MISMATCH. */
+baton_status bt_message_decode(const void *frame, size_t bytes, bt_message *message);
+
+/* Cursors over decoded lists: element i of the list, for i in [0, n); the list was checked whole
+ * when the message was decoded. *state starts as 0-initialised. Returns false at the end. */
+typedef struct {
+    size_t offset;
+    uint32_t index;
+} bt_list_cursor;
+bool bt_message_next_run(const bt_msg_alloc_answer *answer, bt_list_cursor *cursor,
+                         bt_page_run *run);
+bool bt_message_next_range(const bt_msg_commit *commit, bt_list_cursor *cursor,
+                           bt_chunk_range *range);
+bool bt_message_next_ticket(const bt_msg_heartbeat *heartbeat, bt_list_cursor *cursor,
+                            bt_ticket_progress *ticket);
+
+/* "ALLOC_ANSWER" ...; "?" for a value outside the list. */
+const char *bt_message_type_name(bt_message_type type);
+
+static inline bt_slice bt_slice_of(const void *data, size_t bytes)
+{
+    return (bt_slice){.data = data, .bytes = bytes};
+}
+
+#endif
