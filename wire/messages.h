@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control messages of docs/protocol.md: structs, and the two calls that turn them into frames
- * and back. Decoding allocates nothing: slices point into the frame, and lists are walked with the
+ * and back. Decoding allocates nothing: blobs point into the frame, and lists are walked with the
  * cursors below. Everything is bounds-checked here, so that who gets a bt_message may trust sizes
  * and ranges, but not meaning (tickets, epochs, page numbers).
  *
@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "wire/packwriter.h"
+#include "wire/blob.h"
 
 enum {
     BT_PROTOCOL_VERSION = 1,
@@ -28,31 +29,25 @@ enum {
     BT_HEARTBEAT_TICKETS_MAX = 1024,
 };
 
-/* Bytes borrowed from a frame (decoding) or from the caller (encoding); not 0-terminated. */
-typedef struct {
-    const uint8_t *data;
-    size_t bytes;
-} bt_slice;
-
 /* X(NAME): the `type` on the wire is the name. */
 #define BT_MESSAGE_TYPES(X) \
-    X(INIT) \
-    X(INIT_ANSWER) \
-    X(MEMREG) \
-    X(MEMREG_ANSWER) \
-    X(ALLOC) \
-    X(ALLOC_ANSWER) \
-    X(COMMIT) \
-    X(COMMIT_ANSWER) \
-    X(CANCEL) \
-    X(CANCEL_ANSWER) \
-    X(REVOKE) \
-    X(DRAINED) \
-    X(RELEASE) \
-    X(RELEASE_ANSWER) \
-    X(STATUS) \
-    X(STATUS_ANSWER) \
-    X(HEARTBEAT) \
+    X(INIT)                 \
+    X(INIT_ANSWER)          \
+    X(MEMREG)               \
+    X(MEMREG_ANSWER)        \
+    X(ALLOC)                \
+    X(ALLOC_ANSWER)         \
+    X(COMMIT)               \
+    X(COMMIT_ANSWER)        \
+    X(CANCEL)               \
+    X(CANCEL_ANSWER)        \
+    X(REVOKE)               \
+    X(DRAINED)              \
+    X(RELEASE)              \
+    X(RELEASE_ANSWER)       \
+    X(STATUS)               \
+    X(STATUS_ANSWER)        \
+    X(HEARTBEAT)            \
     X(HEARTBEAT_ANSWER)
 
 typedef enum {
@@ -62,7 +57,7 @@ typedef enum {
 } bt_message_type;
 
 typedef struct {
-    bt_slice boot; /* boot id of the host */
+    bt_blob boot; /* boot id of the host */
     uint64_t pid_ns;
     uint64_t start;
     uint32_t pid;
@@ -70,13 +65,13 @@ typedef struct {
 
 /* INIT and INIT_ANSWER. */
 typedef struct {
-    bt_slice name;
+    bt_blob name;
     uint32_t rank, world;
     baton_layout layout;
-    bt_slice seed; /* INIT: 32 bytes, key[-1] */
+    bt_blob seed; /* INIT: 32 bytes, key[-1] */
     uint32_t digests;
     bt_process_id process;
-    bt_slice worker; /* from here on INIT_ANSWER only */
+    bt_blob worker; /* from here on INIT_ANSWER only */
     uint64_t page_bytes;
     uint32_t lease_ms, heartbeat_ms, silent_ms;
 } bt_msg_init;
@@ -89,7 +84,7 @@ typedef struct {
     uint32_t memory; /* baton_memory_kind */
     uint64_t base, page_bytes;
     uint32_t n_pages;
-    bt_slice rkey;
+    bt_blob rkey;
 } bt_msg_region;
 
 typedef struct {
@@ -98,10 +93,10 @@ typedef struct {
 } bt_msg_memreg_answer;
 
 typedef struct {
-    bt_slice request;
-    bt_slice keys; /* n * 32 bytes, 1 <= n <= BT_CHUNKS_MAX */
+    bt_blob request;
+    bt_blob keys; /* n * 32 bytes, 1 <= n <= BT_CHUNKS_MAX */
     uint32_t last_tokens, deadline_ms, may_queue;
-    bt_slice notice;
+    bt_blob notice;
 } bt_msg_alloc;
 
 typedef enum { BT_ALLOC_GRANTED = 1, BT_ALLOC_QUEUED = 2, BT_ALLOC_REFUSED = 3 } bt_alloc_outcome;
@@ -115,11 +110,11 @@ typedef struct {
     uint32_t outcome; /* bt_alloc_outcome */
     uint64_t ticket;
     uint32_t generation;
-    bt_slice nonce; /* 16 bytes when granted */
+    bt_blob nonce; /* 16 bytes when granted */
     uint32_t n_chunks, place, retry_ms, pages_wanted, pages_total;
     const bt_page_run *runs; /* encoding: [n_runs] of the caller */
     uint32_t n_runs;
-    bt_slice packed_runs; /* decoding: for bt_message_next_run */
+    bt_blob packed_runs; /* decoding: for bt_message_next_run */
 } bt_msg_alloc_answer;
 
 typedef struct {
@@ -130,15 +125,15 @@ typedef struct {
 typedef struct {
     uint64_t ticket;
     uint32_t generation;
-    bt_slice nonce;
+    bt_blob nonce;
 } bt_ticket_name;
 
 typedef struct {
     bt_ticket_name name;
     const bt_chunk_range *ranges; /* encoding: [n_ranges] of the caller */
     uint32_t n_ranges;
-    bt_slice packed_ranges; /* decoding: for bt_message_next_range */
-    bt_slice digests;       /* 8 bytes per chunk of the ranges, or empty */
+    bt_blob packed_ranges; /* decoding: for bt_message_next_range */
+    bt_blob digests;       /* 8 bytes per chunk of the ranges, or empty */
     uint32_t final;
 } bt_msg_commit;
 
@@ -178,7 +173,7 @@ typedef struct {
 typedef struct {
     const bt_ticket_progress *tickets; /* encoding: [n_tickets] of the caller */
     uint32_t n_tickets;
-    bt_slice packed_tickets; /* decoding: for bt_message_next_ticket */
+    bt_blob packed_tickets; /* decoding: for bt_message_next_ticket */
 } bt_msg_heartbeat;
 
 typedef struct {
@@ -186,7 +181,7 @@ typedef struct {
     uint32_t v;
     uint64_t epoch, id, peer_epoch;
     int32_t status; /* answers */
-    bt_slice text;  /* answers, CANCEL, REVOKE */
+    bt_blob text;   /* answers, CANCEL, REVOKE */
     union {
         bt_msg_init init; /* INIT, INIT_ANSWER */
         bt_msg_memreg_answer memreg_answer;
@@ -196,7 +191,7 @@ typedef struct {
         bt_msg_commit_answer commit_answer;
         bt_msg_end end;         /* CANCEL, REVOKE */
         bt_ticket_name drained; /* DRAINED */
-        bt_slice request;       /* RELEASE, STATUS */
+        bt_blob request;        /* RELEASE, STATUS */
         uint32_t released;      /* RELEASE_ANSWER */
         bt_msg_status_answer status_answer;
         bt_msg_heartbeat heartbeat; /* HEARTBEAT, HEARTBEAT_ANSWER */
@@ -227,10 +222,5 @@ bool bt_message_next_ticket(const bt_msg_heartbeat *heartbeat, bt_list_cursor *c
 
 /* "ALLOC_ANSWER" ...; "?" for a value outside the list. */
 const char *bt_message_type_name(bt_message_type type);
-
-static inline bt_slice bt_slice_of(const void *data, size_t bytes)
-{
-    return (bt_slice){.data = data, .bytes = bytes};
-}
 
 #endif

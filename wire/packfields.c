@@ -11,8 +11,8 @@ static uint64_t upper_bound(const bt_field *field, uint64_t type_max)
     return field->max != 0 && field->max < type_max ? field->max : type_max;
 }
 
-static baton_status check_range(const bt_unpack *reader, const bt_field *field, const char *unit,
-                                uint64_t found, uint64_t type_max)
+static baton_status check_range(const bt_packreader *reader, const bt_field *field,
+                                const char *unit, uint64_t found, uint64_t type_max)
 {
     uint64_t max = upper_bound(field, type_max);
     if (found >= field->min && found <= max)
@@ -22,7 +22,7 @@ static baton_status check_range(const bt_unpack *reader, const bt_field *field, 
                           (unsigned long long)found);
 }
 
-static baton_status read_uint(bt_unpack *reader, const bt_field *field, void *value)
+static baton_status read_uint(bt_packreader *reader, const bt_field *field, void *value)
 {
     uint64_t type_max = field->type == BT_FIELD_U32 ? UINT32_MAX : UINT64_MAX;
     uint64_t number = 0;
@@ -35,17 +35,17 @@ static baton_status read_uint(bt_unpack *reader, const bt_field *field, void *va
     return BATON_OK;
 }
 
-static baton_status read_bytes(bt_unpack *reader, const bt_field *field, bt_blob *value)
+static baton_status read_bytes(bt_packreader *reader, const bt_field *field, bt_blob *value)
 {
     bt_blob blob;
     BATON_TRY(field->type == BT_FIELD_STR ? bt_unpack_str(reader, &blob)
                                           : bt_unpack_bin(reader, &blob));
-    BATON_TRY(check_range(reader, field, " bytes", blob.n, UINT32_MAX));
+    BATON_TRY(check_range(reader, field, " bytes", blob.bytes, UINT32_MAX));
     *value = blob;
     return BATON_OK;
 }
 
-static baton_status read_field(bt_unpack *reader, const bt_field *field, void *value)
+static baton_status read_field(bt_packreader *reader, const bt_field *field, void *value)
 {
     switch (field->type) {
     case BT_FIELD_U32:
@@ -73,7 +73,7 @@ static baton_status read_field(bt_unpack *reader, const bt_field *field, void *v
 static size_t find_field(const bt_field *fields, size_t n_fields, bt_blob key)
 {
     size_t i = 0;
-    while (i < n_fields && !bt_blob_equals(key, fields[i].name))
+    while (i < n_fields && !bt_blob_is_text(key, fields[i].name))
         i++;
     return i;
 }
@@ -89,8 +89,8 @@ static baton_status name_failure(const bt_field *field, baton_status status)
     return bt_fail(status, "%s (field %s)", detail, field->name);
 }
 
-baton_status bt_unpack_fields(bt_unpack *reader, const bt_field *fields, size_t n_fields, void *out,
-                              bt_field_result *result)
+baton_status bt_unpack_fields(bt_packreader *reader, const bt_field *fields, size_t n_fields,
+                              void *out, bt_field_result *result)
 {
     assert(n_fields <= BT_UNPACK_MAX_FIELDS);
     bt_field_result seen = {0};

@@ -46,13 +46,7 @@ static const char *const type_names[] = {
     [BT_PACK_MAP] = "a map",
 };
 
-bool bt_blob_equals(bt_blob blob, const char *text)
-{
-    size_t n = strlen(text);
-    return blob.n == n && (n == 0 || memcmp(blob.bytes, text, n) == 0);
-}
-
-baton_status bt_unpack_fail(const bt_unpack *reader, const char *format, ...)
+baton_status bt_unpack_fail(const bt_packreader *reader, const char *format, ...)
 {
     char detail[256];
     va_list args;
@@ -64,7 +58,7 @@ baton_status bt_unpack_fail(const bt_unpack *reader, const char *format, ...)
 }
 
 /* Takes width bytes as a big-endian number. */
-static baton_status read_number(bt_unpack *reader, size_t width, uint64_t *value)
+static baton_status read_number(bt_packreader *reader, size_t width, uint64_t *value)
 {
     if (reader->n - reader->pos < width)
         return bt_unpack_fail(reader, "truncated: wanted %zu more bytes", width);
@@ -87,7 +81,7 @@ static void set_signed(head *out, size_t width)
 }
 
 /* Heads of 0xc0 to 0xdf. */
-static baton_status read_tagged(bt_unpack *reader, uint8_t tag, head *out)
+static baton_status read_tagged(bt_packreader *reader, uint8_t tag, head *out)
 {
     size_t width = 0;
     if (tag == TAG_NIL || tag == TAG_FALSE || tag == TAG_TRUE) {
@@ -129,7 +123,7 @@ static baton_status read_tagged(bt_unpack *reader, uint8_t tag, head *out)
 
 /* Fails when the rest of the frame cannot hold what a length or count claims: each element has at
  * least one byte, so a claim is refused before anything is done about it. */
-static baton_status check_claim(bt_unpack *reader, const head *value)
+static baton_status check_claim(bt_packreader *reader, const head *value)
 {
     size_t left = reader->n - reader->pos;
     uint64_t needed = value->bits;
@@ -158,7 +152,7 @@ static baton_status check_claim(bt_unpack *reader, const head *value)
     return BATON_OK;
 }
 
-static baton_status read_head(bt_unpack *reader, head *out)
+static baton_status read_head(bt_packreader *reader, head *out)
 {
     uint64_t first = 0;
     BATON_TRY(read_number(reader, 1, &first));
@@ -186,7 +180,7 @@ static baton_status read_head(bt_unpack *reader, head *out)
 
 /* As read_head for a value that must be of one type; places the reader back on failure, so that
  * the text names the value's first byte. */
-static baton_status expect(bt_unpack *reader, bt_pack_type type, head *out)
+static baton_status expect(bt_packreader *reader, bt_pack_type type, head *out)
 {
     size_t start = reader->pos;
     BATON_TRY(read_head(reader, out));
@@ -196,18 +190,18 @@ static baton_status expect(bt_unpack *reader, bt_pack_type type, head *out)
     return bt_unpack_fail(reader, "wanted %s, found %s", type_names[type], type_names[out->type]);
 }
 
-static baton_status read_blob(bt_unpack *reader, bt_pack_type type, bt_blob *value)
+static baton_status read_blob(bt_packreader *reader, bt_pack_type type, bt_blob *value)
 {
     head found;
     BATON_TRY(expect(reader, type, &found));
-    *value = (bt_blob){.bytes = reader->bytes + reader->pos, .n = (size_t)found.bits};
-    reader->pos += value->n;
+    *value = bt_blob_of(reader->bytes + reader->pos, (size_t)found.bits);
+    reader->pos += value->bytes;
     return BATON_OK;
 }
 
-static baton_status check_value(bt_unpack *reader, uint32_t depth);
+static baton_status check_value(bt_packreader *reader, uint32_t depth);
 
-static baton_status check_map(bt_unpack *reader, uint32_t n_pairs, uint32_t depth)
+static baton_status check_map(bt_packreader *reader, uint32_t n_pairs, uint32_t depth)
 {
     bt_blob keys[BT_UNPACK_MAX_KEYS];
     for (uint32_t i = 0; i < n_pairs; i++) {
@@ -215,7 +209,7 @@ static baton_status check_map(bt_unpack *reader, uint32_t n_pairs, uint32_t dept
         reader->n_elements++;
         BATON_TRY(read_blob(reader, BT_PACK_STR, &keys[i]));
         for (uint32_t j = 0; j < i; j++) {
-            if (keys[j].n != keys[i].n || memcmp(keys[j].bytes, keys[i].bytes, keys[i].n) != 0)
+            if (!bt_blob_equals(keys[j], keys[i]))
                 continue;
             reader->pos = start;
             return bt_unpack_fail(reader, "a map has a key twice");
@@ -226,7 +220,7 @@ static baton_status check_map(bt_unpack *reader, uint32_t n_pairs, uint32_t dept
 }
 
 /* Checks one value with all it contains. Recursion is bounded by limits.max_depth. */
-static baton_status check_value(bt_unpack *reader, uint32_t depth)
+static baton_status check_value(bt_packreader *reader, uint32_t depth)
 {
     head found;
     BATON_TRY(read_head(reader, &found));
@@ -246,10 +240,10 @@ static baton_status check_value(bt_unpack *reader, uint32_t depth)
     return BATON_OK;
 }
 
-baton_status bt_unpack_open(bt_unpack *reader, const char *what, const void *bytes, size_t n,
+baton_status bt_unpack_open(bt_packreader *reader, const char *what, const void *bytes, size_t n,
                             const bt_unpack_limits *limits)
 {
-    *reader = (bt_unpack){.what = what, .bytes = bytes, .n = n, .limits = *limits};
+    *reader = (bt_packreader){.what = what, .bytes = bytes, .n = n, .limits = *limits};
     assert(limits->max_depth <= BT_UNPACK_MAX_DEPTH);
     BATON_TRY(check_value(reader, 0));
     BATON_TRY(bt_unpack_finish(reader));
@@ -257,23 +251,23 @@ baton_status bt_unpack_open(bt_unpack *reader, const char *what, const void *byt
     return BATON_OK;
 }
 
-baton_status bt_unpack_finish(const bt_unpack *reader)
+baton_status bt_unpack_finish(const bt_packreader *reader)
 {
     if (reader->pos == reader->n)
         return BATON_OK;
     return bt_unpack_fail(reader, "%zu bytes behind the end", reader->n - reader->pos);
 }
 
-baton_status bt_unpack_peek(const bt_unpack *reader, bt_pack_type *type)
+baton_status bt_unpack_peek(const bt_packreader *reader, bt_pack_type *type)
 {
-    bt_unpack copy = *reader;
+    bt_packreader copy = *reader;
     head found;
     BATON_TRY(read_head(&copy, &found));
     *type = found.type;
     return BATON_OK;
 }
 
-baton_status bt_unpack_array(bt_unpack *reader, uint32_t *count)
+baton_status bt_unpack_array(bt_packreader *reader, uint32_t *count)
 {
     head found;
     BATON_TRY(expect(reader, BT_PACK_ARRAY, &found));
@@ -281,7 +275,7 @@ baton_status bt_unpack_array(bt_unpack *reader, uint32_t *count)
     return BATON_OK;
 }
 
-baton_status bt_unpack_map(bt_unpack *reader, uint32_t *count)
+baton_status bt_unpack_map(bt_packreader *reader, uint32_t *count)
 {
     head found;
     BATON_TRY(expect(reader, BT_PACK_MAP, &found));
@@ -289,17 +283,17 @@ baton_status bt_unpack_map(bt_unpack *reader, uint32_t *count)
     return BATON_OK;
 }
 
-baton_status bt_unpack_str(bt_unpack *reader, bt_blob *value)
+baton_status bt_unpack_str(bt_packreader *reader, bt_blob *value)
 {
     return read_blob(reader, BT_PACK_STR, value);
 }
 
-baton_status bt_unpack_bin(bt_unpack *reader, bt_blob *value)
+baton_status bt_unpack_bin(bt_packreader *reader, bt_blob *value)
 {
     return read_blob(reader, BT_PACK_BIN, value);
 }
 
-baton_status bt_unpack_u64(bt_unpack *reader, uint64_t max, uint64_t *value)
+baton_status bt_unpack_u64(bt_packreader *reader, uint64_t max, uint64_t *value)
 {
     head found;
     size_t start = reader->pos;
@@ -313,7 +307,7 @@ baton_status bt_unpack_u64(bt_unpack *reader, uint64_t max, uint64_t *value)
     return BATON_OK;
 }
 
-baton_status bt_unpack_u32(bt_unpack *reader, uint32_t max, uint32_t *value)
+baton_status bt_unpack_u32(bt_packreader *reader, uint32_t max, uint32_t *value)
 {
     uint64_t wide = 0;
     BATON_TRY(bt_unpack_u64(reader, max, &wide));
@@ -321,7 +315,7 @@ baton_status bt_unpack_u32(bt_unpack *reader, uint32_t max, uint32_t *value)
     return BATON_OK;
 }
 
-baton_status bt_unpack_i64(bt_unpack *reader, int64_t *value)
+baton_status bt_unpack_i64(bt_packreader *reader, int64_t *value)
 {
     bt_pack_type type;
     head found;
@@ -337,7 +331,7 @@ baton_status bt_unpack_i64(bt_unpack *reader, int64_t *value)
     return BATON_OK;
 }
 
-baton_status bt_unpack_f64(bt_unpack *reader, double *value)
+baton_status bt_unpack_f64(bt_packreader *reader, double *value)
 {
     head found;
     BATON_TRY(expect(reader, BT_PACK_F64, &found));
@@ -352,7 +346,7 @@ baton_status bt_unpack_f64(bt_unpack *reader, double *value)
     return BATON_OK;
 }
 
-baton_status bt_unpack_bool(bt_unpack *reader, bool *value)
+baton_status bt_unpack_bool(bt_packreader *reader, bool *value)
 {
     head found;
     BATON_TRY(expect(reader, BT_PACK_BOOL, &found));
@@ -360,13 +354,13 @@ baton_status bt_unpack_bool(bt_unpack *reader, bool *value)
     return BATON_OK;
 }
 
-baton_status bt_unpack_nil(bt_unpack *reader)
+baton_status bt_unpack_nil(bt_packreader *reader)
 {
     head found;
     return expect(reader, BT_PACK_NIL, &found);
 }
 
-baton_status bt_unpack_skip(bt_unpack *reader)
+baton_status bt_unpack_skip(bt_packreader *reader)
 {
     /* Counts what is still to come instead of recursing: the frame has been checked. */
     for (uint64_t left = 1; left > 0; left--) {
@@ -382,10 +376,10 @@ baton_status bt_unpack_skip(bt_unpack *reader)
     return BATON_OK;
 }
 
-baton_status bt_unpack_raw(bt_unpack *reader, bt_blob *value)
+baton_status bt_unpack_raw(bt_packreader *reader, bt_blob *value)
 {
     size_t start = reader->pos;
     BATON_TRY(bt_unpack_skip(reader));
-    *value = (bt_blob){.bytes = reader->bytes + start, .n = reader->pos - start};
+    *value = bt_blob_of(reader->bytes + start, reader->pos - start);
     return BATON_OK;
 }

@@ -16,13 +16,7 @@
 #include <baton/status.h>
 #include <stdbool.h>
 
-/* Bytes borrowed from a frame. bytes is valid, not 0-terminated, for n > 0. */
-typedef struct {
-    const uint8_t *bytes;
-    size_t n;
-} bt_blob;
-
-bool bt_blob_equals(bt_blob blob, const char *text);
+#include "wire/blob.h"
 
 enum {
     BT_UNPACK_MAX_DEPTH = 8,  /* containers in each other */
@@ -54,37 +48,37 @@ typedef struct {
     size_t n, pos;
     bt_unpack_limits limits;
     uint32_t n_elements; /* seen by the check */
-} bt_unpack;
+} bt_packreader;
 
 /* Checks bytes[n] as described above and places the reader before its one value. bytes and what
  * are borrowed for the reader's life. */
-baton_status bt_unpack_open(bt_unpack *reader, const char *what, const void *bytes, size_t n,
+baton_status bt_unpack_open(bt_packreader *reader, const char *what, const void *bytes, size_t n,
                             const bt_unpack_limits *limits);
 /* Fails unless every byte has been read. */
-baton_status bt_unpack_finish(const bt_unpack *reader);
+baton_status bt_unpack_finish(const bt_packreader *reader);
 
 /* Type of the next value, which stays unread. */
-baton_status bt_unpack_peek(const bt_unpack *reader, bt_pack_type *type);
+baton_status bt_unpack_peek(const bt_packreader *reader, bt_pack_type *type);
 /* Begin a container; *count values (arrays) or pairs of key and value (maps) follow. */
-baton_status bt_unpack_array(bt_unpack *reader, uint32_t *count);
-baton_status bt_unpack_map(bt_unpack *reader, uint32_t *count);
-baton_status bt_unpack_str(bt_unpack *reader, bt_blob *value);
-baton_status bt_unpack_bin(bt_unpack *reader, bt_blob *value);
+baton_status bt_unpack_array(bt_packreader *reader, uint32_t *count);
+baton_status bt_unpack_map(bt_packreader *reader, uint32_t *count);
+baton_status bt_unpack_str(bt_packreader *reader, bt_blob *value);
+baton_status bt_unpack_bin(bt_packreader *reader, bt_blob *value);
 /* An integer in [0, max]. */
-baton_status bt_unpack_u64(bt_unpack *reader, uint64_t max, uint64_t *value);
-baton_status bt_unpack_u32(bt_unpack *reader, uint32_t max, uint32_t *value);
+baton_status bt_unpack_u64(bt_packreader *reader, uint64_t max, uint64_t *value);
+baton_status bt_unpack_u32(bt_packreader *reader, uint32_t max, uint32_t *value);
 /* Fails for an integer above INT64_MAX. */
-baton_status bt_unpack_i64(bt_unpack *reader, int64_t *value);
-baton_status bt_unpack_f64(bt_unpack *reader, double *value);
-baton_status bt_unpack_bool(bt_unpack *reader, bool *value);
-baton_status bt_unpack_nil(bt_unpack *reader);
+baton_status bt_unpack_i64(bt_packreader *reader, int64_t *value);
+baton_status bt_unpack_f64(bt_packreader *reader, double *value);
+baton_status bt_unpack_bool(bt_packreader *reader, bool *value);
+baton_status bt_unpack_nil(bt_packreader *reader);
 /* Skips one value with all it contains. */
-baton_status bt_unpack_skip(bt_unpack *reader);
+baton_status bt_unpack_skip(bt_packreader *reader);
 /* Skips one value and gives its encoded bytes, which bt_unpack_open takes later. */
-baton_status bt_unpack_raw(bt_unpack *reader, bt_blob *value);
+baton_status bt_unpack_raw(bt_packreader *reader, bt_blob *value);
 
 /* Fails with the reader's name and place: for checks that the caller makes on values. */
-__attribute__((format(printf, 2, 3))) baton_status bt_unpack_fail(const bt_unpack *reader,
+__attribute__((format(printf, 2, 3))) baton_status bt_unpack_fail(const bt_packreader *reader,
                                                                   const char *format, ...);
 
 /* A map of known keys, read by a table. */
@@ -107,7 +101,7 @@ typedef struct {
     size_t offset;     /* of the value in the output struct */
     uint64_t min, max; /* max 0: no upper bound but the type's and the reader's limits */
     /* BT_FIELD_CALL: reads exactly one value into *value, the output struct + offset. */
-    baton_status (*read)(bt_unpack *reader, void *value);
+    baton_status (*read)(bt_packreader *reader, void *value);
 } bt_field;
 
 typedef struct {
@@ -117,7 +111,7 @@ typedef struct {
 
 /* Reads one map, its keys in any order, into the struct at out. Members of absent optional fields
  * are left as they are. result may be NULL. n_fields <= BT_UNPACK_MAX_FIELDS. */
-baton_status bt_unpack_fields(bt_unpack *reader, const bt_field *fields, size_t n_fields, void *out,
-                              bt_field_result *result);
+baton_status bt_unpack_fields(bt_packreader *reader, const bt_field *fields, size_t n_fields,
+                              void *out, bt_field_result *result);
 
 #endif

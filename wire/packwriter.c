@@ -9,31 +9,32 @@
 
 enum { FIRST_CAPACITY = 256 };
 
-void bt_pack_init(bt_pack *writer, size_t max_bytes)
+void bt_pack_init(bt_packwriter *writer, size_t max_bytes)
 {
-    *writer = (bt_pack){.max_bytes = max_bytes, .growable = true, .n_open = 1};
+    *writer = (bt_packwriter){.max_bytes = max_bytes, .growable = true, .n_open = 1};
 }
 
-void bt_pack_init_fixed(bt_pack *writer, void *buffer, size_t n_bytes)
+void bt_pack_init_fixed(bt_packwriter *writer, void *buffer, size_t n_bytes)
 {
-    *writer = (bt_pack){.bytes = buffer, .capacity = n_bytes, .max_bytes = n_bytes, .n_open = 1};
+    *writer =
+        (bt_packwriter){.bytes = buffer, .capacity = n_bytes, .max_bytes = n_bytes, .n_open = 1};
 }
 
-void bt_pack_reset(bt_pack *writer)
+void bt_pack_reset(bt_packwriter *writer)
 {
     writer->n = 0;
     writer->n_open = 1;
     writer->status = BATON_OK;
 }
 
-void bt_pack_release(bt_pack *writer)
+void bt_pack_release(bt_packwriter *writer)
 {
     if (writer->growable)
         bt_free(writer->bytes);
-    *writer = (bt_pack){0};
+    *writer = (bt_packwriter){0};
 }
 
-static baton_status grow(bt_pack *writer, size_t needed)
+static baton_status grow(bt_packwriter *writer, size_t needed)
 {
     size_t capacity = writer->capacity != 0 ? writer->capacity : FIRST_CAPACITY;
     while (capacity < needed && capacity < writer->max_bytes)
@@ -51,7 +52,7 @@ static baton_status grow(bt_pack *writer, size_t needed)
 /* libmsgpack's write callback: 0 or -1. */
 static int append(void *data, const char *bytes, size_t n)
 {
-    bt_pack *writer = data;
+    bt_packwriter *writer = data;
     size_t needed = 0;
     if (writer->status < 0)
         return -1;
@@ -69,7 +70,7 @@ static int append(void *data, const char *bytes, size_t n)
 }
 
 /* Every value starts here: takes one of the announced values and gives a packer. */
-static msgpack_packer begin_value(bt_pack *writer, uint64_t n_inside)
+static msgpack_packer begin_value(bt_packwriter *writer, uint64_t n_inside)
 {
     msgpack_packer packer;
     msgpack_packer_init(&packer, writer, append);
@@ -80,7 +81,7 @@ static msgpack_packer begin_value(bt_pack *writer, uint64_t n_inside)
 }
 
 /* Lengths above 32 bits have no encoding. */
-static bool length_fits(bt_pack *writer, size_t n)
+static bool length_fits(bt_packwriter *writer, size_t n)
 {
     if (n <= UINT32_MAX)
         return true;
@@ -89,56 +90,56 @@ static bool length_fits(bt_pack *writer, size_t n)
     return false;
 }
 
-void bt_pack_map(bt_pack *writer, uint32_t n_pairs)
+void bt_pack_map(bt_packwriter *writer, uint32_t n_pairs)
 {
     msgpack_packer packer = begin_value(writer, 2 * (uint64_t)n_pairs);
     msgpack_pack_map(&packer, n_pairs);
 }
 
-void bt_pack_array(bt_pack *writer, uint32_t n_values)
+void bt_pack_array(bt_packwriter *writer, uint32_t n_values)
 {
     msgpack_packer packer = begin_value(writer, n_values);
     msgpack_pack_array(&packer, n_values);
 }
 
-void bt_pack_str(bt_pack *writer, const char *text)
+void bt_pack_str(bt_packwriter *writer, const char *text)
 {
     bt_pack_str_n(writer, text, strlen(text));
 }
 
-void bt_pack_str_n(bt_pack *writer, const void *text, size_t n)
+void bt_pack_str_n(bt_packwriter *writer, const void *text, size_t n)
 {
     msgpack_packer packer = begin_value(writer, 0);
     if (length_fits(writer, n) && msgpack_pack_str(&packer, n) == 0)
         append(writer, text, n);
 }
 
-void bt_pack_bin(bt_pack *writer, const void *bytes, size_t n)
+void bt_pack_bin(bt_packwriter *writer, const void *bytes, size_t n)
 {
     msgpack_packer packer = begin_value(writer, 0);
     if (length_fits(writer, n) && msgpack_pack_bin(&packer, n) == 0)
         append(writer, bytes, n);
 }
 
-void bt_pack_u64(bt_pack *writer, uint64_t value)
+void bt_pack_u64(bt_packwriter *writer, uint64_t value)
 {
     msgpack_packer packer = begin_value(writer, 0);
     msgpack_pack_uint64(&packer, value);
 }
 
-void bt_pack_i64(bt_pack *writer, int64_t value)
+void bt_pack_i64(bt_packwriter *writer, int64_t value)
 {
     msgpack_packer packer = begin_value(writer, 0);
     msgpack_pack_int64(&packer, value);
 }
 
-void bt_pack_f64(bt_pack *writer, double value)
+void bt_pack_f64(bt_packwriter *writer, double value)
 {
     msgpack_packer packer = begin_value(writer, 0);
     msgpack_pack_double(&packer, value);
 }
 
-void bt_pack_bool(bt_pack *writer, bool value)
+void bt_pack_bool(bt_packwriter *writer, bool value)
 {
     msgpack_packer packer = begin_value(writer, 0);
     if (value)
@@ -147,49 +148,49 @@ void bt_pack_bool(bt_pack *writer, bool value)
         msgpack_pack_false(&packer);
 }
 
-void bt_pack_nil(bt_pack *writer)
+void bt_pack_nil(bt_packwriter *writer)
 {
     msgpack_packer packer = begin_value(writer, 0);
     msgpack_pack_nil(&packer);
 }
 
-void bt_pack_raw(bt_pack *writer, const void *bytes, size_t n)
+void bt_pack_raw(bt_packwriter *writer, const void *bytes, size_t n)
 {
     begin_value(writer, 0);
     append(writer, bytes, n);
 }
 
-void bt_pack_key_str(bt_pack *writer, const char *key, const char *text)
+void bt_pack_key_str(bt_packwriter *writer, const char *key, const char *text)
 {
     bt_pack_str(writer, key);
     bt_pack_str(writer, text);
 }
 
-void bt_pack_key_bin(bt_pack *writer, const char *key, const void *bytes, size_t n)
+void bt_pack_key_bin(bt_packwriter *writer, const char *key, const void *bytes, size_t n)
 {
     bt_pack_str(writer, key);
     bt_pack_bin(writer, bytes, n);
 }
 
-void bt_pack_key_u64(bt_pack *writer, const char *key, uint64_t value)
+void bt_pack_key_u64(bt_packwriter *writer, const char *key, uint64_t value)
 {
     bt_pack_str(writer, key);
     bt_pack_u64(writer, value);
 }
 
-void bt_pack_key_i64(bt_pack *writer, const char *key, int64_t value)
+void bt_pack_key_i64(bt_packwriter *writer, const char *key, int64_t value)
 {
     bt_pack_str(writer, key);
     bt_pack_i64(writer, value);
 }
 
-void bt_pack_key_bool(bt_pack *writer, const char *key, bool value)
+void bt_pack_key_bool(bt_packwriter *writer, const char *key, bool value)
 {
     bt_pack_str(writer, key);
     bt_pack_bool(writer, value);
 }
 
-baton_status bt_pack_finish(bt_pack *writer)
+baton_status bt_pack_finish(bt_packwriter *writer)
 {
     if (writer->status >= 0 && writer->n_open != 0)
         writer->status = bt_fail(BATON_ERR_STATE, "message: %llu values are missing",

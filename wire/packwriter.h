@@ -14,38 +14,38 @@ typedef struct {
     bool growable;
     uint64_t n_open; /* values that announced containers still lack, 1 for the frame itself */
     baton_status status;
-} bt_pack;
+} bt_packwriter;
 
 /* A frame of at most max_bytes, on the heap. Ends with bt_pack_release. */
-void bt_pack_init(bt_pack *writer, size_t max_bytes);
+void bt_pack_init(bt_packwriter *writer, size_t max_bytes);
 /* A frame in buffer[n_bytes], borrowed. bt_pack_release is allowed and does nothing. */
-void bt_pack_init_fixed(bt_pack *writer, void *buffer, size_t n_bytes);
+void bt_pack_init_fixed(bt_packwriter *writer, void *buffer, size_t n_bytes);
 /* Empties it and forgets a failure; keeps the memory. */
-void bt_pack_reset(bt_pack *writer);
-void bt_pack_release(bt_pack *writer);
+void bt_pack_reset(bt_packwriter *writer);
+void bt_pack_release(bt_packwriter *writer);
 
-void bt_pack_map(bt_pack *writer, uint32_t n_pairs);
-void bt_pack_array(bt_pack *writer, uint32_t n_values);
-void bt_pack_str(bt_pack *writer, const char *text);
-void bt_pack_str_n(bt_pack *writer, const void *text, size_t n);
-void bt_pack_bin(bt_pack *writer, const void *bytes, size_t n);
-void bt_pack_u64(bt_pack *writer, uint64_t value);
-void bt_pack_i64(bt_pack *writer, int64_t value);
-void bt_pack_f64(bt_pack *writer, double value);
-void bt_pack_bool(bt_pack *writer, bool value);
-void bt_pack_nil(bt_pack *writer);
+void bt_pack_map(bt_packwriter *writer, uint32_t n_pairs);
+void bt_pack_array(bt_packwriter *writer, uint32_t n_values);
+void bt_pack_str(bt_packwriter *writer, const char *text);
+void bt_pack_str_n(bt_packwriter *writer, const void *text, size_t n);
+void bt_pack_bin(bt_packwriter *writer, const void *bytes, size_t n);
+void bt_pack_u64(bt_packwriter *writer, uint64_t value);
+void bt_pack_i64(bt_packwriter *writer, int64_t value);
+void bt_pack_f64(bt_packwriter *writer, double value);
+void bt_pack_bool(bt_packwriter *writer, bool value);
+void bt_pack_nil(bt_packwriter *writer);
 /* An encoded value, as bt_unpack_raw gives it. */
-void bt_pack_raw(bt_pack *writer, const void *bytes, size_t n);
+void bt_pack_raw(bt_packwriter *writer, const void *bytes, size_t n);
 
 /* A key and its value. */
-void bt_pack_key_str(bt_pack *writer, const char *key, const char *text);
-void bt_pack_key_bin(bt_pack *writer, const char *key, const void *bytes, size_t n);
-void bt_pack_key_u64(bt_pack *writer, const char *key, uint64_t value);
-void bt_pack_key_i64(bt_pack *writer, const char *key, int64_t value);
-void bt_pack_key_bool(bt_pack *writer, const char *key, bool value);
+void bt_pack_key_str(bt_packwriter *writer, const char *key, const char *text);
+void bt_pack_key_bin(bt_packwriter *writer, const char *key, const void *bytes, size_t n);
+void bt_pack_key_u64(bt_packwriter *writer, const char *key, uint64_t value);
+void bt_pack_key_i64(bt_packwriter *writer, const char *key, int64_t value);
+void bt_pack_key_bool(bt_packwriter *writer, const char *key, bool value);
 
 /* OK when the frame is complete: writer->bytes[writer->n]. Errors: NO_MEMORY, TOO_LARGE (buffer or
  * cap too small), STATE (containers announced more, or fewer, values than were written). */
-baton_status bt_pack_finish(bt_pack *writer);
+baton_status bt_pack_finish(bt_packwriter *writer);
 
 #endif

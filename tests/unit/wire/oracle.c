@@ -70,9 +70,9 @@ static bool within_limits(const msgpack_object *object, const bt_unpack_limits *
     }
 }
 
-static bool same_value(bt_unpack *reader, const msgpack_object *object);
+static bool same_value(bt_packreader *reader, const msgpack_object *object);
 
-static bool same_map(bt_unpack *reader, const msgpack_object_map *map)
+static bool same_map(bt_packreader *reader, const msgpack_object_map *map)
 {
     uint32_t count = 0;
     if (bt_unpack_map(reader, &count) < 0 || count != map->size)
@@ -84,7 +84,7 @@ static bool same_map(bt_unpack *reader, const msgpack_object_map *map)
     return true;
 }
 
-static bool same_array(bt_unpack *reader, const msgpack_object_array *array)
+static bool same_array(bt_packreader *reader, const msgpack_object_array *array)
 {
     uint32_t count = 0;
     if (bt_unpack_array(reader, &count) < 0 || count != array->size)
@@ -96,14 +96,14 @@ static bool same_array(bt_unpack *reader, const msgpack_object_array *array)
     return true;
 }
 
-static bool same_blob(bt_unpack *reader, bool is_str, const char *bytes, size_t n)
+static bool same_blob(bt_packreader *reader, bool is_str, const char *bytes, size_t n)
 {
     bt_blob blob = {0};
     baton_status status = is_str ? bt_unpack_str(reader, &blob) : bt_unpack_bin(reader, &blob);
-    return status == BATON_OK && blob.n == n && (n == 0 || memcmp(blob.bytes, bytes, n) == 0);
+    return status == BATON_OK && blob.bytes == n && (n == 0 || memcmp(blob.data, bytes, n) == 0);
 }
 
-static bool same_value(bt_unpack *reader, const msgpack_object *object)
+static bool same_value(bt_packreader *reader, const msgpack_object *object)
 {
     uint64_t u64 = 0;
     int64_t i64 = 0;
@@ -135,7 +135,7 @@ static bool same_value(bt_unpack *reader, const msgpack_object *object)
     }
 }
 
-static oracle_verdict judge(const msgpack_object *object, bt_unpack *reader, bool ours,
+static oracle_verdict judge(const msgpack_object *object, bt_packreader *reader, bool ours,
                             const bt_unpack_limits *limits)
 {
     uint32_t n_elements = 0;
@@ -149,7 +149,7 @@ static oracle_verdict judge(const msgpack_object *object, bt_unpack *reader, boo
 
 oracle_verdict oracle_compare(const uint8_t *bytes, size_t n, const bt_unpack_limits *limits)
 {
-    bt_unpack reader;
+    bt_packreader reader;
     bool ours = bt_unpack_open(&reader, "oracle", bytes, n, limits) == BATON_OK;
     if (!ours && may_claim_much(bytes, n))
         return ORACLE_AGREE;

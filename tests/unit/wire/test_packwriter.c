@@ -12,7 +12,7 @@ static void a_frame_has_the_canonical_bytes(void **state)
                               0xa1, 't',  0xc3, 0xa1, 'a',  0x93, 0xc0, 0xc2, 0xcb, 0x3f,
                               0xf0, 0,    0,    0,    0,    0,    0};
     uint8_t buffer[64];
-    bt_pack writer;
+    bt_packwriter writer;
     bt_pack_init_fixed(&writer, buffer, sizeof(buffer));
     bt_pack_map(&writer, 6);
     bt_pack_key_u64(&writer, "u", 256);
@@ -33,7 +33,7 @@ static void a_frame_has_the_canonical_bytes(void **state)
 static void a_growing_frame_stops_at_its_cap(void **state)
 {
     (void)state;
-    bt_pack writer;
+    bt_packwriter writer;
     bt_pack_init(&writer, 1000);
     bt_pack_array(&writer, 999);
     for (unsigned i = 0; i < 997; i++)
@@ -55,7 +55,7 @@ static void a_fixed_buffer_is_never_overrun(void **state)
     (void)state;
     uint8_t *buffer = bt_guarded_copy("0123456789", 10);
     for (size_t n = 0; n < 11; n++) {
-        bt_pack writer;
+        bt_packwriter writer;
         bt_pack_init_fixed(&writer, buffer + (10 - n), n);
         bt_pack_str(&writer, "0123456789");
         assert_fails(bt_pack_finish(&writer), BATON_ERR_TOO_LARGE, NULL);
@@ -68,7 +68,7 @@ static void announced_and_written_values_must_match(void **state)
 {
     (void)state;
     uint8_t buffer[64];
-    bt_pack writer;
+    bt_packwriter writer;
     bt_pack_init_fixed(&writer, buffer, sizeof(buffer));
     bt_pack_map(&writer, 2);
     bt_pack_key_u64(&writer, "a", 1);
@@ -82,7 +82,7 @@ static void announced_and_written_values_must_match(void **state)
 static void no_memory_is_reported_at_the_end(void **state)
 {
     (void)state;
-    bt_pack writer;
+    bt_packwriter writer;
     bt_pack_init(&writer, 1000);
     bt_alloc_fail_at(1);
     bt_pack_array(&writer, 1);
