@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fast gather and scatter: the token list becomes runs once, and the runs are replayed for every
+ * plane, with as few and as large copies as the layout allows.
+ *
+ *   slots   4 5 6 7 | 20 21 | 3        runs  {slot 4, token 0, n 4} {20, 4, 2} {3, 6, 1}
+ *
+ * A run is tokens that are neighbours in the page and one token stride apart in the plane; blocks
+ * that are neighbours in memory merge into one run. */
+#include "kernels/kv_copy.h"
+
+#include "core/fail.h"
+#include "kernels/kv_check.h"
+#include "kernels/kv_index.h"
+
+typedef struct {
+    uint64_t paged_bytes; /* offset from the plane's base */
+    uint32_t token;       /* first, in the page */
+    uint32_t n_tokens;
+} token_run;
+
+/* On the stack: no allocation in this path. A chunk of 256 tokens is one batch at worst. */
+enum { RUNS_PER_BATCH = 256 };
+
+typedef struct {
+    const baton_kv_view *view;
+    const bt_rows_ops *ops;
+    bool to_page;
+} copy_job;
+
+/* The tokens from t on that are certainly neighbours: consecutive slots inside one block. */
+static uint32_t neighbours(const baton_kv_view *view, const baton_kv_tokens *tokens, uint32_t t,
+                           uint64_t slot)
+{
+    uint32_t left_in_block = view->block_tokens - (uint32_t)(slot % view->block_tokens);
+    uint32_t left = tokens->n_tokens - t;
+    uint32_t most = left < left_in_block ? left : left_in_block;
+    if (tokens->slots == NULL)
+        return most;
+    uint32_t n = 1;
+    while (n < most && tokens->slots[t + n] == tokens->slots[t] + n)
+        n++;
+    return n;
+}
+
+/* Fills runs from token *next on, and moves *next past what they cover. Returns their number. */
+static uint32_t collect_runs(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                             uint32_t *next, token_run runs[RUNS_PER_BATCH])
+{
+    uint32_t n_runs = 0;
+    uint32_t t = *next;
+    while (t < tokens->n_tokens) {
+        int64_t slot = bt_kv_token_slot(view, tokens, t);
+        if (slot < 0) {
+            t++;
+            continue;
+        }
+        uint32_t n = neighbours(view, tokens, t, (uint64_t)slot);
+        uint64_t paged = bt_kv_slot_offset(view, (uint64_t)slot);
+        token_run *last = n_runs > 0 ? &runs[n_runs - 1] : NULL;
+        if (last != NULL && last->token + last->n_tokens == t &&
+            last->paged_bytes + last->n_tokens * view->token_stride_bytes == paged) {
+            last->n_tokens += n;
+        } else {
+            if (n_runs == RUNS_PER_BATCH)
+                break;
+            runs[n_runs++] = (token_run){paged, t, n};
+        }
+        t += n;
+    }
+    *next = t;
+    return n_runs;
+}
+
+static void copy_rows(const copy_job *job, uint8_t *paged, uint64_t paged_step, uint8_t *page,
+                      uint64_t page_step, uint64_t row_bytes, uint64_t n_rows)
+{
+    bt_rows rows = {paged, page, paged_step, page_step, row_bytes, n_rows};
+    if (job->to_page)
+        rows = (bt_rows){page, paged, page_step, paged_step, row_bytes, n_rows};
+    job->ops->copy(&rows);
+}
+
+/* One run in one plane; base and page are the plane's. */
+static void copy_run(const copy_job *job, const token_run *run, uint8_t *base, uint8_t *page)
+{
+    const baton_kv_view *view = job->view;
+    uint64_t row_bytes = bt_kv_row_bytes(view);
+    uint64_t token_step = view->token_stride_bytes;
+    uint8_t *paged = base + run->paged_bytes;
+    uint8_t *row = page + run->token * row_bytes;
+
+    if (view->n_kv_heads > 1 && view->head_stride_bytes != view->head_bytes) {
+        for (uint32_t head = 0; head < view->n_kv_heads; head++)
+            copy_rows(job, paged + head * view->head_stride_bytes, token_step,
+                      row + head * view->head_bytes, row_bytes, view->head_bytes, run->n_tokens);
+    } else if (token_step != row_bytes) {
+        copy_rows(job, paged, token_step, row, row_bytes, row_bytes, run->n_tokens);
+    } else {
+        copy_rows(job, paged, 0, row, 0, run->n_tokens * row_bytes, 1);
+    }
+}
+
+static void copy_plane(const copy_job *job, const token_run *runs, uint32_t n_runs, uint8_t *base,
+                       uint8_t *page)
+{
+    for (uint32_t i = 0; i < n_runs; i++)
+        copy_run(job, &runs[i], base, page);
+}
+
+static void copy_layers(const copy_job *job, const baton_kv_tokens *tokens, uint32_t first_layer,
+                        uint32_t n_layers, uint8_t *page)
+{
+    const baton_kv_view *view = job->view;
+    token_run runs[RUNS_PER_BATCH];
+    uint32_t next = 0;
+    while (next < tokens->n_tokens) {
+        uint32_t n_runs = collect_runs(view, tokens, &next, runs);
+        for (uint32_t layer = 0; layer < n_layers; layer++) {
+            for (uint32_t plane = 0; plane < view->n_planes; plane++)
+                copy_plane(job, runs, n_runs, bt_kv_plane_base(view, first_layer + layer, plane),
+                           page + bt_kv_page_offset(view, tokens->n_tokens, layer, plane, 0));
+        }
+    }
+    job->ops->finish();
+}
+
+baton_status bt_kv_gather_with(const bt_rows_ops *ops, const baton_kv_view *view,
+                               const baton_kv_tokens *tokens, uint32_t first_layer,
+                               uint32_t n_layers, void *page, uint64_t page_bytes)
+{
+    BATON_TRY(bt_kv_copy_check(view, tokens, first_layer, n_layers, page, page_bytes));
+    BATON_TRY(bt_kv_host_check(view));
+    copy_job job = {view, ops, true};
+    copy_layers(&job, tokens, first_layer, n_layers, page);
+    return BATON_OK;
+}
+
+baton_status bt_kv_scatter_with(const bt_rows_ops *ops, const baton_kv_view *view,
+                                const baton_kv_tokens *tokens, uint32_t first_layer,
+                                uint32_t n_layers, const void *page, uint64_t page_bytes)
+{
+    BATON_TRY(bt_kv_copy_check(view, tokens, first_layer, n_layers, page, page_bytes));
+    BATON_TRY(bt_kv_host_check(view));
+    copy_job job = {view, ops, false};
+    /* The page is only read in this direction. */
+    copy_layers(&job, tokens, first_layer, n_layers, (uint8_t *)page);
+    return BATON_OK;
+}
+
+baton_status baton_kv_gather(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                             uint32_t first_layer, uint32_t n_layers, void *page,
+                             uint64_t page_bytes)
+{
+    return bt_kv_gather_with(bt_rows_best(false), view, tokens, first_layer, n_layers, page,
+                             page_bytes);
+}
+
+baton_status baton_kv_gather_stream(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                                    uint32_t first_layer, uint32_t n_layers, void *page,
+                                    uint64_t page_bytes)
+{
+    return bt_kv_gather_with(bt_rows_best(true), view, tokens, first_layer, n_layers, page,
+                             page_bytes);
+}
+
+baton_status baton_kv_scatter(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                              uint32_t first_layer, uint32_t n_layers, const void *page,
+                              uint64_t page_bytes)
+{
+    return bt_kv_scatter_with(bt_rows_best(false), view, tokens, first_layer, n_layers, page,
+                              page_bytes);
+}
