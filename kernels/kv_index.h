@@ -6,19 +6,25 @@
 #define BT_KERNELS_KV_INDEX_H
 #include <baton/kv.h>
 
+#ifdef __CUDACC__
+#define BT_KV_INLINE static inline __host__ __device__
+#else
+#define BT_KV_INLINE static inline
+#endif
+
 /* Bytes of one token in one plane of a page. */
-static inline uint64_t bt_kv_row_bytes(const baton_kv_view *view)
+BT_KV_INLINE uint64_t bt_kv_row_bytes(const baton_kv_view *view)
 {
     return (uint64_t)view->n_kv_heads * view->head_bytes;
 }
 
-static inline uint64_t bt_kv_n_slots(const baton_kv_view *view)
+BT_KV_INLINE uint64_t bt_kv_n_slots(const baton_kv_view *view)
 {
     return (uint64_t)view->n_blocks * view->block_tokens;
 }
 
 /* Offset of a slot from its plane's base, head 0. */
-static inline uint64_t bt_kv_slot_offset(const baton_kv_view *view, uint64_t slot)
+BT_KV_INLINE uint64_t bt_kv_slot_offset(const baton_kv_view *view, uint64_t slot)
 {
     return slot / view->block_tokens * view->block_stride_bytes +
            slot % view->block_tokens * view->token_stride_bytes;
@@ -26,16 +32,16 @@ static inline uint64_t bt_kv_slot_offset(const baton_kv_view *view, uint64_t slo
 
 /* Offset of (layer, plane, token) in a page of n_tokens tokens; layer counts from the page's
  * first. */
-static inline uint64_t bt_kv_page_offset(const baton_kv_view *view, uint32_t n_tokens,
-                                         uint32_t layer, uint32_t plane, uint32_t token)
+BT_KV_INLINE uint64_t bt_kv_page_offset(const baton_kv_view *view, uint32_t n_tokens,
+                                        uint32_t layer, uint32_t plane, uint32_t token)
 {
     uint64_t row = ((uint64_t)layer * view->n_planes + plane) * n_tokens + token;
     return row * bt_kv_row_bytes(view);
 }
 
 /* Slot of token t of the list, negative when it is skipped. */
-static inline int64_t bt_kv_token_slot(const baton_kv_view *view, const baton_kv_tokens *tokens,
-                                       uint32_t t)
+BT_KV_INLINE int64_t bt_kv_token_slot(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                                      uint32_t t)
 {
     if (tokens->slots != NULL)
         return tokens->slots[t];
@@ -44,7 +50,7 @@ static inline int64_t bt_kv_token_slot(const baton_kv_view *view, const baton_kv
     return (int64_t)(block * view->block_tokens + position % view->block_tokens);
 }
 
-static inline uint8_t *bt_kv_plane_base(const baton_kv_view *view, uint32_t layer, uint32_t plane)
+BT_KV_INLINE uint8_t *bt_kv_plane_base(const baton_kv_view *view, uint32_t layer, uint32_t plane)
 {
     const baton_kv_plane *base = &view->planes[layer];
     return (uint8_t *)(plane == 0 ? base->k : base->v);
