@@ -12,7 +12,7 @@
 /* A deadline that never comes. */
 #define BT_NEVER_NS UINT64_MAX
 
-typedef struct {
+typedef struct bt_clock {
     uint64_t (*now_ns)(void *ctx);
     void *ctx; /* borrowed */
 } bt_clock;

@@ -3,7 +3,9 @@
  * has key
  *
  *   key[i] = BLAKE2b-256(key[i-1] || u32le token ... || u32le token)      (tokens of window i only)
- *   key[-1] = BLAKE2b-256("baton-keys-1" || seed || layout text || u32le world || u32le rank)
+ *   key[-1] = BLAKE2b-256(text("baton-keys-1") || text(seed) || text(model) || u32le dtype,
+ * n_layers, n_planes, n_kv_heads, head_dim, chunk_tokens, tp_size, pp_size, world, rank) text(s) =
+ * u64le length || bytes
  *
  * so a key names its tokens, everything before them, the model, the KV layout and the rank. The
  * last window may be shorter and has a key of its own. BLAKE2b is RFC 7693; source of the chain:

@@ -23,9 +23,9 @@ typedef enum {
 
 /* CURVE keys of the control sockets; all borrowed until create returns. */
 typedef struct {
-    const char *key_file;     /* this side's key pair; NULL: no encryption, see allow_unauthenticated */
-    const char *server_key;   /* sender: file with the receiver's public key */
-    const char *clients_path; /* receiver: folder with the public keys of allowed senders */
+    const char *key_file; /* this side's key pair; NULL: no encryption, see allow_unauthenticated */
+    const char *server_key;     /* sender: file with the receiver's public key */
+    const char *clients_path;   /* receiver: folder with the public keys of allowed senders */
     bool allow_unauthenticated; /* without keys, bind to other addresses than loopback */
 } baton_security;
 
@@ -41,14 +41,14 @@ typedef struct {
 
 /* Deadlines, milliseconds (docs/protocol.md, Time). */
 typedef struct {
-    uint32_t connect_ms; /* 5,000 */
-    uint32_t init_ms;    /* 5,000 */
-    uint32_t alloc_ms;   /* 5,000 */
-    uint32_t put_ms;     /* 10,000 without progress */
-    uint32_t flush_ms;   /* 10,000 without progress */
-    uint32_t commit_ms;  /* 10,000 */
-    uint32_t request_ms; /* 300,000: default deadline of a whole request */
-    uint32_t silent_ms;  /* 5,000: a peer that says nothing for so long is gone */
+    uint32_t connect_ms;   /* 5,000 */
+    uint32_t init_ms;      /* 5,000 */
+    uint32_t alloc_ms;     /* 5,000 */
+    uint32_t put_ms;       /* 10,000 without progress */
+    uint32_t flush_ms;     /* 10,000 without progress */
+    uint32_t commit_ms;    /* 10,000 */
+    uint32_t request_ms;   /* 300,000: default deadline of a whole request */
+    uint32_t silent_ms;    /* 5,000: a peer that says nothing for so long is gone */
     uint32_t heartbeat_ms; /* 500 */
     uint32_t lease_ms;     /* 30,000: a ready request waits so long for decode */
     uint32_t pin_ms;       /* 30,000: a pin lives so long */

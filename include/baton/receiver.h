@@ -32,9 +32,9 @@ typedef struct {
     void *pool_base;     /* NULL: ours; else the engine's memory of pool_bytes, borrowed until
                             destroy (region kind `engine`, n_regions 1) */
     baton_memory_kind memory;
-    uint32_t max_queued;   /* requests that wait for pages; 0: 1,024 */
-    uint32_t max_peers;    /* 0: 1,024 */
-    const char *notice;    /* where to tell of expired holds when ALLOC named nothing; NULL: nowhere */
+    uint32_t max_queued; /* requests that wait for pages; 0: 1,024 */
+    uint32_t max_peers;  /* 0: 1,024 */
+    const char *notice; /* where to tell of expired holds when ALLOC named nothing; NULL: nowhere */
     const char *const *notice_allow; /* [n_notice_allow], as the sender's */
     uint32_t n_notice_allow;
     baton_progress_mode progress;
@@ -61,7 +61,8 @@ typedef struct {
 
 /* One pinned chunk. */
 typedef struct {
-    const void *page; /* [n_layers][n_planes][n_tokens][n_kv_heads][head_dim]; borrowed until unpin */
+    const void
+        *page; /* [n_layers][n_planes][n_tokens][n_kv_heads][head_dim]; borrowed until unpin */
     uint64_t bytes;
     uint32_t n_tokens;
     baton_memory_kind memory;
@@ -86,8 +87,8 @@ typedef struct {
     uint64_t tickets_live, tickets_queued, holds_live, pins_live;
 } baton_receiver_stats;
 
-/* Errors: INVALID_ARG, CONFIG, NO_MEMORY, ADDRESS_IN_USE (names the port), PERMISSION (would bind to
- * more than loopback without keys), TRANSPORT. */
+/* Errors: INVALID_ARG, CONFIG, NO_MEMORY, ADDRESS_IN_USE (names the port), PERMISSION (would bind
+ * to more than loopback without keys), TRANSPORT. */
 BATON_API baton_status baton_receiver_create(const baton_receiver_options *options,
                                              baton_receiver **receiver_p);
 /* As baton_sender_create_from_file. */
@@ -114,9 +115,9 @@ BATON_API uint32_t baton_pin_chunks(const baton_pin *pin);
 /* Errors: OUT_OF_RANGE. */
 BATON_API baton_status baton_pin_chunk(const baton_pin *pin, uint32_t chunk,
                                        baton_pinned_chunk *out);
-/* Gives the pin back, when what was read has been copied. LEASE_EXPIRED: the pin's time limit passed
- * before; its pages may have been written since, so the copy must not be used. The handle is gone
- * either way. */
+/* Gives the pin back, when what was read has been copied. LEASE_EXPIRED: the pin's time limit
+ * passed before; its pages may have been written since, so the copy must not be used. The handle is
+ * gone either way. */
 BATON_API baton_status baton_receiver_unpin(baton_receiver *receiver, baton_pin *pin);
 
 /* Ends a request here: its holds, or its transfer. Errors: NOT_FOUND. */

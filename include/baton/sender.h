@@ -119,16 +119,16 @@ BATON_API baton_status baton_transfer_begin(baton_sender *sender,
                                             const baton_transfer_options *options,
                                             baton_transfer *transfer);
 /* Chunk `chunk` of the transfer can be read: gathered from paged KV. view (with its planes) is
- * borrowed until SOURCE_FREE, tokens are copied. Each chunk once. Errors: INVALID_ARG, OUT_OF_RANGE,
- * NOT_FOUND (ended already: the chunk gets no SOURCE_FREE), NO_MEMORY. */
+ * borrowed until SOURCE_FREE, tokens are copied. Each chunk once. Errors: INVALID_ARG,
+ * OUT_OF_RANGE, NOT_FOUND (ended already: the chunk gets no SOURCE_FREE), NO_MEMORY. */
 BATON_API baton_status baton_transfer_push(baton_sender *sender, baton_transfer transfer,
                                            uint32_t chunk, const baton_kv_view *view,
                                            const baton_kv_tokens *tokens);
 /* As push, for a chunk that lies in one piece, in page layout: bytes must be the chunk's. */
 BATON_API baton_status baton_transfer_push_bytes(baton_sender *sender, baton_transfer transfer,
                                                  uint32_t chunk, const void *data, size_t bytes);
-/* No more pushes: all chunks that the receiver did not have were pushed. DONE follows when they have
- * landed; FAILED with STATE when one was never pushed. Errors: NOT_FOUND (ended already). */
+/* No more pushes: all chunks that the receiver did not have were pushed. DONE follows when they
+ * have landed; FAILED with STATE when one was never pushed. Errors: NOT_FOUND (ended already). */
 BATON_API baton_status baton_transfer_finish(baton_sender *sender, baton_transfer transfer);
 /* FAILED with CANCELED follows, unless the transfer ended first. Errors: NOT_FOUND. */
 BATON_API baton_status baton_transfer_cancel(baton_sender *sender, baton_transfer transfer);
