@@ -53,7 +53,8 @@ typedef enum {
     BT_EVENT_PUT,    /* every run of a put has left local memory: it may be reused (not: arrived) */
     BT_EVENT_FLUSH,  /* every put posted before the flush has arrived at the target */
     BT_EVENT_CLOSED, /* the endpoint is gone; its pointer is invalid from here on */
-    BT_EVENT_FAILED, /* the endpoint failed; what was posted on it finishes with a failure; close it */
+    BT_EVENT_FAILED, /* the endpoint failed; what was posted on it finishes with a failure; close it
+                      */
 } bt_event_kind;
 
 typedef struct {
@@ -140,6 +141,9 @@ struct bt_memory {
 };
 struct bt_remote {
     bt_endpoint *endpoint;
+    uint64_t base; /* of the region in the peer's address space; runs are checked against it */
+    uint64_t bytes;
+    baton_memory_kind kind;
 };
 
 /* Opens the backend that options name. Errors: INVALID_ARG (unknown backend; the text lists those
@@ -149,7 +153,8 @@ baton_status bt_transport_create(const bt_transport_options *options, bt_transpo
 void bt_transport_destroy(bt_transport *transport);
 
 /* New memory that is registered and, where the transport allows it, mappable by peers on this host.
- * Zeroed and populated (first touch is paid here, not in a request). Errors: NO_MEMORY, TRANSPORT. */
+ * Zeroed and populated (first touch is paid here, not in a request). Errors: NO_MEMORY, TRANSPORT.
+ */
 baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
                              bt_memory **memory_p);
 /* Registers the caller's memory (region kind `engine`), borrowed until bt_memory_free. */
@@ -169,7 +174,7 @@ baton_status bt_worker_arm(bt_worker *worker);
 uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max);
 
 /* Starts connecting; usable at once, failure comes as BT_EVENT_FAILED. Errors: INVALID_ARG (bytes
- * that are no address), UNREACHABLE, NO_MEMORY. */
+ * that are no address), VERSION_MISMATCH (of another backend or UCX), UNREACHABLE, NO_MEMORY. */
 baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t address_bytes,
                                  uint64_t user_data, bt_endpoint **endpoint_p);
 /* Ends in BT_EVENT_CLOSED. No other call on the endpoint or its remotes after this one (release the
@@ -177,7 +182,7 @@ baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t 
 void bt_endpoint_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
 void bt_endpoint_path(bt_endpoint *endpoint, bt_path *path);
 
-/* Errors: INVALID_ARG (bytes that are no key), UNREACHABLE. */
+/* Errors: INVALID_ARG (bytes that are no key), VERSION_MISMATCH, UNREACHABLE. */
 baton_status bt_remote_import(bt_endpoint *endpoint, const void *rkey, size_t rkey_bytes,
                               bt_remote **remote_p);
 void bt_remote_release(bt_remote *remote); /* NULL is allowed. */
@@ -187,7 +192,8 @@ baton_status bt_remote_map(bt_remote *remote, uint64_t remote_addr, void **local
 
 /* Posts all runs, or none (an error return is the only report then); one BT_EVENT_PUT when all have
  * left local memory. local is NULL for host memory that was never registered. Errors: NO_MEMORY,
- * TRANSPORT, CLOSED, INVALID_ARG (n_runs or a run's bytes 0, or outside local). */
+ * TRANSPORT, CLOSED (the endpoint has failed), INVALID_ARG (n_runs or a run's bytes 0, or a run
+ * outside local or outside the remote region). */
 baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                              const bt_run *runs, uint32_t n_runs, uint64_t user_data);
 /* One BT_EVENT_FLUSH when everything posted before is visible at the target. */

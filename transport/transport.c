@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Dispatch to the backend, and every check of arguments that does not depend on it. */
+#include "transport/transport.h"
+
+#include <string.h>
+
+#include "core/alloc.h"
+
+static const bt_transport_ops *const backends[] = {&bt_loop_ops};
+enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]) };
+
+baton_status bt_transport_create(const bt_transport_options *options, bt_transport **transport_p)
+{
+    const char *wanted = options->backend != NULL ? options->backend : "(none)";
+    for (size_t i = 0; i < N_BACKENDS; i++)
+        if (strcmp(backends[i]->name, wanted) == 0)
+            return backends[i]->create(options, transport_p);
+    return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted ucx or loop, found \"%s\"", wanted);
+}
+
+void bt_transport_destroy(bt_transport *transport)
+{
+    if (transport != NULL)
+        transport->ops->destroy(transport);
+}
+
+baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
+                             bt_memory **memory_p)
+{
+    if (bytes == 0)
+        return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted memory of at least 1 byte");
+    return transport->ops->memory_alloc(transport, bytes, kind, memory_p);
+}
+
+baton_status bt_memory_register(bt_transport *transport, void *base, size_t bytes,
+                                baton_memory_kind kind, bt_memory **memory_p)
+{
+    if (base == NULL || bytes == 0 || bytes > UINTPTR_MAX - (uintptr_t)base)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: cannot register %zu bytes at %p: wanted memory that exists",
+                       bytes, base);
+    return transport->ops->memory_register(transport, base, bytes, kind, memory_p);
+}
+
+void bt_memory_free(bt_memory *memory)
+{
+    if (memory != NULL)
+        memory->transport->ops->memory_free(memory);
+}
+
+baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p)
+{
+    return transport->ops->worker_create(transport, worker_p);
+}
+
+void bt_worker_destroy(bt_worker *worker)
+{
+    if (worker != NULL)
+        worker->transport->ops->worker_destroy(worker);
+}
+
+int bt_worker_fd(bt_worker *worker)
+{
+    return worker->transport->ops->worker_fd(worker);
+}
+
+baton_status bt_worker_arm(bt_worker *worker)
+{
+    return worker->transport->ops->worker_arm(worker);
+}
+
+uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max)
+{
+    return worker->transport->ops->worker_progress(worker, events, max);
+}
+
+baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t address_bytes,
+                                 uint64_t user_data, bt_endpoint **endpoint_p)
+{
+    if (address == NULL || address_bytes == 0 || address_bytes > BT_ADDRESS_BYTES_MAX)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: wanted a worker address of 1 to %d bytes, found %zu",
+                       BT_ADDRESS_BYTES_MAX, address_bytes);
+    return worker->transport->ops->connect(worker, address, address_bytes, user_data, endpoint_p);
+}
+
+void bt_endpoint_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data)
+{
+    endpoint->worker->transport->ops->close(endpoint, mode, user_data);
+}
+
+void bt_endpoint_path(bt_endpoint *endpoint, bt_path *path)
+{
+    endpoint->worker->transport->ops->path(endpoint, path);
+}
+
+baton_status bt_remote_import(bt_endpoint *endpoint, const void *rkey, size_t rkey_bytes,
+                              bt_remote **remote_p)
+{
+    if (rkey == NULL || rkey_bytes == 0 || rkey_bytes > BT_RKEY_BYTES_MAX)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: wanted a remote key of 1 to %d bytes, found %zu",
+                       BT_RKEY_BYTES_MAX, rkey_bytes);
+    return endpoint->worker->transport->ops->import(endpoint, rkey, rkey_bytes, remote_p);
+}
+
+void bt_remote_release(bt_remote *remote)
+{
+    if (remote != NULL)
+        remote->endpoint->worker->transport->ops->release(remote);
+}
+
+/* [addr, addr + bytes) lies in [base, base + size), without trusting any of the four. */
+static bool is_inside(uint64_t addr, uint64_t bytes, uint64_t base, uint64_t size)
+{
+    return addr >= base && addr - base <= size && bytes <= size - (addr - base);
+}
+
+baton_status bt_remote_map(bt_remote *remote, uint64_t remote_addr, void **local_p)
+{
+    if (!is_inside(remote_addr, 1, remote->base, remote->bytes))
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: cannot map 0x%llx: the remote region is %llu bytes at 0x%llx",
+                       (unsigned long long)remote_addr, (unsigned long long)remote->bytes,
+                       (unsigned long long)remote->base);
+    return remote->endpoint->worker->transport->ops->map(remote, remote_addr, local_p);
+}
+
+static baton_status check_run(const bt_memory *local, const bt_remote *remote, const bt_run *run)
+{
+    if (run->bytes == 0)
+        return bt_fail(BATON_ERR_INVALID_ARG, "transport: put: wanted runs of at least 1 byte");
+    bool local_ok = local != NULL ? is_inside(run->local_addr, run->bytes,
+                                              (uint64_t)(uintptr_t)local->base, local->bytes)
+                                  : run->bytes <= UINT64_MAX - run->local_addr;
+    if (!local_ok)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: put: %llu bytes at 0x%llx are outside the local memory",
+                       (unsigned long long)run->bytes, (unsigned long long)run->local_addr);
+    if (!is_inside(run->remote_addr, run->bytes, remote->base, remote->bytes))
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: put: %llu bytes at 0x%llx are outside the remote region, %llu "
+                       "bytes at 0x%llx",
+                       (unsigned long long)run->bytes, (unsigned long long)run->remote_addr,
+                       (unsigned long long)remote->bytes, (unsigned long long)remote->base);
+    return BATON_OK;
+}
+
+baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
+                             const bt_run *runs, uint32_t n_runs, uint64_t user_data)
+{
+    if (n_runs == 0)
+        return bt_fail(BATON_ERR_INVALID_ARG, "transport: put: wanted at least 1 run");
+    if (remote->endpoint != endpoint)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: put: the remote key was imported on another endpoint");
+    for (uint32_t i = 0; i < n_runs; i++)
+        BATON_TRY(check_run(local, remote, &runs[i]));
+    return endpoint->worker->transport->ops->put(endpoint, local, remote, runs, n_runs, user_data);
+}
+
+baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data)
+{
+    return endpoint->worker->transport->ops->flush(endpoint, user_data);
+}
