@@ -12,10 +12,11 @@ static void nothing_to_finish(void)
 {
 }
 
-static void copy_plain(const bt_rows *rows)
+static void copy_plain(uint8_t *to, uint64_t to_step, const uint8_t *from, uint64_t from_step,
+                       uint64_t row_bytes, uint64_t n_rows)
 {
-    for (uint64_t i = 0; i < rows->n_rows; i++)
-        memcpy(rows->to + i * rows->to_step, rows->from + i * rows->from_step, rows->row_bytes);
+    for (uint64_t i = 0; i < n_rows; i++)
+        memcpy(to + i * to_step, from + i * from_step, row_bytes);
 }
 
 #ifdef __x86_64__
@@ -53,15 +54,16 @@ __attribute__((target("avx2"))) static void copy_row_avx2(uint8_t *to, const uin
         memcpy(to + i, from + i, bytes - i);
 }
 
-__attribute__((target("avx2"))) static void copy_avx2(const bt_rows *rows)
+__attribute__((target("avx2"))) static void copy_avx2(uint8_t *to, uint64_t to_step,
+                                                      const uint8_t *from, uint64_t from_step,
+                                                      uint64_t row_bytes, uint64_t n_rows)
 {
-    if (rows->row_bytes > LOOP_MAX_BYTES) {
-        copy_plain(rows);
+    if (row_bytes > LOOP_MAX_BYTES) {
+        copy_plain(to, to_step, from, from_step, row_bytes, n_rows);
         return;
     }
-    for (uint64_t i = 0; i < rows->n_rows; i++)
-        copy_row_avx2(rows->to + i * rows->to_step, rows->from + i * rows->from_step,
-                      rows->row_bytes);
+    for (uint64_t i = 0; i < n_rows; i++)
+        copy_row_avx2(to + i * to_step, from + i * from_step, row_bytes);
 }
 
 __attribute__((target("avx512f,avx512bw"))) static void
@@ -81,15 +83,16 @@ copy_row_avx512(uint8_t *to, const uint8_t *from, uint64_t bytes)
     }
 }
 
-__attribute__((target("avx512f,avx512bw"))) static void copy_avx512(const bt_rows *rows)
+__attribute__((target("avx512f,avx512bw"))) static void
+copy_avx512(uint8_t *to, uint64_t to_step, const uint8_t *from, uint64_t from_step,
+            uint64_t row_bytes, uint64_t n_rows)
 {
-    if (rows->row_bytes > LOOP_MAX_BYTES) {
-        copy_plain(rows);
+    if (row_bytes > LOOP_MAX_BYTES) {
+        copy_plain(to, to_step, from, from_step, row_bytes, n_rows);
         return;
     }
-    for (uint64_t i = 0; i < rows->n_rows; i++)
-        copy_row_avx512(rows->to + i * rows->to_step, rows->from + i * rows->from_step,
-                        rows->row_bytes);
+    for (uint64_t i = 0; i < n_rows; i++)
+        copy_row_avx512(to + i * to_step, from + i * from_step, row_bytes);
 }
 
 /* Bytes before the first whole cache line of `to`, at most `bytes`: streaming stores want aligned,
@@ -114,11 +117,12 @@ __attribute__((target("avx2"))) static void stream_row_avx2(uint8_t *to, const u
     memcpy(to + i, from + i, bytes - i);
 }
 
-__attribute__((target("avx2"))) static void stream_avx2(const bt_rows *rows)
+__attribute__((target("avx2"))) static void stream_avx2(uint8_t *to, uint64_t to_step,
+                                                        const uint8_t *from, uint64_t from_step,
+                                                        uint64_t row_bytes, uint64_t n_rows)
 {
-    for (uint64_t i = 0; i < rows->n_rows; i++)
-        stream_row_avx2(rows->to + i * rows->to_step, rows->from + i * rows->from_step,
-                        rows->row_bytes);
+    for (uint64_t i = 0; i < n_rows; i++)
+        stream_row_avx2(to + i * to_step, from + i * from_step, row_bytes);
 }
 
 __attribute__((target("avx512f"))) static void stream_row_avx512(uint8_t *to, const uint8_t *from,
@@ -131,11 +135,13 @@ __attribute__((target("avx512f"))) static void stream_row_avx512(uint8_t *to, co
     memcpy(to + i, from + i, bytes - i);
 }
 
-__attribute__((target("avx512f"))) static void stream_avx512(const bt_rows *rows)
+__attribute__((target("avx512f"))) static void stream_avx512(uint8_t *to, uint64_t to_step,
+                                                             const uint8_t *from,
+                                                             uint64_t from_step, uint64_t row_bytes,
+                                                             uint64_t n_rows)
 {
-    for (uint64_t i = 0; i < rows->n_rows; i++)
-        stream_row_avx512(rows->to + i * rows->to_step, rows->from + i * rows->from_step,
-                          rows->row_bytes);
+    for (uint64_t i = 0; i < n_rows; i++)
+        stream_row_avx512(to + i * to_step, from + i * from_step, row_bytes);
 }
 #endif
 

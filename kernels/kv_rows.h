@@ -7,21 +7,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Where n_rows rows of row_bytes come from and go to; steps in bytes. No overlap. */
-typedef struct {
-    uint8_t *to;
-    const uint8_t *from;
-    uint64_t to_step;
-    uint64_t from_step;
-    uint64_t row_bytes;
-    uint64_t n_rows;
-} bt_rows;
+/* Copies n_rows rows of row_bytes; steps in bytes; the two sides must not overlap. Six arguments,
+ * because six travel in registers: a struct in memory here makes copies of one small row wait for
+ * each other. */
+typedef void (*bt_rows_fn)(uint8_t *to, uint64_t to_step, const uint8_t *from, uint64_t from_step,
+                           uint64_t row_bytes, uint64_t n_rows);
 
 typedef struct {
     const char *name;
     bool (*is_supported)(void); /* by this CPU */
     bool streams;               /* stores bypass the cache */
-    void (*copy)(const bt_rows *rows);
+    bt_rows_fn copy;
     void (*finish)(void); /* after the last copy: makes its stores visible to every reader */
 } bt_rows_ops;
 

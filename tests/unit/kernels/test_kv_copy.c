@@ -183,6 +183,36 @@ static void the_streaming_gather_gives_the_same_page(void **state)
     kv_case_free(&c);
 }
 
+/* Large enough for the public functions to choose streaming stores. */
+static void a_chunk_larger_than_the_caches_comes_back(void **state)
+{
+    (void)state;
+    enum { TOKENS = 4096, ROW = 1024, BLOCK = 16 };
+    uint64_t bytes = UINT64_C(2) * TOKENS * ROW;
+    uint64_t *cache = bt_calloc(bytes, 1), *page = bt_calloc(bytes, 1), *back = bt_calloc(bytes, 1);
+    uint32_t *blocks = bt_calloc(TOKENS / BLOCK, sizeof(*blocks));
+    assert_true(cache != NULL && page != NULL && back != NULL && blocks != NULL);
+    for (uint64_t i = 0; i < bytes / 8; i++)
+        cache[i] = i * UINT64_C(0x9e3779b97f4a7c15);
+    for (uint32_t i = 0; i < TOKENS / BLOCK; i++)
+        blocks[i] = i ^ 5;
+    baton_kv_shape shape = {1, TOKENS / BLOCK, BLOCK, 4, ROW / 4, BATON_MEMORY_HOST};
+    baton_kv_plane plane;
+    baton_kv_view view;
+    void *layers[] = {cache};
+    assert_ok(baton_kv_view_flash(&shape, layers, &plane, &view));
+    baton_kv_tokens tokens = {.blocks = blocks, .n_blocks = TOKENS / BLOCK, .n_tokens = TOKENS};
+    assert_ok(baton_kv_gather(&view, &tokens, 0, 1, page, bytes));
+    assert_memory_equal((uint8_t *)page, (uint8_t *)cache + UINT64_C(5) * BLOCK * ROW, BLOCK * ROW);
+    plane = (baton_kv_plane){back, (uint8_t *)back + bytes / 2};
+    assert_ok(baton_kv_scatter(&view, &tokens, 0, 1, page, bytes));
+    assert_int_equal(memcmp(back, cache, bytes), 0);
+    bt_free(blocks);
+    bt_free(back);
+    bt_free(page);
+    bt_free(cache);
+}
+
 /* Index products beyond 32 bit, without the memory they name. */
 static void indices_do_not_wrap_at_32_bit(void **state)
 {
@@ -217,6 +247,7 @@ int main(void)
         bt_test(long_descending_lists_take_several_batches),
         bt_test(the_later_of_two_tokens_in_one_slot_stays),
         bt_test(the_streaming_gather_gives_the_same_page),
+        bt_test(a_chunk_larger_than_the_caches_comes_back),
         bt_test(indices_do_not_wrap_at_32_bit),
     };
     return bt_run_tests(tests);
