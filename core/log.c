@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { LINE_BYTES = 1024 };
+enum { LINE_BYTES = 2048 };
 
 static const char *const level_names[] = {"error", "warn", "info", "debug", "trace"};
 static atomic_int max_level = BATON_LOG_WARN;
