@@ -33,12 +33,28 @@ static inline bool bt_blob_is_text(bt_blob blob, const char *text)
     return bt_blob_equals(blob, bt_blob_of_text(text));
 }
 
-/* Copies the blob as a 0-terminated text, cut to fit size > 0 bytes. */
+static inline bool bt_byte_is_control(uint8_t byte)
+{
+    return byte < 0x20 || byte == 0x7f;
+}
+
+/* It has no control characters, so that it can be kept as a 0-terminated text and logged. */
+static inline bool bt_blob_is_name(bt_blob blob)
+{
+    for (size_t i = 0; i < blob.bytes; i++) {
+        if (bt_byte_is_control(blob.data[i]))
+            return false;
+    }
+    return true;
+}
+
+/* Copies the blob as a 0-terminated text for people, cut to fit size > 0 bytes. Control characters
+ * become '?', so that a peer cannot break a log line. */
 static inline void bt_blob_to_text(bt_blob blob, char *text, size_t size)
 {
     size_t n = blob.bytes < size - 1 ? blob.bytes : size - 1;
-    if (n > 0)
-        memcpy(text, blob.data, n);
+    for (size_t i = 0; i < n; i++)
+        text[i] = bt_byte_is_control(blob.data[i]) ? '?' : (char)blob.data[i];
     text[n] = 0;
 }
 

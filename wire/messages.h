@@ -27,6 +27,8 @@ enum {
     BT_CHUNKS_MAX = 65536,
     BT_REGIONS_MAX = 64,
     BT_HEARTBEAT_TICKETS_MAX = 1024,
+    BT_WORLD_MAX = 65536,
+    BT_BLOB_BYTES_MAX = 4096, /* a worker's address, an rkey */
 };
 
 /* X(NAME): the `type` on the wire is the name. */
@@ -199,7 +201,9 @@ typedef struct {
 } bt_message;
 
 /* Appends the message to the writer (which caps the frame). An answer with a negative status is
- * written without the type's own fields (but ALLOC_ANSWER keeps outcome, retry_ms and the pages).
+ * written without the type's own fields (but ALLOC_ANSWER has outcome, always REFUSED then,
+ * retry_ms and the pages). Members that a type, or an ALLOC_ANSWER's outcome, does not have are not
+ * looked at.
  * Errors: TOO_LARGE, NO_MEMORY, INVALID_ARG (a field over its limit). */
 baton_status bt_message_encode(const bt_message *message, bt_packwriter *writer);
 /* Reads one frame. When `v` is another version, only the common fields are read and the status is
@@ -207,8 +211,9 @@ baton_status bt_message_encode(const bt_message *message, bt_packwriter *writer)
  * and where), VERSION_MISMATCH. */
 baton_status bt_message_decode(const void *frame, size_t bytes, bt_message *message);
 
-/* Cursors over decoded lists: element i of the list, for i in [0, n); the list was checked whole
- * when the message was decoded. *state starts as 0-initialised. Returns false at the end. */
+/* Cursors over the lists of a decoded message, which were checked whole: runs are ascending,
+ * disjoint and within n_chunks; ranges lie below BT_CHUNKS_MAX, in any order. *cursor starts
+ * 0-initialised. Returns false at the end. */
 typedef struct {
     size_t offset;
     uint32_t index;

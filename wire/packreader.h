@@ -19,9 +19,8 @@
 #include "wire/blob.h"
 
 enum {
-    BT_UNPACK_MAX_DEPTH = 8,  /* containers in each other */
-    BT_UNPACK_MAX_KEYS = 64,  /* of one map */
-    BT_UNPACK_MAX_FIELDS = 64 /* of one bt_field table */
+    BT_UNPACK_MAX_DEPTH = 8, /* containers in each other */
+    BT_UNPACK_MAX_KEYS = 64, /* of one map */
 };
 
 typedef struct {
@@ -80,38 +79,5 @@ baton_status bt_unpack_raw(bt_packreader *reader, bt_blob *value);
 /* Fails with the reader's name and place: for checks that the caller makes on values. */
 __attribute__((format(printf, 2, 3))) baton_status bt_unpack_fail(const bt_packreader *reader,
                                                                   const char *format, ...);
-
-/* A map of known keys, read by a table. */
-typedef enum {
-    BT_FIELD_U32,  /* uint32_t; min and max bound the value */
-    BT_FIELD_U64,  /* uint64_t; min and max bound the value */
-    BT_FIELD_I64,  /* int64_t; not bounded */
-    BT_FIELD_BOOL, /* bool */
-    BT_FIELD_F64,  /* double */
-    BT_FIELD_STR,  /* bt_blob; min and max bound the bytes */
-    BT_FIELD_BIN,  /* bt_blob; min and max bound the bytes */
-    BT_FIELD_RAW,  /* bt_blob: the value's encoded bytes, to be opened later */
-    BT_FIELD_CALL, /* read() takes the value */
-} bt_field_type;
-
-typedef struct {
-    const char *name;
-    bt_field_type type;
-    bool required;
-    size_t offset;     /* of the value in the output struct */
-    uint64_t min, max; /* max 0: no upper bound but the type's and the reader's limits */
-    /* BT_FIELD_CALL: reads exactly one value into *value, the output struct + offset. */
-    baton_status (*read)(bt_packreader *reader, void *value);
-} bt_field;
-
-typedef struct {
-    uint64_t present;   /* bit i: fields[i] was in the map */
-    uint32_t n_unknown; /* keys of no field; skipped, so that newer peers may add some */
-} bt_field_result;
-
-/* Reads one map, its keys in any order, into the struct at out. Members of absent optional fields
- * are left as they are. result may be NULL. n_fields <= BT_UNPACK_MAX_FIELDS. */
-baton_status bt_unpack_fields(bt_packreader *reader, const bt_field *fields, size_t n_fields,
-                              void *out, bt_field_result *result);
 
 #endif

@@ -2,8 +2,7 @@
 #include "support/test.h"
 
 #include "core/fail.h"
-#include "wire/packreader.h"
-#include "wire/packwriter.h"
+#include "wire/packfields.h"
 
 typedef struct {
     uint32_t rank;
@@ -32,18 +31,32 @@ static baton_status read_sum(bt_packreader *reader, void *value)
 static const bt_field fields[] = {
     {.name = "rank",
      .type = BT_FIELD_U32,
-     .required = true,
+
      .offset = offsetof(sample, rank),
      .min = 1,
      .max = 8},
-    {.name = "epoch", .type = BT_FIELD_U64, .required = true, .offset = offsetof(sample, epoch)},
-    {.name = "status", .type = BT_FIELD_I64, .offset = offsetof(sample, status)},
-    {.name = "last", .type = BT_FIELD_BOOL, .offset = offsetof(sample, last)},
-    {.name = "share", .type = BT_FIELD_F64, .offset = offsetof(sample, share)},
-    {.name = "name", .type = BT_FIELD_STR, .offset = offsetof(sample, name), .min = 1, .max = 4},
-    {.name = "nonce", .type = BT_FIELD_BIN, .offset = offsetof(sample, nonce), .min = 2, .max = 2},
-    {.name = "pages", .type = BT_FIELD_RAW, .offset = offsetof(sample, pages)},
-    {.name = "sum", .type = BT_FIELD_CALL, .offset = offsetof(sample, sum), .read = read_sum},
+    {.name = "epoch", .type = BT_FIELD_U64, .offset = offsetof(sample, epoch)},
+    {.name = "status", .type = BT_FIELD_I64, .optional = true, .offset = offsetof(sample, status)},
+    {.name = "last", .type = BT_FIELD_BOOL, .optional = true, .offset = offsetof(sample, last)},
+    {.name = "share", .type = BT_FIELD_F64, .optional = true, .offset = offsetof(sample, share)},
+    {.name = "name",
+     .type = BT_FIELD_STR,
+     .optional = true,
+     .offset = offsetof(sample, name),
+     .min = 1,
+     .max = 4},
+    {.name = "nonce",
+     .type = BT_FIELD_BIN,
+     .optional = true,
+     .offset = offsetof(sample, nonce),
+     .min = 2,
+     .max = 2},
+    {.name = "pages", .type = BT_FIELD_RAW, .optional = true, .offset = offsetof(sample, pages)},
+    {.name = "sum",
+     .type = BT_FIELD_CALL,
+     .optional = true,
+     .offset = offsetof(sample, sum),
+     .read = read_sum},
 };
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
