@@ -322,11 +322,11 @@ size_t bt_args_count(const bt_args *args, const char *name)
 
 const char *bt_args_nth(const bt_args *args, const char *name, size_t i)
 {
+    assert(i < bt_args_count(args, name));
     for (size_t j = 0; j < args->n_given; j++) {
         if (is_option(&args->given[j], name) && i-- == 0)
             return args->given[j].value;
     }
-    assert(!"fewer values than asked for");
     return NULL;
 }
 
