@@ -86,18 +86,49 @@ void bt_strbuf_vprintf(bt_strbuf *buf, const char *format, va_list args)
     va_end(again);
 }
 
+/* Bytes of the UTF-8 character at text, whose code point goes to *code; 0 where there is none. */
+static size_t utf8_at(const char *text, uint32_t *code)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    unsigned char c = (unsigned char)text[0];
+    size_t n = c < 0x80 ? 1 : c >> 5 == 6 ? 2 : c >> 4 == 14 ? 3 : c >> 3 == 30 ? 4 : 0;
+    if (n == 0)
+        return 0;
+    uint32_t value = n == 1 ? c : c & (0x7fU >> n);
+    for (size_t i = 1; i < n; i++) {
+        unsigned char next = (unsigned char)text[i];
+        if (next >> 6 != 2) /* the final 0 too */
+            return 0;
+        value = value << 6 | (next & 0x3f);
+    }
+    if (value < least[n] || value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff))
+        return 0;
+    *code = value;
+    return n;
+}
+
+/* Control characters, line breaks beyond newline, byte order marks: what YAML does not take as it
+ * is, and what a log line must not hold. */
+static bool must_escape(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 ||
+           code == 0xfeff || code == 0xfffe || code == 0xffff;
+}
+
 void bt_strbuf_escape(bt_strbuf *buf, const char *text)
 {
-    for (const char *at = text; *at != '\0'; at++) {
-        unsigned char c = (unsigned char)*at;
-        if (c == '"' || c == '\\')
-            bt_strbuf_printf(buf, "\\%c", c);
-        else if (c == '\n')
+    while (*text != '\0') {
+        uint32_t code = (unsigned char)*text;
+        size_t n = utf8_at(text, &code);
+        if (*text == '"' || *text == '\\')
+            bt_strbuf_printf(buf, "\\%c", *text);
+        else if (*text == '\n')
             bt_strbuf_puts(buf, "\\n");
-        else if (c < 0x20 || c == 0x7f)
-            bt_strbuf_printf(buf, "\\x%02x", c);
+        else if (n > 0 && !must_escape(code))
+            bt_strbuf_append(buf, text, n);
         else
-            bt_strbuf_append(buf, at, 1);
+            bt_strbuf_printf(buf, code < 0x100 ? "\\x%02x" : "\\u%04x", (unsigned)code);
+        text += n > 0 ? n : 1;
     }
 }
 

@@ -22,8 +22,8 @@ __attribute__((format(printf, 2, 3))) void bt_strbuf_printf(bt_strbuf *buf, cons
                                                             ...);
 __attribute__((format(printf, 2, 0))) void bt_strbuf_vprintf(bt_strbuf *buf, const char *format,
                                                              va_list args);
-/* text as it stands between the quotes of a double-quoted YAML text: \ " newline and other control
- * characters escaped. Also makes a foreign text fit for an error or log line. */
+/* UTF-8 text as it stands between the quotes of a double-quoted YAML text: \ " newline, control
+ * characters and bytes that are no UTF-8 escaped. Also makes a foreign text fit for a log line. */
 void bt_strbuf_escape(bt_strbuf *buf, const char *text);
 /* The text so far; "" when empty. Borrowed until the next append. */
 const char *bt_strbuf_text(const bt_strbuf *buf);

@@ -40,6 +40,14 @@ static void escaping_leaves_no_quote_and_no_control_character(void **state)
     bt_strbuf buf = {0};
     bt_strbuf_escape(&buf, "a\"b\\c\nd\x01\x7f\xc3\xa9");
     assert_string_equal(bt_strbuf_text(&buf), "a\\\"b\\\\c\\nd\\x01\\x7f\xc3\xa9");
+    bt_strbuf_clear(&buf);
+    bt_strbuf_escape(&buf,
+                     "\xc2\x85\xe2\x80\xa8\xef\xbb\xbf\xf0\x9f\x98\x80"); /* the last is fine */
+    assert_string_equal(bt_strbuf_text(&buf), "\\x85\\u2028\\ufeff\xf0\x9f\x98\x80");
+    bt_strbuf_clear(&buf);
+    /* Not UTF-8: a lone byte, an overlong form, a surrogate, an end in the middle. */
+    bt_strbuf_escape(&buf, "\xff\xc0\x80\xed\xa0\x80\xe2\x82");
+    assert_string_equal(bt_strbuf_text(&buf), "\\xff\\xc0\\x80\\xed\\xa0\\x80\\xe2\\x82");
     bt_strbuf_free(&buf);
 }
 
