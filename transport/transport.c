@@ -6,7 +6,7 @@
 
 #include "core/alloc.h"
 
-static const bt_transport_ops *const backends[] = {&bt_loop_ops};
+static const bt_transport_ops *const backends[] = {&bt_ucx_ops, &bt_loop_ops};
 enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]) };
 
 baton_status bt_transport_create(const bt_transport_options *options, bt_transport **transport_p)

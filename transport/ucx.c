@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The ucx backend: opening UCP with settings of ours, and the table of operations.
+ *
+ * UCX reads UCX_* environment variables itself; a setting of ours is applied only where the user
+ * has not set that variable, and a variable that wins over us is logged. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "transport/ucx_state.h"
+
+enum { DEVICES_TEXT_BYTES = 1024 };
+
+/* Before 1.17 UCX matches a transport's keys without the transport's prefix, and so in every
+ * transport that has such a key. Keys of UCX_* variables, without "UCX_". */
+typedef struct {
+    const char *key;
+    const char *old_key; /* before 1.17; NULL: it would hit other transports too, so left alone */
+    const char *value;
+} ucx_setting;
+
+/* UCX 1.13 moves 0.7 GB/s over loopback with its own segments (8 and 64 KiB), 2.1 with these;
+ * larger ones are slower again. */
+static const ucx_setting tcp_settings[] = {
+    {"TCP_TX_SEG_SIZE", "TX_SEG_SIZE", "128k"},
+    {"TCP_RX_SEG_SIZE", "RX_SEG_SIZE", "128k"},
+};
+/* Without tcp nothing but the keep-alive tells that a peer on the same host has died, and shared
+ * memory takes part in peer error handling only when told so. */
+static const ucx_setting no_tcp_settings[] = {
+    {"POSIX_ERROR_HANDLING", "ERROR_HANDLING", "y"},
+    {"SYSV_ERROR_HANDLING", "ERROR_HANDLING", "y"},
+    {"KEEPALIVE_INTERVAL", "KEEPALIVE_INTERVAL", "1s"},
+};
+/* Retry count 7 means for ever on some devices (rxe), and the default timeout makes it 7 s. */
+static const ucx_setting verbs_settings[] = {
+    {"RC_VERBS_RETRY_COUNT", "RETRY_COUNT", "6"},
+    {"RC_VERBS_TIMEOUT", NULL, "100ms"},
+};
+
+/* The user's value of a variable, or NULL. */
+static const char *users_value(const char *key)
+{
+    char variable[64];
+    snprintf(variable, sizeof(variable), "UCX_%s", key);
+    return getenv(variable);
+}
+
+static baton_status apply(ucp_config_t *config, const ucx_setting *setting)
+{
+    const char *users = users_value(setting->key);
+    if (users != NULL) {
+        bt_info("ucx: the environment wins over our setting variable=UCX_%s value=%s ours=%s",
+                setting->key, users, setting->value);
+        return BATON_OK;
+    }
+    uint16_t major, minor;
+    bt_ucx_version(&major, &minor);
+    const char *key = major == 1 && minor < 17 ? setting->old_key : setting->key;
+    if (key == NULL)
+        return BATON_OK;
+    ucs_status_t status = ucp_config_modify(config, key, setting->value);
+    if (status == UCS_ERR_NO_ELEM) {
+        bt_debug("ucx: this version does not know a setting of ours key=%s", key);
+        return BATON_OK;
+    }
+    if (status != UCS_OK)
+        return bt_fail_ucs(status, "setting %s=%s", key, setting->value);
+    return BATON_OK;
+}
+
+static baton_status apply_one(ucp_config_t *config, const char *key, const char *value)
+{
+    return apply(config, &(ucx_setting){key, key, value});
+}
+
+static baton_status apply_all(ucp_config_t *config, const ucx_setting *settings, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        BATON_TRY(apply(config, &settings[i]));
+    return BATON_OK;
+}
+#define APPLY_ALL(config, settings) \
+    apply_all((config), (settings), sizeof(settings) / sizeof((settings)[0]))
+
+static baton_status join_devices(const bt_transport_options *options, char *text, size_t bytes)
+{
+    size_t used = (size_t)snprintf(text, bytes, "%s", options->n_data_devices == 0 ? "lo" : "");
+    for (uint32_t i = 0; i < options->n_data_devices; i++) {
+        int n = snprintf(text + used, bytes - used, "%s%s", i != 0 ? "," : "",
+                         options->data_devices[i]);
+        used += (size_t)n;
+        if (used >= bytes)
+            return bt_fail(BATON_ERR_TOO_LARGE, "ucx: data_devices are longer than %zu bytes",
+                           bytes);
+    }
+    return BATON_OK;
+}
+
+/* Whether the comma separated list has the word. */
+static bool has_word(const char *list, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *at = list; at != NULL; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strncmp(at, word, length) == 0 && (at[length] == ',' || at[length] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+/* Verbs devices are named with their port, "mlx5_0:1". */
+static bool names_verbs(const char *devices)
+{
+    return strchr(devices, ':') != NULL;
+}
+
+/* Whether a UCX_TLS list, NULL for the default, lets tcp in. */
+static bool lets_tcp_in(const char *list)
+{
+    if (list == NULL)
+        return true;
+    if (list[0] == '^')
+        return !has_word(list + 1, "tcp");
+    return has_word(list, "tcp") || has_word(list, "all");
+}
+
+static baton_status configure(ucp_config_t *config, const bt_transport_options *options)
+{
+    char devices[DEVICES_TEXT_BYTES];
+    BATON_TRY(join_devices(options, devices, sizeof(devices)));
+    if (options->transports != NULL && options->no_tcp && lets_tcp_in(options->transports))
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "ucx: data_tcp is off, but the transports \"%s\" let tcp in",
+                       options->transports);
+    const char *ours =
+        options->transports == NULL && options->no_tcp ? "^tcp" : options->transports;
+    const char *users = users_value("TLS");
+    BATON_TRY(apply_one(config, "NET_DEVICES", devices));
+    if (ours != NULL)
+        BATON_TRY(apply_one(config, "TLS", ours));
+    /* UCX prints a warning about settings of transports that are not in use. */
+    if (lets_tcp_in(users != NULL ? users : ours))
+        BATON_TRY(APPLY_ALL(config, tcp_settings));
+    else
+        BATON_TRY(APPLY_ALL(config, no_tcp_settings));
+    if (names_verbs(devices))
+        BATON_TRY(APPLY_ALL(config, verbs_settings));
+    return BATON_OK;
+}
+
+static baton_status open_context(ucp_config_t *config, ucx_transport *transport)
+{
+    /* Memory may be registered by one thread while workers of others run. */
+    const ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES |
+                                               UCP_PARAM_FIELD_MT_WORKERS_SHARED |
+                                               UCP_PARAM_FIELD_NAME,
+                                 .features = UCP_FEATURE_RMA | UCP_FEATURE_WAKEUP,
+                                 .mt_workers_shared = 1,
+                                 .name = "baton"};
+    ucs_status_t status = ucp_init(&params, config, &transport->context);
+    if (status != UCS_OK)
+        return bt_fail_ucs(status, "opening UCX: no usable device or transport");
+    ucp_context_attr_t attr = {.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES};
+    status = ucp_context_query(transport->context, &attr);
+    if (status != UCS_OK)
+        return bt_fail_ucs(status, "asking for memory types");
+    transport->memory_types = attr.memory_types;
+    return BATON_OK;
+}
+
+static void ucx_destroy(bt_transport *base)
+{
+    ucx_transport *transport = (ucx_transport *)base;
+    assert(transport->n_users == 0 && "workers or memories of the transport are still alive");
+    if (transport->context != NULL)
+        ucp_cleanup(transport->context);
+    bt_free(transport);
+}
+
+static baton_status ucx_create(const bt_transport_options *options, bt_transport **transport_p)
+{
+    ucp_config_t *config;
+    ucs_status_t read = ucp_config_read(NULL, NULL, &config);
+    if (read != UCS_OK)
+        return bt_fail_ucs(read, "reading the UCX_* environment");
+    baton_status status;
+    ucx_transport *transport = bt_calloc(1, sizeof(*transport));
+    if (transport == NULL) {
+        status = bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a transport");
+        goto release_config;
+    }
+    transport->base.ops = &bt_ucx_ops;
+    status = configure(config, options);
+    if (status >= 0)
+        status = open_context(config, transport);
+    if (status >= 0)
+        *transport_p = &transport->base;
+    else
+        ucx_destroy(&transport->base);
+release_config:
+    ucp_config_release(config);
+    return status;
+}
+
+const bt_transport_ops bt_ucx_ops = {
+    .name = "ucx",
+    .create = ucx_create,
+    .destroy = ucx_destroy,
+    .memory_alloc = bt_ucx_memory_alloc,
+    .memory_register = bt_ucx_memory_register,
+    .memory_free = bt_ucx_memory_free,
+    .worker_create = bt_ucx_worker_create,
+    .worker_destroy = bt_ucx_worker_destroy,
+    .worker_fd = bt_ucx_worker_fd,
+    .worker_arm = bt_ucx_worker_arm,
+    .worker_progress = bt_ucx_worker_progress,
+    .connect = bt_ucx_connect,
+    .close = bt_ucx_close,
+    .path = bt_ucx_path,
+    .import = bt_ucx_import,
+    .release = bt_ucx_release,
+    .map = bt_ucx_map,
+    .put = bt_ucx_put,
+    .flush = bt_ucx_flush,
+};

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Endpoints: connecting, failing and closing.
+ *
+ *   connect -> open ---- close -----> closing -- UCX let go and no operation left --> CLOSED, freed
+ *                \-- FAILED -- close ----^
+ */
+#include <assert.h>
+#include <stdio.h>
+
+#include "core/alloc.h"
+#include "transport/seal.h"
+#include "transport/ucx_state.h"
+
+/* Called by UCX from within progress. */
+static void on_failure(void *arg, ucp_ep_h handle, ucs_status_t status)
+{
+    (void)handle;
+    ucx_endpoint *endpoint = arg;
+    if (endpoint->has_failed)
+        return;
+    endpoint->has_failed = true;
+    if (endpoint->is_closing)
+        return;
+    bt_op_set_failure(&endpoint->failed, bt_status_from_ucs(status), ucs_status_string(status));
+    bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->failed);
+}
+
+baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address_bytes,
+                            uint64_t user_data, bt_endpoint **endpoint_p)
+{
+    ucx_worker *worker = (ucx_worker *)base;
+    bt_seal seal = {.kind = BT_SEAL_ADDRESS, .backend = BT_SEAL_UCX};
+    bt_ucx_version(&seal.major, &seal.minor);
+    BATON_TRY(bt_seal_open(address, address_bytes, &seal));
+    ucx_endpoint *endpoint = bt_calloc(1, sizeof(*endpoint));
+    if (endpoint == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for an endpoint");
+    endpoint->base.worker = base;
+    endpoint->failed = (bt_op){.kind = BT_EVENT_FAILED, .owner = endpoint, .user_data = user_data};
+    endpoint->closed = (bt_op){.kind = BT_EVENT_CLOSED, .owner = endpoint};
+    const ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                                  UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                                                  UCP_EP_PARAM_FIELD_ERR_HANDLER,
+                                    .address = (const ucp_address_t *)seal.payload,
+                                    .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+                                    .err_handler = {.cb = on_failure, .arg = endpoint}};
+    ucs_status_t status = ucp_ep_create(worker->handle, &params, &endpoint->handle);
+    if (status != UCS_OK) {
+        bt_free(endpoint);
+        return bt_fail_ucs(status, "connecting to a peer's worker (do both ends share a device "
+                                   "and a transport?)");
+    }
+    endpoint->next = worker->endpoints;
+    worker->endpoints = endpoint;
+    *endpoint_p = &endpoint->base;
+    return BATON_OK;
+}
+
+void bt_ucx_try_close(ucx_endpoint *endpoint)
+{
+    if (!endpoint->ucx_is_done || endpoint->n_ops != 0)
+        return;
+    bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->closed);
+}
+
+static void record_close(ucx_endpoint *endpoint, ucs_status_t status)
+{
+    endpoint->handle = NULL;
+    endpoint->ucx_is_done = true;
+    if (status != UCS_OK && !endpoint->is_forced)
+        bt_op_set_failure(&endpoint->closed, bt_status_from_ucs(status), ucs_status_string(status));
+    bt_ucx_try_close(endpoint);
+}
+
+static void on_closed(void *request, ucs_status_t status, void *user_data)
+{
+    ucp_request_free(request);
+    record_close(user_data, status);
+}
+
+void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
+{
+    ucx_endpoint *endpoint = (ucx_endpoint *)base;
+    assert(!endpoint->is_closing && "an endpoint is closed once");
+    endpoint->is_closing = true;
+    endpoint->is_forced = mode == BT_CLOSE_FORCE;
+    endpoint->closed.user_data = user_data;
+    if (mode == BT_CLOSE_FLUSH && endpoint->has_failed)
+        bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);
+    /* A failed endpoint has nothing left to flush, and waiting for a dead peer may take minutes. */
+    bool force = endpoint->is_forced || endpoint->has_failed;
+    const ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
+                                                        UCP_OP_ATTR_FIELD_USER_DATA |
+                                                        UCP_OP_ATTR_FIELD_FLAGS,
+                                        .flags = force ? UCP_EP_CLOSE_FLAG_FORCE : 0,
+                                        .cb = {.send = on_closed},
+                                        .user_data = endpoint};
+    ucs_status_ptr_t request = ucp_ep_close_nbx(endpoint->handle, &params);
+    if (request == NULL || UCS_PTR_IS_ERR(request))
+        record_close(endpoint, UCS_PTR_STATUS(request));
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Regions: allocated by UCX, as shared memory where it can, so that a peer on this host can map
+ * them; or the caller's own, registered. */
+#include <string.h>
+
+#include "core/alloc.h"
+#include "transport/seal.h"
+#include "transport/ucx_state.h"
+
+/* Pinned host memory is host memory to UCX. */
+static ucs_memory_type_t type_of(baton_memory_kind kind)
+{
+    return kind == BATON_MEMORY_CUDA_DEVICE ? UCS_MEMORY_TYPE_CUDA : UCS_MEMORY_TYPE_HOST;
+}
+
+static baton_status check_kind(const ucx_transport *transport, baton_memory_kind kind)
+{
+    if ((transport->memory_types & (UINT64_C(1) << type_of(kind))) == 0)
+        return bt_fail(BATON_ERR_UNSUPPORTED,
+                       "ucx: wanted CUDA memory, found a UCX without it: wanted UCX_ROOT of one "
+                       "built with CUDA, and a driver");
+    return BATON_OK;
+}
+
+static baton_status seal_key(ucx_memory *memory)
+{
+    ucx_transport *transport = (ucx_transport *)memory->base.transport;
+    void *packed;
+    size_t packed_bytes;
+    ucs_status_t status = ucp_rkey_pack(transport->context, memory->handle, &packed, &packed_bytes);
+    if (status != UCS_OK)
+        return bt_fail_ucs(status, "packing the key of %zu bytes", memory->base.bytes);
+    bt_seal seal = {.kind = BT_SEAL_KEY,
+                    .backend = BT_SEAL_UCX,
+                    .base = (uint64_t)(uintptr_t)memory->base.base,
+                    .bytes = memory->base.bytes,
+                    .memory = memory->base.kind,
+                    .payload = packed,
+                    .payload_bytes = packed_bytes};
+    bt_ucx_version(&seal.major, &seal.minor);
+    uint8_t *rkey;
+    baton_status sealed = bt_seal_pack(&seal, BT_RKEY_BYTES_MAX, &rkey, &memory->base.rkey_bytes);
+    ucp_rkey_buffer_release(packed);
+    if (sealed >= 0)
+        memory->base.rkey = rkey;
+    return sealed;
+}
+
+void bt_ucx_memory_free(bt_memory *base)
+{
+    ucx_memory *memory = (ucx_memory *)base;
+    ucx_transport *transport = (ucx_transport *)base->transport;
+    if (memory->handle != NULL)
+        ucp_mem_unmap(transport->context, memory->handle);
+    bt_free((void *)(uintptr_t)base->rkey);
+    bt_free(memory);
+    transport->n_users--;
+}
+
+static baton_status map_memory(bt_transport *base, const ucp_mem_map_params_t *params,
+                               baton_memory_kind kind, bt_memory **memory_p)
+{
+    ucx_transport *transport = (ucx_transport *)base;
+    ucx_memory *memory = bt_calloc(1, sizeof(*memory));
+    if (memory == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a region");
+    transport->n_users++;
+    memory->base = (bt_memory){
+        .transport = base, .base = params->address, .bytes = params->length, .kind = kind};
+    baton_status status;
+    ucs_status_t mapped = ucp_mem_map(transport->context, params, &memory->handle);
+    if (mapped != UCS_OK) {
+        memory->handle = NULL;
+        status =
+            bt_fail_ucs(mapped, "registering %zu bytes (locked memory: ulimit -l)", params->length);
+        goto fail;
+    }
+    ucp_mem_attr_t attr = {.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS | UCP_MEM_ATTR_FIELD_LENGTH};
+    mapped = ucp_mem_query(memory->handle, &attr);
+    if (mapped != UCS_OK) {
+        status = bt_fail_ucs(mapped, "asking where %zu bytes are", params->length);
+        goto fail;
+    }
+    if (params->address == NULL)
+        memory->base.base = attr.address;
+    status = seal_key(memory);
+    if (status < 0)
+        goto fail;
+    *memory_p = &memory->base;
+    return BATON_OK;
+
+fail:
+    bt_ucx_memory_free(&memory->base);
+    return status;
+}
+
+baton_status bt_ucx_memory_alloc(bt_transport *base, size_t bytes, baton_memory_kind kind,
+                                 bt_memory **memory_p)
+{
+    BATON_TRY(check_kind((ucx_transport *)base, kind));
+    if (kind == BATON_MEMORY_CUDA_HOST)
+        return bt_fail(BATON_ERR_UNSUPPORTED,
+                       "ucx: cannot allocate pinned memory: wanted it allocated by the caller and "
+                       "registered");
+    const ucp_mem_map_params_t params = {
+        .field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+                      UCP_MEM_MAP_PARAM_FIELD_FLAGS | UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+        .length = bytes,
+        .flags = UCP_MEM_MAP_ALLOCATE,
+        .memory_type = type_of(kind)};
+    BATON_TRY(map_memory(base, &params, kind, memory_p));
+    if (kind == BATON_MEMORY_HOST) /* zero, and first touch is paid here */
+        memset((*memory_p)->base, 0, bytes);
+    return BATON_OK;
+}
+
+baton_status bt_ucx_memory_register(bt_transport *base, void *block, size_t bytes,
+                                    baton_memory_kind kind, bt_memory **memory_p)
+{
+    BATON_TRY(check_kind((ucx_transport *)base, kind));
+    const ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS |
+                                                       UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+                                                       UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+                                         .address = block,
+                                         .length = bytes,
+                                         .memory_type = type_of(kind)};
+    return map_memory(base, &params, kind, memory_p);
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Remote keys, puts and flushes. One operation counts the requests of a whole put call; a request
+ * that UCX finishes at once costs nothing but the call. */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "transport/seal.h"
+#include "transport/ucx_state.h"
+
+/* Larger runs are split: one request that fills the socket's queue keeps others waiting, and larger
+ * puts are no faster. */
+static const uint64_t put_bytes_max = 4 << 20;
+
+baton_status bt_ucx_import(bt_endpoint *base, const void *rkey, size_t rkey_bytes,
+                           bt_remote **remote_p)
+{
+    ucx_endpoint *endpoint = (ucx_endpoint *)base;
+    bt_seal seal = {.kind = BT_SEAL_KEY, .backend = BT_SEAL_UCX};
+    bt_ucx_version(&seal.major, &seal.minor);
+    BATON_TRY(bt_seal_open(rkey, rkey_bytes, &seal));
+    ucx_remote *remote = bt_calloc(1, sizeof(*remote));
+    if (remote == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a remote key");
+    remote->base =
+        (bt_remote){.endpoint = base, .base = seal.base, .bytes = seal.bytes, .kind = seal.memory};
+    ucs_status_t status = ucp_ep_rkey_unpack(endpoint->handle, seal.payload, &remote->handle);
+    if (status != UCS_OK) {
+        bt_free(remote);
+        return bt_fail_ucs(status, "unpacking a remote key of %zu bytes", rkey_bytes);
+    }
+    endpoint->n_remotes++;
+    *remote_p = &remote->base;
+    return BATON_OK;
+}
+
+void bt_ucx_release(bt_remote *base)
+{
+    ((ucx_endpoint *)base->endpoint)->n_remotes--;
+    ucp_rkey_destroy(((ucx_remote *)base)->handle);
+    bt_free(base);
+}
+
+/* Faults every page of the mapping in now: the first write through a fresh mapping runs at a sixth
+ * of the speed. Best effort: without it (Linux before 5.14) requests pay. */
+static void populate(ucx_remote *remote)
+{
+#ifdef MADV_POPULATE_WRITE
+    void *start;
+    if (ucp_rkey_ptr(remote->handle, remote->base.base, &start) != UCS_OK)
+        return;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = (uintptr_t)start / page * page;
+    madvise((void *)first, (uintptr_t)start + remote->base.bytes - first, MADV_POPULATE_WRITE);
+#else
+    (void)remote;
+#endif
+}
+
+baton_status bt_ucx_map(bt_remote *base, uint64_t remote_addr, void **local_p)
+{
+    ucx_remote *remote = (ucx_remote *)base;
+    void *local;
+    if (base->kind == BATON_MEMORY_CUDA_DEVICE)
+        return bt_fail(BATON_ERR_UNREACHABLE, "ucx: device memory of a peer cannot be mapped");
+    ucs_status_t status = ucp_rkey_ptr(remote->handle, remote_addr, &local);
+    if (status != UCS_OK) {
+        bt_fail_ucs(status, "mapping a peer's region (same host, same user, allocated by us?)");
+        return BATON_ERR_UNREACHABLE;
+    }
+    if (!remote->is_populated)
+        populate(remote);
+    remote->is_populated = true;
+    *local_p = local;
+    return BATON_OK;
+}
+
+static void finish_part(bt_op *op)
+{
+    if (--op->n_pending != 0)
+        return;
+    ucx_endpoint *endpoint = op->owner;
+    endpoint->n_ops--;
+    bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, op);
+    bt_ucx_try_close(endpoint);
+}
+
+static void record_failure(bt_op *op, ucs_status_t status)
+{
+    ucx_endpoint *endpoint = op->owner;
+    if (endpoint->is_forced)
+        bt_op_set_failure(op, BATON_ERR_CANCELED, "the endpoint was closed");
+    else
+        bt_op_set_failure(op, bt_status_from_ucs(status), ucs_status_string(status));
+}
+
+/* Called by UCX when a request of the operation has finished. */
+static void on_part_done(void *request, ucs_status_t status, void *user_data)
+{
+    bt_op *op = user_data;
+    ucp_request_free(request);
+    if (status != UCS_OK)
+        record_failure(op, status);
+    finish_part(op);
+}
+
+static baton_status begin_op(ucx_endpoint *endpoint, bt_event_kind kind, uint64_t user_data,
+                             bt_op **op_p)
+{
+    if (endpoint->has_failed)
+        return bt_fail(BATON_ERR_CLOSED, "ucx: the endpoint has failed: %s; wanted: close it",
+                       endpoint->failed.detail);
+    bt_op *op = bt_op_take(&((ucx_worker *)endpoint->base.worker)->pool);
+    if (op == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for an operation");
+    op->kind = kind;
+    op->owner = endpoint;
+    op->user_data = user_data;
+    op->n_pending = 1; /* ours, so that it cannot finish while it is being posted */
+    endpoint->n_ops++;
+    *op_p = op;
+    return BATON_OK;
+}
+
+static void abandon_op(ucx_endpoint *endpoint, bt_op *op)
+{
+    endpoint->n_ops--;
+    bt_op_give(&((ucx_worker *)endpoint->base.worker)->pool, op);
+}
+
+/* Posts one run, in pieces. */
+static ucs_status_t post_run(bt_op *op, ucp_rkey_h rkey, const bt_run *run,
+                             const ucp_request_param_t *params)
+{
+    ucx_endpoint *endpoint = op->owner;
+    for (uint64_t done = 0; done < run->bytes;) {
+        uint64_t bytes = run->bytes - done < put_bytes_max ? run->bytes - done : put_bytes_max;
+        ucs_status_ptr_t request =
+            ucp_put_nbx(endpoint->handle, (const void *)(uintptr_t)(run->local_addr + done), bytes,
+                        run->remote_addr + done, rkey, params);
+        if (UCS_PTR_IS_ERR(request))
+            return UCS_PTR_STATUS(request);
+        op->n_pending += request != NULL;
+        done += bytes;
+    }
+    return UCS_OK;
+}
+
+baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, const bt_run *runs,
+                        uint32_t n_runs, uint64_t user_data)
+{
+    ucx_endpoint *endpoint = (ucx_endpoint *)base;
+    bt_op *op;
+    BATON_TRY(begin_op(endpoint, BT_EVENT_PUT, user_data, &op));
+    ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
+                                                  UCP_OP_ATTR_FIELD_USER_DATA |
+                                                  UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+                                  .cb = {.send = on_part_done},
+                                  .user_data = op,
+                                  .memory_type = UCS_MEMORY_TYPE_HOST};
+    if (local != NULL) {
+        params.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
+        params.memh = ((ucx_memory *)local)->handle;
+        if (local->kind == BATON_MEMORY_CUDA_DEVICE)
+            params.memory_type = UCS_MEMORY_TYPE_CUDA;
+    }
+    for (uint32_t i = 0; i < n_runs; i++) {
+        ucs_status_t status = post_run(op, ((ucx_remote *)remote)->handle, &runs[i], &params);
+        if (status == UCS_OK)
+            continue;
+        if (i == 0 && op->n_pending == 1) {
+            abandon_op(endpoint, op);
+            return bt_fail_ucs(status, "put of %llu bytes", (unsigned long long)runs[i].bytes);
+        }
+        record_failure(op, status);
+        break;
+    }
+    finish_part(op);
+    return BATON_OK;
+}
+
+baton_status bt_ucx_flush(bt_endpoint *base, uint64_t user_data)
+{
+    ucx_endpoint *endpoint = (ucx_endpoint *)base;
+    bt_op *op;
+    BATON_TRY(begin_op(endpoint, BT_EVENT_FLUSH, user_data, &op));
+    const ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
+                                                        UCP_OP_ATTR_FIELD_USER_DATA,
+                                        .cb = {.send = on_part_done},
+                                        .user_data = op};
+    ucs_status_ptr_t request = ucp_ep_flush_nbx(endpoint->handle, &params);
+    if (UCS_PTR_IS_ERR(request)) {
+        abandon_op(endpoint, op);
+        return bt_fail_ucs(UCS_PTR_STATUS(request), "flush");
+    }
+    op->n_pending += request != NULL;
+    finish_part(op);
+    return BATON_OK;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of the ucx backend: the structs behind the seam's types, and what its files share.
+ * Foreign callbacks only record and push to the worker's done queue. */
+#ifndef BT_TRANSPORT_UCX_STATE_H
+#define BT_TRANSPORT_UCX_STATE_H
+#include <ucp/api/ucp.h>
+
+#include "transport/transport_op.h"
+
+typedef struct {
+    bt_transport base;
+    ucp_context_h context;
+    uint64_t memory_types; /* bit mask of ucs_memory_type_t that UCX can touch */
+    uint32_t n_users;      /* workers and memories */
+} ucx_transport;
+
+typedef struct {
+    bt_memory base;
+    ucp_mem_h handle;
+} ucx_memory;
+
+typedef struct ucx_endpoint ucx_endpoint;
+
+typedef struct {
+    bt_worker base;
+    ucp_worker_h handle;
+    int fd; /* UCX's, closed with the worker */
+    ucx_endpoint *endpoints;
+    bt_op_pool pool;
+    bt_op_queue done;
+} ucx_worker;
+
+struct ucx_endpoint {
+    bt_endpoint base;
+    ucx_endpoint *next;
+    ucp_ep_h handle;      /* NULL once handed back to UCX */
+    bt_op failed, closed; /* embedded, so that reporting them needs no memory */
+    uint32_t n_ops;       /* puts and flushes that have not finished */
+    uint32_t n_remotes;
+    bool has_failed, is_closing, is_forced;
+    bool ucx_is_done; /* UCX has let go of the handle */
+};
+
+typedef struct {
+    bt_remote base;
+    ucp_rkey_h handle;
+    bool is_populated; /* the mapping's pages have been faulted in */
+} ucx_remote;
+
+/* Packed worker addresses and keys are only understood by the same UCX. */
+void bt_ucx_version(uint16_t *major, uint16_t *minor);
+
+baton_status bt_status_from_ucs(ucs_status_t status);
+/* bt_fail with the status's meaning and UCX's text behind ours. */
+__attribute__((format(printf, 2, 3))) baton_status bt_fail_ucs(ucs_status_t status,
+                                                               const char *format, ...);
+
+baton_status bt_ucx_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
+                                 bt_memory **memory_p);
+baton_status bt_ucx_memory_register(bt_transport *transport, void *base, size_t bytes,
+                                    baton_memory_kind kind, bt_memory **memory_p);
+void bt_ucx_memory_free(bt_memory *memory);
+baton_status bt_ucx_worker_create(bt_transport *transport, bt_worker **worker_p);
+void bt_ucx_worker_destroy(bt_worker *worker);
+int bt_ucx_worker_fd(bt_worker *worker);
+baton_status bt_ucx_worker_arm(bt_worker *worker);
+uint32_t bt_ucx_worker_progress(bt_worker *worker, bt_event *events, uint32_t max);
+baton_status bt_ucx_connect(bt_worker *worker, const void *address, size_t address_bytes,
+                            uint64_t user_data, bt_endpoint **endpoint_p);
+void bt_ucx_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
+/* Once UCX has let go and every operation has been finished: queues CLOSED. */
+void bt_ucx_try_close(ucx_endpoint *endpoint);
+void bt_ucx_path(bt_endpoint *endpoint, bt_path *out);
+baton_status bt_ucx_import(bt_endpoint *endpoint, const void *rkey, size_t rkey_bytes,
+                           bt_remote **remote_p);
+void bt_ucx_release(bt_remote *remote);
+baton_status bt_ucx_map(bt_remote *remote, uint64_t remote_addr, void **local_p);
+baton_status bt_ucx_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
+                        const bt_run *runs, uint32_t n_runs, uint64_t user_data);
+baton_status bt_ucx_flush(bt_endpoint *endpoint, uint64_t user_data);
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/alloc.h"
+#include "transport/seal.h"
+#include "transport/ucx_state.h"
+
+enum {
+    PROGRESS_ROUNDS_MAX = 64,     /* of one call, so that the owner gets to its other work */
+    CLOSE_ROUNDS_MAX = 1000 * 10, /* for forced closes in destroy; they do not wait for the peer */
+};
+
+static baton_status seal_address(ucx_worker *worker)
+{
+    ucp_address_t *packed;
+    size_t packed_bytes;
+    ucs_status_t status = ucp_worker_get_address(worker->handle, &packed, &packed_bytes);
+    if (status != UCS_OK)
+        return bt_fail_ucs(status, "asking for the worker's address");
+    bt_seal seal = {.kind = BT_SEAL_ADDRESS,
+                    .backend = BT_SEAL_UCX,
+                    .payload = (const uint8_t *)packed,
+                    .payload_bytes = packed_bytes};
+    bt_ucx_version(&seal.major, &seal.minor);
+    uint8_t *address;
+    baton_status sealed =
+        bt_seal_pack(&seal, BT_ADDRESS_BYTES_MAX, &address, &worker->base.address_bytes);
+    ucp_worker_release_address(worker->handle, packed);
+    if (sealed >= 0)
+        worker->base.address = address;
+    return sealed;
+}
+
+static baton_status open_worker(ucx_worker *worker)
+{
+    ucx_transport *transport = (ucx_transport *)worker->base.transport;
+    /* Made by one thread and used by another, never by two at once. */
+    const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+                                        .thread_mode = UCS_THREAD_MODE_SERIALIZED};
+    ucs_status_t status = ucp_worker_create(transport->context, &params, &worker->handle);
+    if (status != UCS_OK) {
+        worker->handle = NULL;
+        return bt_fail_ucs(status, "making a worker");
+    }
+    status = ucp_worker_get_efd(worker->handle, &worker->fd);
+    if (status != UCS_OK)
+        return bt_fail_ucs(status, "asking for the worker's event fd");
+    return seal_address(worker);
+}
+
+baton_status bt_ucx_worker_create(bt_transport *base, bt_worker **worker_p)
+{
+    ucx_worker *worker = bt_calloc(1, sizeof(*worker));
+    if (worker == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a worker");
+    worker->base.transport = base;
+    ((ucx_transport *)base)->n_users++;
+    baton_status status = open_worker(worker);
+    if (status < 0) {
+        bt_ucx_worker_destroy(&worker->base);
+        return status;
+    }
+    *worker_p = &worker->base;
+    return BATON_OK;
+}
+
+static bool is_closing_something(const ucx_worker *worker)
+{
+    for (const ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL;
+         endpoint = endpoint->next)
+        if (!endpoint->ucx_is_done || endpoint->n_ops != 0)
+            return true;
+    return false;
+}
+
+/* Lets go of every endpoint. What does not end within the rounds ends with the worker. */
+static void force_endpoints(ucx_worker *worker)
+{
+    for (ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next)
+        if (!endpoint->is_closing)
+            bt_ucx_close(&endpoint->base, BT_CLOSE_FORCE, 0);
+    for (uint32_t round = 0; round < CLOSE_ROUNDS_MAX && is_closing_something(worker); round++)
+        ucp_worker_progress(worker->handle);
+}
+
+void bt_ucx_worker_destroy(bt_worker *base)
+{
+    ucx_worker *worker = (ucx_worker *)base;
+    if (worker->handle != NULL) {
+        force_endpoints(worker);
+        ucp_worker_destroy(worker->handle); /* may still call back: the pool is alive */
+    }
+    while (worker->endpoints != NULL) {
+        ucx_endpoint *endpoint = worker->endpoints;
+        worker->endpoints = endpoint->next;
+        bt_free(endpoint);
+    }
+    bt_op_pool_clear(&worker->pool);
+    bt_free((void *)(uintptr_t)base->address);
+    ((ucx_transport *)base->transport)->n_users--;
+    bt_free(worker);
+}
+
+int bt_ucx_worker_fd(bt_worker *worker)
+{
+    return ((ucx_worker *)worker)->fd;
+}
+
+baton_status bt_ucx_worker_arm(bt_worker *base)
+{
+    ucx_worker *worker = (ucx_worker *)base;
+    if (worker->done.first != NULL)
+        return BATON_ERR_BUSY;
+    ucs_status_t status = ucp_worker_arm(worker->handle);
+    if (status == UCS_ERR_BUSY)
+        return BATON_ERR_BUSY;
+    return status == UCS_OK ? BATON_OK : bt_fail_ucs(status, "arming the worker's event fd");
+}
+
+static void free_endpoint(ucx_endpoint *endpoint)
+{
+    ucx_endpoint **at = &((ucx_worker *)endpoint->base.worker)->endpoints;
+    while (*at != endpoint)
+        at = &(*at)->next;
+    *at = endpoint->next;
+    bt_free(endpoint);
+}
+
+uint32_t bt_ucx_worker_progress(bt_worker *base, bt_event *events, uint32_t max)
+{
+    ucx_worker *worker = (ucx_worker *)base;
+    for (uint32_t round = 0; round < PROGRESS_ROUNDS_MAX; round++)
+        if (ucp_worker_progress(worker->handle) == 0)
+            break;
+    uint32_t n = 0;
+    while (n < max && worker->done.first != NULL) {
+        bt_op *op = bt_op_pop(&worker->done);
+        bt_op_report(op, &events[n++]);
+        if (op->kind == BT_EVENT_CLOSED)
+            free_endpoint(op->owner);
+        else if (op->kind != BT_EVENT_FAILED)
+            bt_op_give(&worker->pool, op);
+    }
+    return n;
+}
