@@ -3,6 +3,7 @@
 
 #include "core/histogram.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 static void every_value_is_in_the_bucket_whose_bounds_hold_it(void **state)
@@ -71,6 +72,33 @@ static void merging_equals_recording_both(void **state)
     assert_memory_equal(&copy, &both, sizeof(both));
 }
 
+enum { N_RECORDED = 100000 };
+
+static void *record_many(void *arg)
+{
+    for (uint64_t i = 1; i <= N_RECORDED; i++)
+        bt_histogram_record(arg, i);
+    return NULL;
+}
+
+static void snapshots_may_be_taken_while_another_thread_records(void **state)
+{
+    (void)state;
+    static bt_histogram histogram;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, record_many, &histogram), 0);
+    uint64_t before = 0;
+    while (before < N_RECORDED) {
+        bt_histogram copy;
+        bt_histogram_snapshot(&histogram, &copy);
+        uint64_t count = bt_histogram_count(&copy);
+        assert_true(count >= before && count <= N_RECORDED);
+        before = count;
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(histogram.max, N_RECORDED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -78,6 +106,7 @@ int main(void)
         bt_test(percentiles_are_within_a_factor_of_two),
         bt_test(an_empty_histogram_answers_zero),
         bt_test(merging_equals_recording_both),
+        bt_test(snapshots_may_be_taken_while_another_thread_records),
     };
     return bt_run_tests(tests);
 }
