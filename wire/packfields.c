@@ -83,8 +83,7 @@ static baton_status read_field(bt_packreader *reader, const bt_field *field, voi
     case BT_FIELD_CALL:
         return field->read(reader, value);
     }
-    assert(!"field type");
-    return BATON_ERR_INVALID_ARG;
+    return bt_fail(BATON_ERR_INVALID_ARG, "field %s: type %d", field->name, (int)field->type);
 }
 
 /* Index of the field named key, or n_fields. */
