@@ -93,6 +93,11 @@ void bt_store_region_close(bt_store *store, uint32_t region)
     }
 }
 
+bool bt_store_region_is_closed(const bt_store *store, uint32_t region)
+{
+    return store->regions[region].closed;
+}
+
 bool bt_store_region_is_idle(const bt_store *store, uint32_t region)
 {
     const bt_store_region *r = &store->regions[region];

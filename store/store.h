@@ -54,6 +54,7 @@ void bt_store_destroy(bt_store *store); /* All grants and pins must be gone. NUL
 baton_status bt_store_region_add(bt_store *store, uint32_t region, uint32_t n_pages);
 /* Grants take no more pages of it; its landed chunks go as soon as nobody holds or pins them. */
 void bt_store_region_close(bt_store *store, uint32_t region);
+bool bt_store_region_is_closed(const bt_store *store, uint32_t region);
 /* Nothing but free and retired pages is left in it. */
 bool bt_store_region_is_idle(const bt_store *store, uint32_t region);
 /* Errors: STATE (not closed, or not idle). */

@@ -72,6 +72,7 @@ typedef struct {
     baton_layout layout;
     bt_blob seed; /* INIT: 32 bytes, key[-1] */
     uint32_t digests;
+    uint32_t connection; /* INIT: counts the sender's endpoints to this receiver, from 1 */
     bt_process_id process;
     bt_blob worker; /* from here on INIT_ANSWER only */
     uint64_t page_bytes;

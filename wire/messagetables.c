@@ -344,6 +344,7 @@ static void write_unknown_tickets(bt_packwriter *writer, const void *value)
 static const bt_field init_fields[] = {
     PEER_FIELDS,
     FIELD(BIN, "seed", u.init.seed, .min = BATON_KEY_BYTES, .max = BATON_KEY_BYTES),
+    FIELD(U32, "connection", u.init.connection, .min = 1),
 };
 static const bt_field init_answer_fields[] = {
     PEER_FIELDS,

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The receiver's state machine (docs/protocol.md), without sockets, threads or sleep: frames,
+ * commands and time go in, frames, notices and events come out through bt_rx_out. receiver.c puts
+ * it on ZeroMQ and a thread; tests and fuzzers drive it by hand.
+ *
+ *   bt_rx ─┬─ peers ───┬─ worker (one per peer: destroying it is proof), pidfd
+ *          │           └─ tickets ── grant (store)
+ *          ├─ queue of tickets that wait for pages, first come first served
+ *          ├─ regions ── memory
+ *          └─ ended requests, remembered for STATUS
+ *
+ * Thread rule: owner thread, for everything but what takes `lock` itself and says so: lookups,
+ * pins, stats and commands come from any thread. The owner holds the lock while it works, and lets
+ * it go only to hash pages that no one else may touch. */
+#ifndef BT_RECEIVER_RX_H
+#define BT_RECEIVER_RX_H
+#include <baton/receiver.h>
+
+#include "core/clock.h"
+#include "core/process.h"
+#include "store/store.h"
+#include "transport/transport.h"
+#include "wire/messages.h"
+
+#include <pthread.h>
+
+enum {
+    BT_RX_ROUTE_BYTES_MAX = 255,
+    BT_RX_ID_WINDOW = 4096, /* of request ids of a peer that are told apart when repeated */
+    BT_RX_ENDED_MAX = 4096,
+    BT_RX_COMMANDS_MAX = 4096,
+};
+#define BT_RX_ENDED_NS (60 * BT_NS_PER_S)
+#define BT_RX_RETIRE_NS (60 * BT_NS_PER_S)
+
+typedef struct bt_rx bt_rx;
+typedef struct bt_rx_peer bt_rx_peer;
+typedef struct bt_rx_ticket bt_rx_ticket;
+
+typedef enum { BT_RX_INIT_PORT, BT_RX_ALLOC_PORT, BT_RX_N_PORTS } bt_rx_port;
+
+/* Where a peer's frames come from on a port: a ROUTER's routing id. n 0: not heard there yet. */
+typedef struct {
+    uint8_t n;
+    uint8_t bytes[BT_RX_ROUTE_BYTES_MAX];
+} bt_rx_route;
+
+/* What comes out. Called by the owner, with the lock held; must not call back. */
+typedef struct {
+    void (*send)(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
+                 size_t bytes);
+    void (*notice)(void *ctx, const char *address, const char *request, baton_status status,
+                   const char *text);
+    void (*event)(void *ctx, const baton_receiver_event *event);
+    /* A peer's worker or pidfd (-1: none) came or goes, for the shell's poll set. */
+    void (*peer_fds)(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool added);
+    void *ctx;
+} bt_rx_out;
+
+/* X(name): see the state table in rxtickets.c. */
+typedef enum {
+    BT_TICKET_NEW,     /* being made */
+    BT_TICKET_QUEUED,  /* waits for pages, holds nothing */
+    BT_TICKET_GRANTED, /* the sender may write its pages */
+    BT_TICKET_HELD,    /* complete; its chunks wait for decode */
+    BT_TICKET_REVOKED, /* failed; its pages are in quarantine until there is proof */
+    BT_TICKET_ENDED,   /* about to be freed */
+    BT_N_TICKET_STATES,
+} bt_rx_ticket_state;
+
+struct bt_rx_ticket {
+    bt_rx_ticket *prev, *next; /* all tickets, oldest first */
+    bt_rx_ticket *queue_next;  /* while QUEUED */
+    bt_rx_ticket *hash_next;   /* same bucket by id */
+    bt_rx_ticket_state state;
+    uint64_t id;
+    uint32_t generation;
+    uint8_t nonce[BT_NONCE_BYTES];
+    bt_rx_peer *peer;  /* NULL when the peer is gone; only HELD tickets outlive it */
+    uint64_t alloc_id; /* id of the ALLOC, to answer it again */
+    bt_grant *grant;   /* NULL while QUEUED and when nothing is left of it */
+    baton_key *keys;   /* [n_chunks] while QUEUED, then NULL: the grant has them */
+    baton_key last_key;
+    uint32_t n_chunks, last_tokens, present_chunks, sent_chunks;
+    uint64_t n_tokens; /* of the whole prompt */
+    uint64_t sent_bytes;
+    uint64_t deadline_ns; /* of the request */
+    uint64_t lease_ns;    /* HELD: when the hold runs out */
+    uint64_t granted_ns, revoked_ns;
+    baton_status reason; /* REVOKED */
+    char reason_text[BATON_EVENT_TEXT_BYTES];
+    char request[BT_REQUEST_ID_BYTES_MAX + 1];
+    char notice[BT_NOTICE_ADDRESS_BYTES_MAX + 1];
+};
+
+struct bt_rx_peer {
+    bt_rx_peer *next;
+    uint64_t epoch;
+    uint32_t connection; /* of the sender's endpoint that `worker` was made for */
+    bt_process process;
+    int pidfd;      /* -1: cannot be watched */
+    bool same_host; /* it may write mapped, so only DRAINED or its exit is proof */
+    bool is_silent; /* its tickets are revoked; kept for the proof it may still bring */
+    bt_worker *worker;
+    bt_rx_route routes[BT_RX_N_PORTS];
+    uint64_t last_heard_ns;
+    uint64_t last_revoke_ns;
+    uint64_t newest_id; /* highest request id seen */
+    uint64_t
+        seen_ids[BT_RX_ID_WINDOW / 64]; /* bit id % window: seen, for ids above newest - window */
+    uint32_t n_tickets;
+    char name[BT_PEER_NAME_BYTES_MAX + 1];
+};
+
+typedef struct {
+    bool used;
+    uint32_t generation, n_pages;
+    bt_memory *memory;
+} bt_rx_region;
+
+typedef struct {
+    char request[BT_REQUEST_ID_BYTES_MAX + 1];
+    bt_request_state state;
+    baton_status reason;
+    uint32_t n_chunks, landed;
+    uint64_t ended_ns;
+} bt_rx_ended;
+
+/* From other threads to the owner. */
+typedef enum { BT_RX_CONSUMED, BT_RX_RELEASE } bt_rx_command_kind;
+typedef struct {
+    bt_rx_command_kind kind;
+    uint64_t
+        n_tokens[2]; /* CONSUMED: a hold of so many tokens ending in keys[i] may end; 0: none */
+    baton_key keys[2];
+    char request[BT_REQUEST_ID_BYTES_MAX + 1]; /* RELEASE */
+} bt_rx_command;
+
+struct bt_rx {
+    pthread_mutex_t lock;
+    baton_receiver_options options; /* defaults filled in; strings borrowed from the shell */
+    bt_process self;
+    uint64_t epoch;
+    baton_key_chain root;
+    uint64_t token_bytes, page_bytes;
+    const bt_clock *clock;
+    bt_transport *transport;
+    bt_store *store;
+    bt_rx_out out;
+    bt_packwriter writer; /* of the frame being sent */
+
+    bt_rx_region regions[BT_STORE_REGIONS_MAX];
+    uint32_t next_generation;
+
+    bt_rx_peer *peers;
+    uint32_t n_peers;
+    bt_rx_ticket *first_ticket, *last_ticket;
+    bt_rx_ticket **by_id; /* [BT_RX_BUCKETS] */
+    uint32_t n_tickets, max_tickets;
+    uint64_t next_ticket;
+    bt_rx_ticket *queue_first, *queue_last;
+    uint32_t n_queued, n_held;
+    bt_rx_ended *ended; /* [BT_RX_ENDED_MAX] ring */
+    uint32_t ended_next;
+
+    bt_rx_command *commands; /* [BT_RX_COMMANDS_MAX] */
+    uint32_t n_commands;
+    baton_pin *pins; /* list, see rxlookup.c */
+    uint32_t n_pins;
+
+    baton_receiver_stats stats; /* what the store does not count */
+};
+
+enum { BT_RX_BUCKETS = 1024 };
+
+/* Life, rx.c. options must have its defaults filled in (bt_rx_defaults); transport is borrowed. */
+void bt_rx_defaults(baton_receiver_options *options);
+baton_status bt_rx_create(const baton_receiver_options *options, bt_transport *transport,
+                          const bt_rx_out *out, bt_rx **rx_p);
+void bt_rx_destroy(bt_rx *rx); /* All pins must be gone. NULL is allowed. */
+
+/* In, rx.c; each takes the lock. handle: one frame from a port. progress: moves the workers, runs
+ * commands and, when due, the reaper; returns when it wants to run again at the latest. */
+void bt_rx_handle(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, const void *frame,
+                  size_t bytes);
+uint64_t bt_rx_progress(bt_rx *rx);
+void bt_rx_peer_exited(bt_rx *rx, bt_rx_peer *peer); /* its pidfd is readable */
+/* Every worker is armed; false: progress again before sleeping. */
+bool bt_rx_arm(bt_rx *rx);
+
+/* Out, rx.c; lock held. */
+void bt_rx_send(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, bt_message *message);
+/* Answers `request` with a status and the last error's text; a type's own fields are not sent. */
+void bt_rx_answer_failure(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
+                          const bt_message *request, baton_status status);
+void bt_rx_answer(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, const bt_message *request,
+                  bt_message *answer);
+
+/* Peers, rxpeers.c; lock held. */
+void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
+void bt_rx_on_memreg(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
+void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
+/* The peer that a message is from: known, and meant for this epoch. Otherwise NULL, answered (where
+ * the type has an answer) and counted. */
+bt_rx_peer *bt_rx_sender(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
+                         const bt_message *message);
+void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns);
+/* It has exited, or gone silent beyond doubt: revokes its tickets, destroys its worker, and settles
+ * what that proves. `exited`: mapped writes cannot come any more either. */
+void bt_rx_peer_lost(bt_rx *rx, bt_rx_peer *peer, baton_status reason, bool exited);
+/* Marks a request id as seen; true when it had been, or is too old to tell. */
+bool bt_rx_seen_before(bt_rx_peer *peer, uint64_t id);
+
+/* Tickets, rxtickets.c; lock held. */
+void bt_rx_on_alloc(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
+void bt_rx_on_cancel(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
+void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
+bt_rx_ticket *bt_rx_ticket_find(bt_rx *rx, uint64_t id);
+/* As find, and the name fits: peer, generation, nonce. NULL is counted as stale. */
+bt_rx_ticket *bt_rx_ticket_named(bt_rx *rx, const bt_rx_peer *peer, const bt_ticket_name *name);
+void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state state);
+/* Fails a ticket in any live state: QUEUED and HELD end, GRANTED is revoked. */
+void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text);
+/* Proof or none, for a REVOKED ticket; ends it. */
+void bt_rx_ticket_settle(bt_rx *rx, bt_rx_ticket *ticket, bool proven);
+/* Ends a ticket whose grant is settled, and remembers the request as `state`. Frees it. */
+void bt_rx_ticket_end(bt_rx *rx, bt_rx_ticket *ticket, bt_request_state state, baton_status reason);
+void bt_rx_tickets_tick(bt_rx *rx, uint64_t now_ns);
+/* Grants queued tickets, in order, while there are pages. */
+void bt_rx_pump_queue(bt_rx *rx);
+
+/* Commit, rxcommit.c; lock held. */
+void bt_rx_on_commit(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
+
+/* Requests by name, rxrequests.c; lock held. */
+void bt_rx_on_release(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
+void bt_rx_on_status(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
+uint32_t bt_rx_release_request(bt_rx *rx, const char *request, size_t bytes);
+void bt_rx_consume(bt_rx *rx, const bt_rx_command *command);
+void bt_rx_remember(bt_rx *rx, const bt_rx_ticket *ticket, bt_request_state state,
+                    baton_status reason);
+
+/* Regions, rxregions.c; lock held. */
+baton_status bt_rx_regions_create(bt_rx *rx);
+void bt_rx_regions_destroy(bt_rx *rx);
+void bt_rx_regions_fill(bt_rx *rx, bt_msg_memreg_answer *answer);
+void *bt_rx_page_address(bt_rx *rx, bt_page_ref page);
+/* Replaces regions with retired pages by fresh ones once they have emptied. */
+void bt_rx_regions_tick(bt_rx *rx);
+
+/* Lookups and pins, rxlookup.c; they take the lock. */
+baton_status bt_rx_lookup(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, baton_pin **pin_p,
+                          uint32_t *n_matched);
+baton_status bt_rx_peek(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, uint32_t *n_matched);
+baton_status bt_rx_unpin(bt_rx *rx, baton_pin *pin);
+baton_status bt_rx_post(bt_rx *rx, const bt_rx_command *command);
+void bt_rx_get_stats(bt_rx *rx, baton_receiver_stats *stats);
+void bt_rx_pins_tick(bt_rx *rx, uint64_t now_ns); /* lock held */
+
+#endif

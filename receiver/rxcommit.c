@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* COMMIT: chunks that have landed become visible, and a complete ticket becomes a hold. */
+#include "receiver/rx.h"
+
+#include "core/log.h"
+#include "kernels/digest.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static uint64_t load_u64(const uint8_t *bytes)
+{
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--)
+        value = value << 8 | bytes[i];
+    return value;
+}
+
+/* Every range within the ticket, and as many digests as chunks, before anything is published. */
+static baton_status check_commit(const bt_rx *rx, const bt_rx_ticket *ticket,
+                                 const bt_msg_commit *commit, uint32_t *n_chunks)
+{
+    bt_list_cursor cursor = {0};
+    bt_chunk_range range;
+    uint64_t n = 0;
+    while (bt_message_next_range(commit, &cursor, &range)) {
+        if (range.first > ticket->n_chunks || range.count > ticket->n_chunks - range.first)
+            return bt_fail(BATON_ERR_OUT_OF_RANGE, "commit: chunks %u + %u of %u", range.first,
+                           range.count, ticket->n_chunks);
+        n += range.count;
+    }
+    bool has_digests = commit->digests.bytes > 0 || n == 0;
+    if (n > ticket->n_chunks || (commit->digests.bytes > 0 && commit->digests.bytes != 8 * n))
+        return bt_fail(BATON_ERR_OUT_OF_RANGE,
+                       "commit: wanted 8 bytes of digest for each of %" PRIu64
+                       " chunks, found %zu bytes",
+                       n, commit->digests.bytes);
+    if (rx->options.digests == BATON_DIGESTS_FULL && !has_digests)
+        return bt_fail(BATON_ERR_DIGEST_MISMATCH, "commit: wanted digests, found none");
+    *n_chunks = (uint32_t)n;
+    return BATON_OK;
+}
+
+/* Hashes with the lock released: a reserved page belongs to its ticket, which only this thread
+ * changes. */
+static baton_status check_digest(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t chunk,
+                                 uint64_t wanted)
+{
+    bt_page_ref page;
+    if (!bt_grant_page(ticket->grant, chunk, &page))
+        return BATON_OK; /* committed before, or present: checked then */
+    const void *bytes = bt_rx_page_address(rx, page);
+    size_t n = (size_t)(bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes);
+    pthread_mutex_unlock(&rx->lock);
+    uint64_t found = bt_digest(bytes, n);
+    pthread_mutex_lock(&rx->lock);
+    rx->stats.digests_checked_total++;
+    if (found == wanted)
+        return BATON_OK;
+    rx->stats.digests_failed_total++;
+    return bt_fail(BATON_ERR_DIGEST_MISMATCH,
+                   "commit: digest of chunk %u: wanted %016" PRIx64 ", found %016" PRIx64
+                   " peer=%s",
+                   chunk, wanted, found, ticket->peer->name);
+}
+
+static baton_status commit_chunk(bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk,
+                                 const uint8_t *digest)
+{
+    bt_page_ref page;
+    if (!bt_grant_page(ticket->grant, chunk, &page))
+        return BATON_OK; /* present, or committed before: nothing to do again */
+    if (digest != NULL)
+        BATON_TRY(check_digest(rx, ticket, chunk, load_u64(digest)));
+    bool duplicate;
+    BATON_TRY(bt_store_commit(rx->store, ticket->grant, chunk, &duplicate));
+    uint64_t bytes = bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes;
+    ticket->sent_chunks++;
+    ticket->sent_bytes += bytes;
+    rx->stats.bytes_landed_total += bytes;
+    return BATON_OK;
+}
+
+static baton_status commit_ranges(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    const uint8_t *digest = commit->digests.bytes > 0 ? commit->digests.data : NULL;
+    bt_list_cursor cursor = {0};
+    bt_chunk_range range;
+    while (bt_message_next_range(commit, &cursor, &range)) {
+        for (uint32_t i = 0; i < range.count; i++) {
+            BATON_TRY(commit_chunk(rx, ticket, range.first + i, digest));
+            digest = digest != NULL ? digest + 8 : NULL;
+        }
+    }
+    return BATON_OK;
+}
+
+static baton_status finish(bt_rx *rx, bt_rx_ticket *ticket)
+{
+    uint32_t held = bt_grant_held(ticket->grant);
+    if (held < ticket->n_chunks)
+        return bt_fail(BATON_ERR_STATE, "commit: final, but %u of %u chunks have not landed",
+                       ticket->n_chunks - held, ticket->n_chunks);
+    uint64_t now_ns = bt_now_ns(rx->clock);
+    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_HELD);
+    ticket->lease_ns = bt_deadline_ns(now_ns, rx->options.timeouts.lease_ms * BT_NS_PER_MS);
+    rx->stats.requests_ready_total++;
+    baton_receiver_event event = {.kind = BATON_RECEIVER_READY,
+                                  .n_chunks = ticket->n_chunks,
+                                  .sent_chunks = ticket->sent_chunks,
+                                  .sent_bytes = ticket->sent_bytes,
+                                  .move_ns = now_ns - ticket->granted_ns};
+    snprintf(event.request, sizeof(event.request), "%s", ticket->request);
+    rx->out.event(rx->out.ctx, &event);
+    return BATON_OK;
+}
+
+static baton_status commit_granted(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    uint32_t n_chunks;
+    BATON_TRY(check_commit(rx, ticket, commit, &n_chunks));
+    baton_status status = commit_ranges(rx, ticket, commit);
+    if (status == BATON_OK && commit->final)
+        status = finish(rx, ticket);
+    return status;
+}
+
+void bt_rx_on_commit(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
+{
+    const bt_rx_route *route = &peer->routes[BT_RX_ALLOC_PORT];
+    const bt_msg_commit *commit = &message->u.commit;
+    bt_rx_ticket *ticket = bt_rx_ticket_named(rx, peer, &commit->name);
+    baton_status status = BATON_OK;
+    if (ticket == NULL)
+        status = BATON_ERR_STALE;
+    else if (ticket->state == BT_TICKET_REVOKED)
+        status = bt_fail(BATON_ERR_REVOKED, "commit: ticket revoked: %s", ticket->reason_text);
+    else if (ticket->state == BT_TICKET_QUEUED)
+        status = bt_fail(BATON_ERR_STATE, "commit: ticket is still queued");
+    else if (ticket->state == BT_TICKET_GRANTED)
+        status = commit_granted(rx, ticket, commit);
+    if (status != BATON_OK) {
+        char text[BT_ERROR_TEXT_BYTES];
+        snprintf(text, sizeof(text), "%s", baton_last_error());
+        bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, status);
+        if (status == BATON_ERR_DIGEST_MISMATCH) {
+            bt_error("receiver: %s request=%s", text, ticket->request);
+            bt_rx_ticket_fail(rx, ticket, status, text);
+        }
+        return;
+    }
+    bt_message answer = {.u.commit_answer = {.landed = bt_grant_held(ticket->grant),
+                                             .final = ticket->state == BT_TICKET_HELD}};
+    bt_rx_answer(rx, BT_RX_ALLOC_PORT, route, message, &answer);
+}

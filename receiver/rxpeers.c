@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Peers: a sender rank's life here, from INIT until it exits, goes silent or is replaced. */
+#include "receiver/rx.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+static bt_rx_peer *find_peer(bt_rx *rx, uint64_t epoch)
+{
+    bt_rx_peer *peer = rx->peers;
+    while (peer != NULL && peer->epoch != epoch)
+        peer = peer->next;
+    return peer;
+}
+
+static void heard(bt_rx *rx, bt_rx_peer *peer, bt_rx_port port, const bt_rx_route *route)
+{
+    peer->routes[port] = *route;
+    peer->last_heard_ns = bt_now_ns(rx->clock);
+    if (peer->is_silent) {
+        peer->is_silent = false;
+        bt_info("receiver: peer is heard again peer=%s epoch=%016" PRIx64, peer->name, peer->epoch);
+    }
+}
+
+static bool has_answer(bt_message_type type)
+{
+    return type != BT_MSG_DRAINED;
+}
+
+bt_rx_peer *bt_rx_sender(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
+                         const bt_message *message)
+{
+    bt_rx_peer *peer = find_peer(rx, message->epoch);
+    if (peer != NULL && message->peer_epoch == rx->epoch) {
+        heard(rx, peer, port, route);
+        return peer;
+    }
+    rx->stats.messages_stale_total++;
+    bt_fail(BATON_ERR_STALE, "receiver: %s of an unknown epoch: send INIT first",
+            bt_message_type_name(message->type));
+    if (has_answer(message->type))
+        bt_rx_answer_failure(rx, port, route, message, BATON_ERR_STALE);
+    return NULL;
+}
+
+bool bt_rx_seen_before(bt_rx_peer *peer, uint64_t id)
+{
+    if (id > peer->newest_id) {
+        uint64_t step = id - peer->newest_id;
+        if (step >= BT_RX_ID_WINDOW) {
+            memset(peer->seen_ids, 0, sizeof(peer->seen_ids));
+        } else {
+            for (uint64_t i = peer->newest_id + 1; i <= id; i++)
+                peer->seen_ids[i % BT_RX_ID_WINDOW / 64] &= ~(UINT64_C(1) << (i % 64));
+        }
+        peer->newest_id = id;
+    } else if (peer->newest_id - id >= BT_RX_ID_WINDOW) {
+        return true;
+    }
+    uint64_t *word = &peer->seen_ids[id % BT_RX_ID_WINDOW / 64];
+    uint64_t bit = UINT64_C(1) << (id % 64);
+    bool seen = (*word & bit) != 0;
+    *word |= bit;
+    return seen;
+}
+
+static baton_status check_init(const bt_rx *rx, const bt_msg_init *init)
+{
+    if (init->rank != rx->options.rank || init->world != rx->options.world)
+        return bt_fail(BATON_ERR_LAYOUT_MISMATCH,
+                       "init: rank ours %u of %u theirs %u of %u: each sender rank pairs with the "
+                       "receiver of its own rank",
+                       rx->options.rank, rx->options.world, init->rank, init->world);
+    BATON_TRY(baton_layout_check(&init->layout));
+    BATON_TRY(baton_layout_match(&rx->options.layout, &init->layout));
+    if (!bt_blob_equals(init->seed, bt_blob_of(rx->root.last.bytes, BATON_KEY_BYTES)))
+        return bt_fail(BATON_ERR_LAYOUT_MISMATCH,
+                       "init: key_seed ours and theirs differ: set the same one on both sides");
+    return BATON_OK;
+}
+
+static void peer_free(bt_rx *rx, bt_rx_peer *peer)
+{
+    if (peer->worker != NULL)
+        rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, false);
+    bt_worker_destroy(peer->worker);
+    if (peer->pidfd >= 0)
+        close(peer->pidfd);
+    bt_free(peer);
+}
+
+static void process_from_message(const bt_process_id *from, bt_process *to)
+{
+    *to = (bt_process){.pid_ns = from->pid_ns, .start = from->start, .pid = from->pid};
+    bt_blob_to_text(from->boot, to->boot, sizeof(to->boot));
+}
+
+static baton_status peer_create(bt_rx *rx, uint64_t epoch, const bt_msg_init *init,
+                                bt_rx_peer **peer_p)
+{
+    if (rx->n_peers >= rx->options.max_peers)
+        return bt_fail(BATON_ERR_OVERLOADED, "init: wanted one more peer, %u are allowed",
+                       rx->options.max_peers);
+    bt_rx_peer *peer = bt_calloc(1, sizeof(*peer));
+    if (peer == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "init: peer");
+    peer->epoch = epoch;
+    peer->connection = init->connection;
+    peer->pidfd = -1;
+    bt_blob_to_text(init->name, peer->name, sizeof(peer->name));
+    process_from_message(&init->process, &peer->process);
+    peer->same_host = bt_process_same_host(&rx->self, &peer->process);
+    baton_status status = bt_process_watch(&peer->process, &peer->pidfd);
+    if (status == BATON_OK || status == BATON_ERR_UNREACHABLE)
+        status = bt_worker_create(rx->transport, &peer->worker);
+    if (status != BATON_OK) {
+        peer_free(rx, peer);
+        return status;
+    }
+    peer->next = rx->peers;
+    rx->peers = peer;
+    rx->n_peers++;
+    rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, true);
+    bt_info("receiver: peer connected peer=%s pid=%u epoch=%016" PRIx64 " watched=%s", peer->name,
+            peer->process.pid, epoch, peer->pidfd >= 0 ? "pidfd" : "heartbeats");
+    *peer_p = peer;
+    return BATON_OK;
+}
+
+static void answer_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message,
+                        const bt_rx_peer *peer)
+{
+    bt_message answer = {
+        .u.init = {
+            .name = bt_blob_of_text(rx->options.name),
+            .rank = rx->options.rank,
+            .world = rx->options.world,
+            .layout = rx->options.layout,
+            .digests = message->u.init.digests > (uint32_t)rx->options.digests
+                           ? message->u.init.digests
+                           : (uint32_t)rx->options.digests,
+            .process = {.boot = bt_blob_of_text(rx->self.boot),
+                        .pid_ns = rx->self.pid_ns,
+                        .start = rx->self.start,
+                        .pid = rx->self.pid},
+            .worker = bt_blob_of(peer->worker->address, peer->worker->address_bytes),
+            .page_bytes = rx->page_bytes,
+            .lease_ms = rx->options.timeouts.lease_ms,
+            .heartbeat_ms = rx->options.timeouts.heartbeat_ms,
+            .silent_ms = rx->options.timeouts.silent_ms,
+        }};
+    bt_rx_answer(rx, BT_RX_INIT_PORT, route, message, &answer);
+}
+
+/* Fails every ticket of the peer that is still moving. Held ones do not need it any more. */
+static void fail_tickets(bt_rx *rx, bt_rx_peer *peer, baton_status reason, const char *text)
+{
+    for (bt_rx_ticket *ticket = rx->first_ticket, *next; ticket != NULL; ticket = next) {
+        next = ticket->next;
+        if (ticket->peer != peer)
+            continue;
+        if (ticket->state == BT_TICKET_QUEUED || ticket->state == BT_TICKET_GRANTED)
+            bt_rx_ticket_fail(rx, ticket, reason, text);
+    }
+}
+
+static void settle_tickets(bt_rx *rx, bt_rx_peer *peer, bool proven)
+{
+    for (bt_rx_ticket *ticket = rx->first_ticket, *next; ticket != NULL; ticket = next) {
+        next = ticket->next;
+        if (ticket->peer == peer && ticket->state == BT_TICKET_REVOKED)
+            bt_rx_ticket_settle(rx, ticket, proven);
+    }
+}
+
+/* The sender's endpoint to the old worker was closed by force. It is alive and says so, hence no
+ * mapped write of its is under way either: with the worker, every write of the peer has ended. */
+static baton_status renew_worker(bt_rx *rx, bt_rx_peer *peer, uint32_t connection)
+{
+    bt_worker *fresh;
+    BATON_TRY(bt_worker_create(rx->transport, &fresh));
+    const char *text = "the sender's connection was closed by force";
+    fail_tickets(rx, peer, BATON_ERR_TRANSPORT, text);
+    rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, false);
+    bt_worker_destroy(peer->worker);
+    peer->worker = fresh;
+    peer->connection = connection;
+    rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, true);
+    settle_tickets(rx, peer, true);
+    bt_rx_pump_queue(rx);
+    return BATON_OK;
+}
+
+void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
+{
+    baton_status status = check_init(rx, &message->u.init);
+    bt_rx_peer *peer = find_peer(rx, message->epoch);
+    if (status == BATON_OK && peer == NULL)
+        status = peer_create(rx, message->epoch, &message->u.init, &peer);
+    else if (status == BATON_OK && message->u.init.connection > peer->connection)
+        status = renew_worker(rx, peer, message->u.init.connection);
+    if (status != BATON_OK) {
+        bt_warn("receiver: peer refused: %s", baton_last_error());
+        bt_rx_answer_failure(rx, BT_RX_INIT_PORT, route, message, status);
+        return;
+    }
+    heard(rx, peer, BT_RX_INIT_PORT, route);
+    answer_init(rx, route, message, peer);
+}
+
+void bt_rx_on_memreg(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
+{
+    if (bt_rx_sender(rx, BT_RX_INIT_PORT, route, message) == NULL)
+        return;
+    bt_message answer = {0};
+    bt_rx_regions_fill(rx, &answer.u.memreg_answer);
+    bt_rx_answer(rx, BT_RX_INIT_PORT, route, message, &answer);
+}
+
+void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
+{
+    bt_ticket_progress unknown[BT_HEARTBEAT_TICKETS_MAX], live;
+    uint32_t n_unknown = 0;
+    bt_list_cursor cursor = {0};
+    while (bt_message_next_ticket(&message->u.heartbeat, &cursor, &live)) {
+        const bt_rx_ticket *ticket = bt_rx_ticket_find(rx, live.ticket);
+        if (ticket == NULL || ticket->peer != peer)
+            unknown[n_unknown++] = (bt_ticket_progress){.ticket = live.ticket};
+    }
+    bt_message answer = {.u.heartbeat = {.tickets = unknown, .n_tickets = n_unknown}};
+    bt_rx_answer(rx, BT_RX_ALLOC_PORT, &peer->routes[BT_RX_ALLOC_PORT], message, &answer);
+}
+
+static void remove_peer(bt_rx *rx, bt_rx_peer *peer, bool proven)
+{
+    bt_rx_peer **link = &rx->peers;
+    while (*link != peer)
+        link = &(*link)->next;
+    *link = peer->next;
+    rx->n_peers--;
+    /* The order is the proof: what this worker still had in its queues is gone before a page is
+     * free again. */
+    rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, false);
+    bt_worker_destroy(peer->worker);
+    peer->worker = NULL;
+    settle_tickets(rx, peer, proven);
+    for (bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
+        if (ticket->peer == peer) /* held: it needs its sender no more */
+            ticket->peer = NULL;
+    }
+    peer_free(rx, peer);
+}
+
+void bt_rx_peer_lost(bt_rx *rx, bt_rx_peer *peer, baton_status reason, bool exited)
+{
+    if (reason != BATON_ERR_CLOSED) {
+        rx->stats.peers_lost_total++;
+        bt_info("receiver: peer lost: %s peer=%s epoch=%016" PRIx64, baton_strerror(reason),
+                peer->name, peer->epoch);
+    }
+    fail_tickets(rx, peer, reason, baton_strerror(reason));
+    remove_peer(rx, peer, exited || !peer->same_host);
+}
+
+static bool has_revoked(const bt_rx *rx, const bt_rx_peer *peer, uint64_t *oldest_ns)
+{
+    bool found = false;
+    for (const bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
+        if (ticket->peer != peer || ticket->state != BT_TICKET_REVOKED)
+            continue;
+        if (!found || ticket->revoked_ns < *oldest_ns)
+            *oldest_ns = ticket->revoked_ns;
+        found = true;
+    }
+    return found;
+}
+
+/* A silent peer on this host may be stopped in the middle of a copy into a mapped page: only its
+ * own word or its exit is proof, so it stays until one of them comes or patience ends. */
+static void silent_peer(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
+{
+    uint64_t oldest_ns;
+    if (!peer->is_silent) {
+        peer->is_silent = true;
+        fail_tickets(rx, peer, BATON_ERR_PEER_SILENT, baton_strerror(BATON_ERR_PEER_SILENT));
+    }
+    if (!peer->same_host || !has_revoked(rx, peer, &oldest_ns))
+        bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_SILENT, false);
+    else if (now_ns - oldest_ns >= BT_RX_RETIRE_NS)
+        bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_SILENT, false);
+}
+
+static void send_revokes(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
+{
+    for (const bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
+        if (ticket->peer != peer || ticket->state != BT_TICKET_REVOKED)
+            continue;
+        bt_message revoke = {
+            .type = BT_MSG_REVOKE,
+            .peer_epoch = peer->epoch,
+            .text = bt_blob_of_text(ticket->reason_text),
+            .u.end = {.name = {.ticket = ticket->id, .generation = ticket->generation},
+                      .reason = ticket->reason},
+        };
+        bt_rx_send(rx, BT_RX_ALLOC_PORT, &peer->routes[BT_RX_ALLOC_PORT], &revoke);
+    }
+    peer->last_revoke_ns = now_ns;
+}
+
+void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)
+{
+    uint64_t silent_ns = rx->options.timeouts.silent_ms * BT_NS_PER_MS;
+    uint64_t again_ns = rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS, oldest_ns;
+    for (bt_rx_peer *peer = rx->peers, *next; peer != NULL; peer = next) {
+        next = peer->next;
+        if (now_ns - peer->last_revoke_ns >= again_ns && has_revoked(rx, peer, &oldest_ns))
+            send_revokes(rx, peer, now_ns);
+        if (now_ns - peer->last_heard_ns >= silent_ns)
+            silent_peer(rx, peer, now_ns);
+    }
+}

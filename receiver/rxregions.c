@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pool's regions: registered memory cut into pages of one chunk. */
+#include "receiver/rx.h"
+
+#include "core/log.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static baton_status add_region(bt_rx *rx, uint32_t slot, uint32_t n_pages)
+{
+    bt_rx_region *region = &rx->regions[slot];
+    size_t bytes = (size_t)(n_pages * rx->page_bytes);
+    if (rx->options.pool_base != NULL)
+        BATON_TRY(bt_memory_register(rx->transport, rx->options.pool_base, bytes,
+                                     rx->options.memory, &region->memory));
+    else
+        BATON_TRY(bt_memory_alloc(rx->transport, bytes, rx->options.memory, &region->memory));
+    baton_status status = bt_store_region_add(rx->store, slot, n_pages);
+    if (status != BATON_OK) {
+        bt_memory_free(region->memory);
+        region->memory = NULL;
+        return status;
+    }
+    region->used = true;
+    region->n_pages = n_pages;
+    region->generation = ++rx->next_generation;
+    return BATON_OK;
+}
+
+baton_status bt_rx_regions_create(bt_rx *rx)
+{
+    uint64_t n_pages = rx->options.pool_bytes / rx->page_bytes;
+    if (n_pages == 0 || n_pages > UINT32_MAX / 2)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "receiver: pool_bytes: wanted room for at least one chunk of %" PRIu64
+                       " bytes and at most 2^31, found %" PRIu64 " bytes",
+                       rx->page_bytes, rx->options.pool_bytes);
+    uint32_t n_regions =
+        n_pages < rx->options.n_regions ? (uint32_t)n_pages : rx->options.n_regions;
+    BATON_TRY(bt_store_create(rx->options.layout.chunk_tokens, (uint32_t)n_pages, &rx->store));
+    for (uint32_t i = 0; i < n_regions; i++) {
+        uint32_t share = (uint32_t)(n_pages / n_regions) + (i < n_pages % n_regions);
+        BATON_TRY(add_region(rx, i, share));
+    }
+    rx->max_tickets = rx->options.max_queued + 4 * (uint32_t)n_pages + 1024;
+    return BATON_OK;
+}
+
+void bt_rx_regions_destroy(bt_rx *rx)
+{
+    for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
+        if (rx->regions[i].used)
+            bt_memory_free(rx->regions[i].memory);
+        rx->regions[i] = (bt_rx_region){0};
+    }
+}
+
+void bt_rx_regions_fill(bt_rx *rx, bt_msg_memreg_answer *answer)
+{
+    for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
+        const bt_rx_region *region = &rx->regions[i];
+        if (!region->used)
+            continue;
+        answer->regions[answer->n_regions++] = (bt_msg_region){
+            .region = i,
+            .generation = region->generation,
+            .kind = rx->options.pool_base != NULL ? BT_REGION_ENGINE : BT_REGION_POOL,
+            .memory = (uint32_t)region->memory->kind,
+            .base = (uint64_t)(uintptr_t)region->memory->base,
+            .page_bytes = rx->page_bytes,
+            .n_pages = region->n_pages,
+            .rkey = bt_blob_of(region->memory->rkey, region->memory->rkey_bytes),
+        };
+    }
+}
+
+void *bt_rx_page_address(bt_rx *rx, bt_page_ref page)
+{
+    return (uint8_t *)rx->regions[page.region].memory->base + (size_t)page.page * rx->page_bytes;
+}
+
+static bool free_slot(const bt_rx *rx, uint32_t *slot)
+{
+    for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
+        if (!rx->regions[i].used) {
+            *slot = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The fresh region comes first, so that capacity never dips; the old one empties and stays mapped
+ * until the end: a writer that was never proven done may still write it. */
+static void replace_region(bt_rx *rx, uint32_t old)
+{
+    uint32_t slot;
+    if (rx->options.pool_base != NULL || !free_slot(rx, &slot))
+        return;
+    baton_status status = add_region(rx, slot, rx->regions[old].n_pages);
+    if (status != BATON_OK) {
+        bt_warn("receiver: region not replaced: %s region=%u", baton_last_error(), old);
+        return;
+    }
+    bt_store_region_close(rx->store, old);
+    bt_warn("receiver: region with retired pages replaced region=%u by=%u", old, slot);
+}
+
+void bt_rx_regions_tick(bt_rx *rx)
+{
+    for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
+        if (rx->regions[i].used && !bt_store_region_is_closed(rx->store, i) &&
+            bt_store_region_retired(rx->store, i) > 0)
+            replace_region(rx, i);
+    }
+}

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tickets: what an ALLOC is granted, and how that ends.
+ *
+ *   NEW ──▶ QUEUED ──▶ GRANTED ──▶ HELD ──▶ ENDED
+ *    │        │           │
+ *    └────────┼──▶GRANTED └──▶ REVOKED ──▶ ENDED
+ *             └──▶ ENDED */
+#include "receiver/rx.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Bit `to` of row `from`. */
+static const uint32_t legal_moves[BT_N_TICKET_STATES] = {
+    [BT_TICKET_NEW] = 1u << BT_TICKET_QUEUED | 1u << BT_TICKET_GRANTED | 1u << BT_TICKET_ENDED,
+    [BT_TICKET_QUEUED] = 1u << BT_TICKET_GRANTED | 1u << BT_TICKET_ENDED,
+    [BT_TICKET_GRANTED] = 1u << BT_TICKET_HELD | 1u << BT_TICKET_REVOKED | 1u << BT_TICKET_ENDED,
+    [BT_TICKET_HELD] = 1u << BT_TICKET_ENDED,
+    [BT_TICKET_REVOKED] = 1u << BT_TICKET_ENDED,
+};
+
+static void queue_remove(bt_rx *rx, bt_rx_ticket *ticket)
+{
+    bt_rx_ticket **link = &rx->queue_first, *before = NULL;
+    while (*link != ticket) {
+        before = *link;
+        link = &(*link)->queue_next;
+    }
+    *link = ticket->queue_next;
+    if (rx->queue_last == ticket)
+        rx->queue_last = before;
+    ticket->queue_next = NULL;
+    rx->n_queued--;
+}
+
+static void queue_append(bt_rx *rx, bt_rx_ticket *ticket)
+{
+    if (rx->queue_last != NULL)
+        rx->queue_last->queue_next = ticket;
+    else
+        rx->queue_first = ticket;
+    rx->queue_last = ticket;
+    rx->n_queued++;
+}
+
+void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state state)
+{
+    assert((legal_moves[ticket->state] & 1u << state) != 0);
+    if (ticket->state == BT_TICKET_QUEUED)
+        queue_remove(rx, ticket);
+    rx->n_held -= ticket->state == BT_TICKET_HELD;
+    ticket->state = state;
+    if (state == BT_TICKET_QUEUED)
+        queue_append(rx, ticket);
+    rx->n_held += state == BT_TICKET_HELD;
+}
+
+bt_rx_ticket *bt_rx_ticket_find(bt_rx *rx, uint64_t id)
+{
+    bt_rx_ticket *ticket = rx->by_id[id % BT_RX_BUCKETS];
+    while (ticket != NULL && ticket->id != id)
+        ticket = ticket->hash_next;
+    return ticket;
+}
+
+bt_rx_ticket *bt_rx_ticket_named(bt_rx *rx, const bt_rx_peer *peer, const bt_ticket_name *name)
+{
+    bt_rx_ticket *ticket = bt_rx_ticket_find(rx, name->ticket);
+    if (ticket != NULL && ticket->peer == peer && ticket->generation == name->generation &&
+        name->nonce.bytes == BT_NONCE_BYTES &&
+        sodium_memcmp(ticket->nonce, name->nonce.data, BT_NONCE_BYTES) == 0)
+        return ticket;
+    rx->stats.messages_stale_total++;
+    bt_fail(BATON_ERR_STALE, "receiver: no ticket %" PRIu64 " of this peer and generation",
+            name->ticket);
+    return NULL;
+}
+
+static void ticket_free(bt_rx_ticket *ticket)
+{
+    bt_free(ticket->keys);
+    bt_free(ticket);
+}
+
+static void unlink_ticket(bt_rx *rx, bt_rx_ticket *ticket)
+{
+    *(ticket->prev != NULL ? &ticket->prev->next : &rx->first_ticket) = ticket->next;
+    *(ticket->next != NULL ? &ticket->next->prev : &rx->last_ticket) = ticket->prev;
+    bt_rx_ticket **link = &rx->by_id[ticket->id % BT_RX_BUCKETS];
+    while (*link != ticket)
+        link = &(*link)->hash_next;
+    *link = ticket->hash_next;
+    rx->n_tickets--;
+}
+
+static void link_ticket(bt_rx *rx, bt_rx_ticket *ticket)
+{
+    ticket->prev = rx->last_ticket;
+    *(rx->last_ticket != NULL ? &rx->last_ticket->next : &rx->first_ticket) = ticket;
+    rx->last_ticket = ticket;
+    bt_rx_ticket **bucket = &rx->by_id[ticket->id % BT_RX_BUCKETS];
+    ticket->hash_next = *bucket;
+    *bucket = ticket;
+    rx->n_tickets++;
+}
+
+/* May the proxy be told there? Only where the config says so: a peer must not choose whom this
+ * process connects to. */
+static bool notice_allowed(const baton_receiver_options *options, bt_blob address)
+{
+    if (address.bytes == 0 || bt_blob_is_text(address, options->notice ? options->notice : ""))
+        return true;
+    for (uint32_t i = 0; i < options->n_notice_allow; i++) {
+        if (strcmp(options->notice_allow[i], "*") == 0 ||
+            bt_blob_is_text(address, options->notice_allow[i]))
+            return true;
+    }
+    static const char loopback[] = "tcp://127.0.0.1:";
+    return options->n_notice_allow == 0 && address.bytes > sizeof(loopback) - 1 &&
+           memcmp(address.data, loopback, sizeof(loopback) - 1) == 0;
+}
+
+static baton_status ticket_create(bt_rx *rx, bt_rx_peer *peer, const bt_message *message,
+                                  bt_rx_ticket **ticket_p)
+{
+    const bt_msg_alloc *alloc = &message->u.alloc;
+    if (rx->n_tickets >= rx->max_tickets)
+        return bt_fail(BATON_ERR_OVERLOADED, "alloc: %u tickets are live, no more are allowed",
+                       rx->n_tickets);
+    if (alloc->last_tokens == 0 || alloc->last_tokens > rx->options.layout.chunk_tokens)
+        return bt_fail(BATON_ERR_INVALID_ARG, "alloc: last_tokens: wanted 1 to %u, found %u",
+                       rx->options.layout.chunk_tokens, alloc->last_tokens);
+    bt_rx_ticket *ticket = bt_calloc(1, sizeof(*ticket));
+    if (ticket == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "alloc: ticket");
+    ticket->n_chunks = (uint32_t)(alloc->keys.bytes / BATON_KEY_BYTES);
+    ticket->keys = bt_calloc(ticket->n_chunks, sizeof(*ticket->keys));
+    if (ticket->keys == NULL) {
+        ticket_free(ticket);
+        return bt_fail(BATON_ERR_NO_MEMORY, "alloc: %zu bytes of keys", alloc->keys.bytes);
+    }
+    memcpy(ticket->keys, alloc->keys.data, alloc->keys.bytes);
+    ticket->last_key = ticket->keys[ticket->n_chunks - 1];
+    ticket->last_tokens = alloc->last_tokens;
+    ticket->n_tokens =
+        (uint64_t)(ticket->n_chunks - 1) * rx->options.layout.chunk_tokens + alloc->last_tokens;
+    ticket->peer = peer;
+    ticket->alloc_id = message->id;
+    ticket->id = rx->next_ticket++;
+    randombytes_buf(&ticket->generation, sizeof(ticket->generation));
+    randombytes_buf(ticket->nonce, sizeof(ticket->nonce));
+    uint64_t deadline_ms =
+        alloc->deadline_ms != 0 ? alloc->deadline_ms : rx->options.timeouts.request_ms;
+    ticket->deadline_ns = bt_deadline_ns(bt_now_ns(rx->clock), deadline_ms * BT_NS_PER_MS);
+    bt_blob_to_text(alloc->request, ticket->request, sizeof(ticket->request));
+    bt_blob_to_text(alloc->notice, ticket->notice, sizeof(ticket->notice));
+    link_ticket(rx, ticket);
+    *ticket_p = ticket;
+    return BATON_OK;
+}
+
+/* The grant's reserved pages as runs of neighbours; returns how many. runs has room for n_chunks.
+ */
+static uint32_t collect_runs(const bt_rx *rx, const bt_rx_ticket *ticket, bt_page_run *runs)
+{
+    uint32_t n = 0;
+    for (uint32_t chunk = 0; chunk < ticket->n_chunks; chunk++) {
+        bt_page_ref page;
+        if (!bt_grant_page(ticket->grant, chunk, &page))
+            continue;
+        bt_page_run *last = n > 0 ? &runs[n - 1] : NULL;
+        if (last != NULL && last->region == page.region && last->first + last->count == chunk &&
+            last->page + last->count == page.page)
+            last->count++;
+        else
+            runs[n++] = (bt_page_run){.first = chunk,
+                                      .count = 1,
+                                      .region = page.region,
+                                      .generation = rx->regions[page.region].generation,
+                                      .page = page.page};
+    }
+    return n;
+}
+
+static uint32_t queue_place(const bt_rx *rx, const bt_rx_ticket *ticket)
+{
+    uint32_t place = 1;
+    for (const bt_rx_ticket *t = rx->queue_first; t != NULL && t != ticket; t = t->queue_next)
+        place++;
+    return place;
+}
+
+/* Answers the ALLOC of a QUEUED, GRANTED or HELD ticket; may be said again and again. */
+static void answer_alloc(bt_rx *rx, const bt_rx_ticket *ticket)
+{
+    bt_message answer = {.u.alloc_answer = {.ticket = ticket->id,
+                                            .generation = ticket->generation,
+                                            .n_chunks = ticket->n_chunks}};
+    bt_msg_alloc_answer *body = &answer.u.alloc_answer;
+    bt_page_run *runs = NULL;
+    if (ticket->state == BT_TICKET_QUEUED) {
+        body->outcome = BT_ALLOC_QUEUED;
+        body->place = queue_place(rx, ticket);
+    } else {
+        body->outcome = BT_ALLOC_GRANTED;
+        body->nonce = bt_blob_of(ticket->nonce, BT_NONCE_BYTES);
+        runs = bt_calloc(ticket->n_chunks, sizeof(*runs));
+        if (runs == NULL) /* the sender asks again */
+            return;
+        body->runs = runs;
+        body->n_runs = ticket->grant != NULL ? collect_runs(rx, ticket, runs) : 0;
+    }
+    const bt_message request = {
+        .type = BT_MSG_ALLOC, .id = ticket->alloc_id, .epoch = ticket->peer->epoch};
+    bt_rx_answer(rx, BT_RX_ALLOC_PORT, &ticket->peer->routes[BT_RX_ALLOC_PORT], &request, &answer);
+    bt_free(runs);
+}
+
+static void answer_refused(bt_rx *rx, const bt_rx_ticket *ticket, baton_status status)
+{
+    bt_store_stats stats;
+    bt_store_get_stats(rx->store, &stats);
+    bt_message answer = {
+        .status = status,
+        .text = bt_blob_of_text(baton_last_error()),
+        .u.alloc_answer = {.outcome = BT_ALLOC_REFUSED,
+                           .retry_ms = status == BATON_ERR_TOO_LARGE ? 0 : 1000,
+                           .pages_wanted = ticket->n_chunks,
+                           .pages_total = (uint32_t)stats.pages_total},
+    };
+    const bt_message request = {
+        .type = BT_MSG_ALLOC, .id = ticket->alloc_id, .epoch = ticket->peer->epoch};
+    bt_rx_answer(rx, BT_RX_ALLOC_PORT, &ticket->peer->routes[BT_RX_ALLOC_PORT], &request, &answer);
+    rx->stats.tickets_refused_total++;
+}
+
+static baton_status try_grant(bt_rx *rx, bt_rx_ticket *ticket)
+{
+    BATON_TRY(bt_store_grant(rx->store, &rx->root.last, ticket->keys, ticket->n_chunks,
+                             ticket->last_tokens, &ticket->grant));
+    ticket->present_chunks = bt_grant_held(ticket->grant);
+    ticket->granted_ns = bt_now_ns(rx->clock);
+    bt_free(ticket->keys);
+    ticket->keys = NULL;
+    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_GRANTED);
+    rx->stats.tickets_granted_total++;
+    rx->stats.chunks_present_total += ticket->present_chunks;
+    return BATON_OK;
+}
+
+/* Grants, queues, or says why not. Whoever comes while others wait, waits behind them. */
+static baton_status place_ticket(bt_rx *rx, bt_rx_ticket *ticket, bool may_queue)
+{
+    baton_status status = BATON_ERR_NO_PAGES;
+    if (rx->queue_first == NULL)
+        status = try_grant(rx, ticket);
+    else
+        bt_fail(status, "alloc: %u requests wait for pages", rx->n_queued);
+    if (status != BATON_ERR_NO_PAGES)
+        return status;
+    bt_store_stats stats;
+    bt_store_get_stats(rx->store, &stats);
+    if (ticket->n_chunks > stats.pages_total - stats.pages[BT_PAGE_RETIRED])
+        return bt_fail(BATON_ERR_TOO_LARGE, "alloc: wanted %u pages, the whole pool has %" PRIu64,
+                       ticket->n_chunks, stats.pages_total - stats.pages[BT_PAGE_RETIRED]);
+    if (!may_queue || rx->n_queued >= rx->options.max_queued)
+        return bt_fail(BATON_ERR_OVERLOADED, "alloc: %s", baton_last_error());
+    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_QUEUED);
+    rx->stats.tickets_queued_total++;
+    return BATON_OK;
+}
+
+static bt_rx_ticket *find_by_alloc(bt_rx *rx, const bt_rx_peer *peer, uint64_t alloc_id)
+{
+    bt_rx_ticket *ticket = rx->last_ticket;
+    while (ticket != NULL && (ticket->peer != peer || ticket->alloc_id != alloc_id))
+        ticket = ticket->prev;
+    return ticket;
+}
+
+/* The same ALLOC once more: its answer is lost, or late. */
+static void answer_again(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
+{
+    const bt_rx_ticket *ticket = find_by_alloc(rx, peer, message->id);
+    if (ticket != NULL && ticket->state != BT_TICKET_REVOKED) {
+        answer_alloc(rx, ticket);
+        return;
+    }
+    bt_fail(BATON_ERR_STALE, "alloc: this request id has ended");
+    bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, &peer->routes[BT_RX_ALLOC_PORT], message,
+                         BATON_ERR_STALE);
+}
+
+void bt_rx_on_alloc(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
+{
+    const bt_rx_route *route = &peer->routes[BT_RX_ALLOC_PORT];
+    if (bt_rx_seen_before(peer, message->id)) {
+        answer_again(rx, peer, message);
+        return;
+    }
+    if (!notice_allowed(&rx->options, message->u.alloc.notice)) {
+        bt_fail(BATON_ERR_PERMISSION, "alloc: notice: this address is not in notice_allow");
+        bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, BATON_ERR_PERMISSION);
+        return;
+    }
+    bt_rx_ticket *ticket;
+    baton_status status = ticket_create(rx, peer, message, &ticket);
+    if (status != BATON_OK) {
+        bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, status);
+        return;
+    }
+    status = place_ticket(rx, ticket, message->u.alloc.may_queue != 0);
+    if (status != BATON_OK) {
+        answer_refused(rx, ticket, status);
+        bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, status);
+        return;
+    }
+    answer_alloc(rx, ticket);
+}
+
+void bt_rx_pump_queue(bt_rx *rx)
+{
+    while (rx->queue_first != NULL) {
+        bt_rx_ticket *ticket = rx->queue_first;
+        baton_status status = try_grant(rx, ticket);
+        if (status == BATON_ERR_NO_PAGES || status == BATON_ERR_NO_MEMORY)
+            return;
+        if (status == BATON_OK) {
+            answer_alloc(rx, ticket);
+        } else {
+            answer_refused(rx, ticket, status);
+            bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, status);
+        }
+    }
+}
+
+static void report(bt_rx *rx, const bt_rx_ticket *ticket, baton_receiver_event_kind kind,
+                   baton_status status, const char *text)
+{
+    baton_receiver_event event = {.kind = kind,
+                                  .status = status,
+                                  .n_chunks = ticket->n_chunks,
+                                  .sent_chunks = ticket->sent_chunks,
+                                  .sent_bytes = ticket->sent_bytes};
+    snprintf(event.request, sizeof(event.request), "%s", ticket->request);
+    snprintf(event.text, sizeof(event.text), "%s", text);
+    rx->out.event(rx->out.ctx, &event);
+}
+
+/* Whoever tells the proxy of a failure that the sender may not live to tell. */
+static void tell_proxy(bt_rx *rx, const bt_rx_ticket *ticket, baton_status status, const char *text)
+{
+    const char *address = ticket->notice[0] != 0 ? ticket->notice : rx->options.notice;
+    if (address != NULL && address[0] != 0)
+        rx->out.notice(rx->out.ctx, address, ticket->request, status, text);
+}
+
+static void revoke(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text)
+{
+    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_REVOKED);
+    ticket->reason = reason;
+    ticket->revoked_ns = bt_now_ns(rx->clock);
+    snprintf(ticket->reason_text, sizeof(ticket->reason_text), "%s", text);
+    if (ticket->peer != NULL)
+        ticket->peer->last_revoke_ns = 0; /* the next tick says so */
+    if (bt_grant_end(rx->store, ticket->grant, false)) {
+        ticket->grant = NULL; /* every chunk had been committed: nothing is left to write */
+        bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, reason);
+    }
+}
+
+void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text)
+{
+    bt_debug("receiver: request failed: %s request=%s", text, ticket->request);
+    rx->stats.requests_failed_total++;
+    report(rx, ticket, BATON_RECEIVER_FAILED, reason, text);
+    if (reason != BATON_ERR_CANCELED && reason != BATON_ERR_CLOSED)
+        tell_proxy(rx, ticket, reason, text);
+    if (ticket->state == BT_TICKET_GRANTED) {
+        revoke(rx, ticket, reason, text);
+        return;
+    }
+    if (ticket->state == BT_TICKET_HELD) {
+        bt_grant_end(rx->store, ticket->grant, true);
+        ticket->grant = NULL;
+    } else if (ticket->state == BT_TICKET_QUEUED && ticket->peer != NULL) {
+        bt_fail(reason, "%s", text);
+        answer_refused(rx, ticket, reason);
+    }
+    bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, reason);
+}
+
+void bt_rx_ticket_settle(bt_rx *rx, bt_rx_ticket *ticket, bool proven)
+{
+    assert(ticket->state == BT_TICKET_REVOKED);
+    if (proven)
+        bt_grant_prove(rx->store, ticket->grant);
+    else
+        bt_grant_retire(rx->store, ticket->grant);
+    ticket->grant = NULL;
+    if (!proven)
+        bt_warn("receiver: pages retired, their writer was never proven done request=%s",
+                ticket->request);
+    bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, ticket->reason);
+}
+
+void bt_rx_ticket_end(bt_rx *rx, bt_rx_ticket *ticket, bt_request_state state, baton_status reason)
+{
+    assert(ticket->grant == NULL);
+    bt_rx_remember(rx, ticket, state, reason);
+    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_ENDED);
+    unlink_ticket(rx, ticket);
+    ticket_free(ticket);
+}
+
+void bt_rx_on_cancel(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
+{
+    const bt_rx_route *route = &peer->routes[BT_RX_ALLOC_PORT];
+    const bt_msg_end *cancel = &message->u.end;
+    bt_rx_ticket *ticket = bt_rx_ticket_find(rx, cancel->name.ticket);
+    /* A queued ticket has no nonce to show yet: its number and generation name it. */
+    bool is_queued = ticket != NULL && ticket->state == BT_TICKET_QUEUED && ticket->peer == peer &&
+                     ticket->generation == cancel->name.generation;
+    if (!is_queued)
+        ticket = bt_rx_ticket_named(rx, peer, &cancel->name);
+    if (ticket == NULL) {
+        bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, BATON_ERR_STALE);
+        return;
+    }
+    if (ticket->state == BT_TICKET_REVOKED) {
+        if (cancel->drained)
+            bt_rx_ticket_settle(rx, ticket, true);
+    } else if (ticket->state == BT_TICKET_GRANTED && cancel->drained) {
+        report(rx, ticket, BATON_RECEIVER_FAILED, BATON_ERR_CANCELED, "canceled by the sender");
+        rx->stats.requests_failed_total++;
+        bt_grant_end(rx->store, ticket->grant, true);
+        ticket->grant = NULL;
+        bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, BATON_ERR_CANCELED);
+    } else {
+        bt_rx_ticket_fail(rx, ticket, BATON_ERR_CANCELED, "canceled by the sender");
+    }
+    bt_message answer = {0};
+    bt_rx_answer(rx, BT_RX_ALLOC_PORT, route, message, &answer);
+    bt_rx_pump_queue(rx);
+}
+
+void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
+{
+    bt_rx_ticket *ticket = bt_rx_ticket_named(rx, peer, &message->u.drained);
+    if (ticket == NULL || ticket->state != BT_TICKET_REVOKED)
+        return;
+    bt_rx_ticket_settle(rx, ticket, true);
+    bt_rx_pump_queue(rx);
+}
+
+/* The reaper: runs on the receiver's own timer, whether messages come or not. */
+void bt_rx_tickets_tick(bt_rx *rx, uint64_t now_ns)
+{
+    for (bt_rx_ticket *ticket = rx->first_ticket, *next; ticket != NULL; ticket = next) {
+        next = ticket->next;
+        bool is_moving = ticket->state == BT_TICKET_QUEUED || ticket->state == BT_TICKET_GRANTED;
+        if (is_moving && now_ns >= ticket->deadline_ns) {
+            bt_rx_ticket_fail(rx, ticket, BATON_ERR_DEADLINE, "deadline of the request has passed");
+        } else if (ticket->state == BT_TICKET_HELD && now_ns >= ticket->lease_ns) {
+            const char *text = "ready, but decode did not come within the lease";
+            rx->stats.holds_expired_total++;
+            report(rx, ticket, BATON_RECEIVER_EXPIRED, BATON_ERR_LEASE_EXPIRED, text);
+            tell_proxy(rx, ticket, BATON_ERR_LEASE_EXPIRED, text);
+            bt_grant_end(rx->store, ticket->grant, true);
+            ticket->grant = NULL;
+            bt_rx_ticket_end(rx, ticket, BT_REQUEST_EXPIRED, BATON_ERR_LEASE_EXPIRED);
+        }
+    }
+}
