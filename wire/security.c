@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "wire/security.h"
+
+#include "core/fail.h"
+
+static bool is_set(const char *text)
+{
+    return text != NULL && text[0] != 0;
+}
+
+/* One without the other would run without encryption, against what somebody wanted. */
+static baton_status check_pair(const baton_security *options, const char *other, const char *name)
+{
+    if (is_set(options->key_file) == is_set(other))
+        return BATON_OK;
+    return bt_fail(BATON_ERR_CONFIG, "security: key_file and %s go together, %s is not set", name,
+                   is_set(other) ? "key_file" : name);
+}
+
+baton_status bt_security_open_server(void *context, const baton_security *options, const char *host,
+                                     bt_security *security)
+{
+    bt_security opened = {.is_server = true, .has_keys = is_set(options->key_file)};
+    BATON_TRY(check_pair(options, options->clients_path, "clients_path"));
+    BATON_TRY(bt_zmq_check_bind_allowed(host, opened.has_keys, options->allow_unauthenticated));
+    if (opened.has_keys) {
+        BATON_TRY(bt_curve_load_secret(options->key_file, &opened.keys));
+        baton_status status = bt_zap_create(context, options->clients_path, &opened.zap);
+        if (status < 0) {
+            bt_curve_forget(&opened.keys);
+            return status;
+        }
+    }
+    *security = opened;
+    bt_curve_forget(&opened.keys);
+    return BATON_OK;
+}
+
+baton_status bt_security_open_client(const baton_security *options, bt_security *security)
+{
+    bt_security opened = {.has_keys = is_set(options->key_file)};
+    BATON_TRY(check_pair(options, options->server_key, "server_key"));
+    if (opened.has_keys) {
+        BATON_TRY(bt_curve_load_public(options->server_key, opened.server_public));
+        BATON_TRY(bt_curve_load_secret(options->key_file, &opened.keys));
+    }
+    *security = opened;
+    bt_curve_forget(&opened.keys);
+    return BATON_OK;
+}
+
+void bt_security_apply(const bt_security *security, bt_zmq_options *options)
+{
+    if (!security->has_keys)
+        return;
+    if (security->is_server) {
+        options->server_keys = &security->keys;
+        options->zap = security->zap;
+    } else {
+        options->client_keys = &security->keys;
+        options->server_public = security->server_public;
+    }
+}
+
+void bt_security_close(bt_security *security)
+{
+    bt_zap_destroy(security->zap);
+    bt_curve_forget(&security->keys);
+    *security = (bt_security){0};
+}
