@@ -140,7 +140,7 @@ static void end_with_error(bt_scheduler *s, bt_sequence *sequence, baton_status 
     event->status = status;
     event->n_output = sequence->n_tokens - sequence->n_prompt;
     event->n_cached = sequence->n_cached;
-    snprintf(event->error, sizeof(event->error), "%s", text);
+    snprintf(event->error, sizeof(event->error), "%.*s", (int)sizeof(event->error) - 1, text);
     count_finish(s, BT_FINISH_ERROR, status);
     if (sequence->transfer != NULL)
         s->options.handoff->cancel(s->options.handoff->ctx, sequence->transfer);

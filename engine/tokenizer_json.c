@@ -85,7 +85,7 @@ static baton_status read_vocab(bt_tokenizer *tokenizer, json_t *vocab,
         return bt_fail(BATON_ERR_CORRUPT, "tokenizer.json: model.vocab: wanted an object");
     json_object_foreach(vocab, piece, value)
     {
-        uint32_t id;
+        uint32_t id = 0;
         BATON_TRY(id_of(value, piece, &id));
         size_t n = piece_bytes(chars, piece, strlen(piece), scratch);
         BATON_TRY(bt_vocab_add(&tokenizer->vocab, id, scratch, n));
@@ -167,7 +167,7 @@ static baton_status read_added_token(bt_tokenizer *tokenizer, const json_t *toke
 {
     static const char *const strips[] = {"lstrip", "rstrip", "single_word"};
     const char *text = text_of(token, "content");
-    uint32_t id;
+    uint32_t id = 0;
     BATON_TRY(id_of(json_object_get(token, "id"), text, &id));
     for (size_t i = 0; i < sizeof(strips) / sizeof(strips[0]); i++)
         if (json_is_true(json_object_get(token, strips[i])))
@@ -251,7 +251,7 @@ static baton_status add_around(bt_tokenizer *tokenizer, const json_t *special, c
         return bt_fail(BATON_ERR_CORRUPT, "tokenizer.json: post_processor: no ids for '%s'", name);
     for (size_t i = 0; i < json_array_size(ids); i++) {
         uint32_t *n = is_after ? &tokenizer->n_after : &tokenizer->n_before;
-        uint32_t id;
+        uint32_t id = 0;
         BATON_TRY(id_of(json_array_get(ids, i), name, &id));
         if (*n == BT_MAX_AROUND)
             return unsupported("post_processor", "too many tokens around a text");
