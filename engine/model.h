@@ -46,9 +46,12 @@ typedef struct {
     uint32_t n_threads;        /* 0: 1. Counts the calling thread. */
     uint32_t max_batch_tokens; /* most tokens of one call, over all items; 0: 512 */
     uint32_t max_batch_items;  /* most items of one call; 0: 64 */
+    const char
+        *simd; /* "generic", "avx2" or "avx512"; NULL: the best there is. Bits are the same. */
 } bt_compute_options;
 
-/* model is borrowed until destroy. Errors: INVALID_ARG, NO_MEMORY, IO (a thread cannot start). */
+/* model is borrowed until destroy. Errors: INVALID_ARG, UNSUPPORTED (a SIMD level that this CPU
+ * lacks), NO_MEMORY, IO (a thread cannot start). */
 baton_status bt_compute_create(const bt_model *model, const bt_compute_options *options,
                                bt_compute **compute_p);
 void bt_compute_destroy(bt_compute *compute); /* NULL is allowed. Ends the threads. */

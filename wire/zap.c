@@ -27,7 +27,6 @@ enum {
     PART_BYTES_MAX = 256,
     PATH_BYTES = 4096
 };
-#define ENDPOINT "inproc://zeromq.zap.01"
 
 typedef struct {
     uint8_t bytes[KEY_BYTES];
@@ -173,7 +172,7 @@ static baton_status start(bt_zap *zap, void *context)
         return bt_zmq_fail(errno, "zap: socket");
     const int no_linger = 0;
     zmq_setsockopt(zap->socket, ZMQ_LINGER, &no_linger, sizeof(no_linger));
-    if (zmq_bind(zap->socket, ENDPOINT) != 0)
+    if (zmq_bind(zap->socket, "inproc://zeromq.zap.01") != 0)
         return errno == EADDRINUSE
                    ? bt_fail(BATON_ERR_STATE, "zap: the context has a handler already")
                    : bt_zmq_fail(errno, "zap: bind");
@@ -212,8 +211,6 @@ void bt_zap_destroy(bt_zap *zap)
         /* Fails only when the counter is full, and then it is readable anyway. */
         (void)!eventfd_write(zap->stop_fd, 1);
         pthread_join(zap->thread, NULL);
-        /* zmq_close gives the name free only later, and another handler may want it now. */
-        zmq_unbind(zap->socket, ENDPOINT);
     }
     bt_zmq_close(zap->socket);
     if (zap->stop_fd >= 0)

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* AVX2 with FMA: a panel goes in two halves of two registers; up to six rows share each load of
+ * weights (12 sums of the 16 registers). */
+#include "engine/tensorops_simd.h"
+
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <immintrin.h>
+
+#define BT_TARGET __attribute__((target("avx2,fma,f16c")))
+#include "engine/tensorops_rows.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline)) BT_TARGET
+enum { LANES = 8, HALF_PANEL = 2 * LANES, MAX_ROWS = 6 };
+
+ALWAYS_INLINE __m256 load_f32(const float *w)
+{
+    return _mm256_loadu_ps(w);
+}
+
+ALWAYS_INLINE __m256 load_bf16(const uint16_t *w)
+{
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)w));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+ALWAYS_INLINE __m256 load_f16(const uint16_t *w)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)w));
+}
+
+/* ROWS is a constant after inlining, so that the sums are registers. */
+#define DEFINE_TILE(NAME, TYPE, LOAD)                                                          \
+    ALWAYS_INLINE void rows_##NAME(const bt_tile *tile, uint32_t first, uint32_t column,       \
+                                   const uint32_t n_rows)                                      \
+    {                                                                                          \
+        const float *x = tile->x + first * tile->x_stride;                                     \
+        float *out = tile->out + first * tile->out_stride + column;                            \
+        const TYPE *w = (const TYPE *)tile->w + column;                                        \
+        const size_t x_stride = tile->x_stride, w_stride = tile->w_stride;                     \
+        __m256 low[MAX_ROWS], high[MAX_ROWS];                                                  \
+        _Pragma("GCC unroll 6") for (uint32_t r = 0; r < n_rows; r++)                          \
+        {                                                                                      \
+            const float *start = out + r * tile->out_stride;                                   \
+            low[r] = tile->accumulate ? _mm256_loadu_ps(start) : _mm256_setzero_ps();          \
+            high[r] = tile->accumulate ? _mm256_loadu_ps(start + LANES) : _mm256_setzero_ps(); \
+        }                                                                                      \
+        for (uint32_t i = 0; i < tile->n_in; i++, w += w_stride) {                             \
+            __m256 w_low = LOAD(w), w_high = LOAD(w + LANES);                                  \
+            _Pragma("GCC unroll 6") for (uint32_t r = 0; r < n_rows; r++)                      \
+            {                                                                                  \
+                __m256 factor = _mm256_set1_ps(x[r * x_stride + i]);                           \
+                low[r] = _mm256_fmadd_ps(factor, w_low, low[r]);                               \
+                high[r] = _mm256_fmadd_ps(factor, w_high, high[r]);                            \
+            }                                                                                  \
+        }                                                                                      \
+        _Pragma("GCC unroll 6") for (uint32_t r = 0; r < n_rows; r++)                          \
+        {                                                                                      \
+            _mm256_storeu_ps(out + r * tile->out_stride, low[r]);                              \
+            _mm256_storeu_ps(out + r * tile->out_stride + LANES, high[r]);                     \
+        }                                                                                      \
+    }                                                                                          \
+    static BT_TARGET void tile_##NAME(const bt_tile *tile)                                     \
+    {                                                                                          \
+        for (uint32_t column = 0; column < BT_PANEL; column += HALF_PANEL) {                   \
+            uint32_t row = 0;                                                                  \
+            for (; row + 6 <= tile->n_rows; row += 6)                                          \
+                rows_##NAME(tile, row, column, 6);                                             \
+            for (; row + 2 <= tile->n_rows; row += 2)                                          \
+                rows_##NAME(tile, row, column, 2);                                             \
+            for (; row < tile->n_rows; row++)                                                  \
+                rows_##NAME(tile, row, column, 1);                                             \
+        }                                                                                      \
+    }
+
+DEFINE_TILE(f32, float, load_f32)
+DEFINE_TILE(bf16, uint16_t, load_bf16)
+DEFINE_TILE(f16, uint16_t, load_f16)
+
+/* clang 14 does not know "f16c" as a name for __builtin_cpu_supports. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
+const bt_ops *bt_ops_avx2(void)
+{
+    static const bt_ops ops = {"avx2",    tile_f32,  tile_bf16,     tile_f16,
+                               max_block, exp_block, silu_multiply, widen_bf16};
+    bool there = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+    return there ? &ops : NULL;
+}
+
+#else
+const bt_ops *bt_ops_avx2(void)
+{
+    return NULL;
+}
+#endif
