@@ -243,7 +243,7 @@ static baton_status read_runs(bt_packreader *reader, void *value)
     uint32_t count = 0, next = 0;
     BATON_TRY(begin_list(reader, BT_CHUNKS_MAX, &count));
     for (uint32_t i = 0; i < count; i++) {
-        bt_page_run run;
+        bt_page_run run = {0};
         BATON_TRY(bt_read_run(reader, &run));
         if (run.first < next)
             return bt_unpack_fail(reader, "run from chunk %u behind chunk %u", run.first, next);
@@ -276,7 +276,7 @@ static baton_status read_ranges(bt_packreader *reader, void *value)
     uint32_t count = 0;
     BATON_TRY(begin_list(reader, BT_CHUNKS_MAX, &count));
     for (uint32_t i = 0; i < count; i++) {
-        bt_chunk_range range;
+        bt_chunk_range range = {0};
         BATON_TRY(bt_read_range(reader, &range));
     }
     commit->n_ranges = count;
@@ -302,7 +302,7 @@ static baton_status read_tickets(bt_packreader *reader, void *value)
     uint32_t count = 0;
     BATON_TRY(begin_list(reader, BT_HEARTBEAT_TICKETS_MAX, &count));
     for (uint32_t i = 0; i < count; i++) {
-        bt_ticket_progress ticket;
+        bt_ticket_progress ticket = {0};
         BATON_TRY(bt_read_ticket(reader, &ticket));
     }
     heartbeat->n_tickets = count;
