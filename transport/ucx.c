@@ -14,11 +14,11 @@
 
 enum { DEVICES_TEXT_BYTES = 1024 };
 
-/* Before 1.17 UCX matches a transport's keys without the transport's prefix, and so in every
- * transport that has such a key. Keys of UCX_* variables, without "UCX_". */
+/* Before 1.17 UCX matches a transport's keys without the transport's own prefix, and so in every
+ * transport that has such a key; those chosen here mean the same in all of them. */
 typedef struct {
-    const char *key;
-    const char *old_key; /* before 1.17; NULL: it would hit other transports too, so left alone */
+    const char *key;     /* of a UCX_* variable, without "UCX_" */
+    const char *old_key; /* before 1.17 */
     const char *value;
 } ucx_setting;
 
@@ -31,14 +31,15 @@ static const ucx_setting tcp_settings[] = {
 /* Without tcp nothing but the keep-alive tells that a peer on the same host has died, and shared
  * memory takes part in peer error handling only when told so. */
 static const ucx_setting no_tcp_settings[] = {
-    {"POSIX_ERROR_HANDLING", "ERROR_HANDLING", "y"},
-    {"SYSV_ERROR_HANDLING", "ERROR_HANDLING", "y"},
+    {"POSIX_ERROR_HANDLING", "MM_ERROR_HANDLING", "y"},
+    {"SYSV_ERROR_HANDLING", "MM_ERROR_HANDLING", "y"},
     {"KEEPALIVE_INTERVAL", "KEEPALIVE_INTERVAL", "1s"},
 };
-/* Retry count 7 means for ever on some devices (rxe), and the default timeout makes it 7 s. */
+/* Retry count 7 means for ever on some devices (rxe), and UCX's timeout of 1 s makes it 7 s until a
+ * dead peer is noticed. */
 static const ucx_setting verbs_settings[] = {
-    {"RC_VERBS_RETRY_COUNT", "RETRY_COUNT", "6"},
-    {"RC_VERBS_TIMEOUT", NULL, "100ms"},
+    {"RC_RETRY_COUNT", "RC_RETRY_COUNT", "6"},
+    {"RC_TIMEOUT", "RC_TIMEOUT", "250ms"},
 };
 
 /* The user's value of a variable, or NULL. */
@@ -60,8 +61,6 @@ static baton_status apply(ucp_config_t *config, const ucx_setting *setting)
     uint16_t major, minor;
     bt_ucx_version(&major, &minor);
     const char *key = major == 1 && minor < 17 ? setting->old_key : setting->key;
-    if (key == NULL)
-        return BATON_OK;
     ucs_status_t status = ucp_config_modify(config, key, setting->value);
     if (status == UCS_ERR_NO_ELEM) {
         bt_debug("ucx: this version does not know a setting of ours key=%s", key);

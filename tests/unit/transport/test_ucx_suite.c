@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The common suite over UCX. An argument gives the transports; "no-tcp" turns tcp off instead. */
+/* The common suite over UCX. An argument gives the transports; "no-tcp" turns tcp off instead,
+ * which leaves shared memory between workers of one host. */
 #include <string.h>
 
 #include "transport_suite.h"
@@ -19,6 +20,9 @@ int main(int argc, char **argv)
     no_tcp = argc > 1 && strcmp(argv[1], "no-tcp") == 0;
     transports = argc > 1 && !no_tcp ? argv[1] : NULL;
     bool tcp_only = transports != NULL && strcmp(transports, "tcp") == 0;
-    const bt_suite_backend backend = {.name = "ucx", .open = open_ucx, .can_map = !tcp_only};
+    const bt_suite_backend backend = {.name = "ucx",
+                                      .open = open_ucx,
+                                      .can_map = !tcp_only,
+                                      .puts_are_mapped = argc > 1 && !tcp_only};
     return bt_transport_suite(&backend);
 }

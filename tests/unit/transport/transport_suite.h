@@ -10,6 +10,9 @@ typedef struct {
     /* Opens a transport; both ends of a test call it. Owned by the caller. */
     baton_status (*open)(bt_transport **transport_p);
     bool can_map; /* whether bt_remote_map must succeed */
+    /* Puts write the target's memory themselves, and a worker that goes away while its process
+     * lives on is not noticed: shared memory. */
+    bool puts_are_mapped;
 } bt_suite_backend;
 
 /* Runs the suite; the exit status of the program. */

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The target of the two-process tests: owns a region that the other process writes, and tells its
+ * checksums. Sleeps unless there is work. Arguments: socket, bytes of the region, transports ("-"
+ * for the default, "no-tcp"). Ends when the socket closes. */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "peer_channel.h"
+
+static baton_status open_target(const char *transports, size_t bytes, bt_transport **transport_p,
+                                bt_worker **worker_p, bt_memory **memory_p)
+{
+    const bool no_tcp = strcmp(transports, "no-tcp") == 0;
+    const bt_transport_options options = {
+        .backend = "ucx",
+        .no_tcp = no_tcp,
+        .transports = no_tcp || strcmp(transports, "-") == 0 ? NULL : transports};
+    BATON_TRY(bt_transport_create(&options, transport_p));
+    BATON_TRY(bt_worker_create(*transport_p, worker_p));
+    return bt_memory_alloc(*transport_p, bytes, BATON_MEMORY_HOST, memory_p);
+}
+
+static bool say_hello(int fd, const bt_worker *worker, const bt_memory *memory)
+{
+    static peer_hello hello;
+    hello.address_bytes = worker->address_bytes;
+    hello.rkey_bytes = memory->rkey_bytes;
+    memcpy(hello.address, worker->address, worker->address_bytes);
+    memcpy(hello.rkey, memory->rkey, memory->rkey_bytes);
+    hello.base = (uint64_t)(uintptr_t)memory->base;
+    hello.bytes = memory->bytes;
+    return peer_send(fd, &hello, sizeof(hello));
+}
+
+static bool answer(int fd, const bt_memory *memory)
+{
+    peer_question question;
+    if (!peer_receive(fd, &question, sizeof(question)) || question.offset > memory->bytes ||
+        question.bytes > memory->bytes - question.offset)
+        return false;
+    uint64_t hash =
+        XXH64((const uint8_t *)memory->base + question.offset, (size_t)question.bytes, 0);
+    return peer_send(fd, &hash, sizeof(hash));
+}
+
+static void serve(int fd, bt_worker *worker, const bt_memory *memory)
+{
+    for (;;) {
+        bt_event event;
+        bt_worker_progress(worker, &event, 1);
+        int timeout_ms = bt_worker_arm(worker) == BATON_OK ? -1 : 0;
+        struct pollfd fds[] = {{.fd = fd, .events = POLLIN},
+                               {.fd = bt_worker_fd(worker), .events = POLLIN}};
+        poll(fds, 2, timeout_ms);
+        if (fds[0].revents != 0 && !answer(fd, memory))
+            return;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 4)
+        return 2;
+    int fd = atoi(argv[1]);
+    bt_transport *transport = NULL;
+    bt_worker *worker = NULL;
+    bt_memory *memory = NULL;
+    baton_status status =
+        open_target(argv[3], strtoull(argv[2], NULL, 10), &transport, &worker, &memory);
+    if (status < 0)
+        fprintf(stderr, "transport_peer: %s\n", baton_last_error());
+    else if (say_hello(fd, worker, memory))
+        serve(fd, worker, memory);
+    bt_worker_destroy(worker);
+    bt_memory_free(memory);
+    bt_transport_destroy(transport);
+    return status < 0;
+}
