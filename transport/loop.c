@@ -322,7 +322,7 @@ static baton_status loop_connect(bt_worker *base, const void *address, size_t ad
     loop_worker *worker = (loop_worker *)base;
     bt_loop_net *net = worker->net;
     bt_seal seal;
-    uint64_t target_id;
+    uint64_t target_id = 0;
     BATON_TRY(open_id(BT_SEAL_ADDRESS, address, address_bytes, &seal, &target_id));
     loop_endpoint *endpoint = bt_calloc(1, sizeof(*endpoint));
     if (endpoint == NULL)
@@ -376,7 +376,7 @@ static baton_status loop_import(bt_endpoint *base, const void *rkey, size_t rkey
                                 bt_remote **remote_p)
 {
     bt_seal seal;
-    uint64_t memory_id;
+    uint64_t memory_id = 0;
     BATON_TRY(open_id(BT_SEAL_KEY, rkey, rkey_bytes, &seal, &memory_id));
     loop_remote *remote = bt_calloc(1, sizeof(*remote));
     if (remote == NULL)

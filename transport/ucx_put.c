@@ -150,7 +150,7 @@ baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, 
                         uint32_t n_runs, uint64_t user_data)
 {
     ucx_endpoint *endpoint = (ucx_endpoint *)base;
-    bt_op *op;
+    bt_op *op = NULL;
     BATON_TRY(begin_op(endpoint, BT_EVENT_PUT, user_data, &op));
     ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
                                                   UCP_OP_ATTR_FIELD_USER_DATA |
@@ -182,7 +182,7 @@ baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, 
 baton_status bt_ucx_flush(bt_endpoint *base, uint64_t user_data)
 {
     ucx_endpoint *endpoint = (ucx_endpoint *)base;
-    bt_op *op;
+    bt_op *op = NULL;
     BATON_TRY(begin_op(endpoint, BT_EVENT_FLUSH, user_data, &op));
     const ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
                                                         UCP_OP_ATTR_FIELD_USER_DATA,
