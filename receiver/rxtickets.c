@@ -452,7 +452,12 @@ void bt_rx_on_cancel(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
 
 void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
 {
-    bt_rx_ticket *ticket = bt_rx_ticket_named(rx, peer, &message->u.drained);
+    const bt_ticket_name *name = &message->u.drained;
+    bt_rx_ticket *ticket = bt_rx_ticket_find(rx, name->ticket);
+    /* A sender whose grant got lost knows the ticket from REVOKE alone, which has no nonce. */
+    if (name->nonce.bytes > 0 || ticket == NULL || ticket->peer != peer ||
+        ticket->generation != name->generation)
+        ticket = bt_rx_ticket_named(rx, peer, name);
     if (ticket == NULL || ticket->state != BT_TICKET_REVOKED)
         return;
     bt_rx_ticket_settle(rx, ticket, true);

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The sender's state machine (docs/protocol.md), without sockets, threads or sleep: frames, the
+ * user's commands and time go in; frames, notices and events come out through bt_tx_out. sender.c
+ * puts it on ZeroMQ and a thread; tests and fuzzers drive it by hand.
+ *
+ *   bt_tx ─┬─ inbox ── commands of any thread; which transfers live and what was pushed
+ *          ├─ peers ───── endpoint, remotes (mapped or not), regions
+ *          ├─ transfers ─ chunks: PUSHED → (staged) → POSTED → FLUSHING → LANDED → COMMITTED
+ *          └─ pending ─── requests without an answer, sent again until their deadline
+ *
+ * Thread rule: owner thread; the inbox (txinbox.c) and stats take calls from any thread. */
+#ifndef BT_SENDER_TX_H
+#define BT_SENDER_TX_H
+#include <baton/sender.h>
+
+#include "core/clock.h"
+#include "core/eventqueue.h"
+#include "core/process.h"
+#include "transport/transport.h"
+#include "wire/messages.h"
+
+#include <pthread.h>
+
+enum {
+    BT_TX_HOST_BYTES = 256,
+    BT_TX_CHUNK_BITS = 20,    /* of a transport call's user_data; the rest names the transfer */
+    BT_TX_COMMIT_RANGES = 64, /* of one COMMIT */
+};
+
+typedef struct bt_tx bt_tx;
+typedef struct bt_tx_peer bt_tx_peer;
+typedef struct bt_tx_transfer bt_tx_transfer;
+typedef struct bt_tx_pending bt_tx_pending;
+
+typedef enum { BT_TX_INIT_PORT, BT_TX_ALLOC_PORT, BT_TX_N_PORTS } bt_tx_port;
+
+/* What comes out, called by the owner. */
+typedef struct {
+    /* Sockets to the peer's two ports are wanted (or no longer). */
+    baton_status (*open)(void *ctx, bt_tx_peer *peer);
+    void (*close)(void *ctx, bt_tx_peer *peer);
+    void (*send)(void *ctx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
+    void (*notice)(void *ctx, const char *address, const char *request, baton_status status,
+                   const char *text);
+    /* The peer's process can be watched: pidfd is readable when it has exited. -1: stop watching.
+     */
+    void (*watch)(void *ctx, bt_tx_peer *peer, int pidfd);
+    void *ctx;
+} bt_tx_out;
+
+typedef enum {
+    BT_TX_PEER_DOWN,   /* waits for its next attempt, or for somebody who wants it */
+    BT_TX_PEER_INIT,   /* INIT is sent */
+    BT_TX_PEER_MEMREG, /* MEMREG is sent */
+    BT_TX_PEER_READY,
+    BT_TX_PEER_CLOSING, /* its endpoint is being closed */
+    BT_TX_N_PEER_STATES,
+} bt_tx_peer_state;
+
+typedef struct {
+    uint32_t region, generation, n_pages;
+    uint64_t base, page_bytes;
+    bt_remote *remote;
+    uint8_t *mapped; /* where page 0 can be written from here; NULL: it cannot */
+} bt_tx_region;
+
+struct bt_tx_peer {
+    bt_tx_peer *next;
+    void *shell; /* the shell's: its sockets */
+    char host[BT_TX_HOST_BYTES];
+    uint16_t init_port, alloc_port;
+    bt_tx_peer_state state;
+    bool keep;       /* connected in advance: reconnects by itself */
+    bool owes_proof; /* an endpoint was closed by force: the receiver must hear of it in INIT */
+    uint32_t connection;
+    uint32_t n_failures; /* in a row, for the back-off */
+    uint64_t next_attempt_ns;
+    uint64_t epoch; /* the receiver's; 0: unknown */
+    bt_process process;
+    int pidfd;
+    uint64_t last_heard_ns, last_heartbeat_ns;
+    uint32_t heartbeat_ms, silent_ms;
+    uint32_t digests; /* as agreed */
+    bt_endpoint *endpoint;
+    bt_tx_region regions[BT_REGIONS_MAX];
+    uint32_t n_regions;
+    bt_tx_pending *hello; /* INIT or MEMREG under way */
+    char name[BT_PEER_NAME_BYTES_MAX + 1];
+};
+
+typedef enum {
+    BT_TX_CHUNK_IDLE,      /* not pushed */
+    BT_TX_CHUNK_PUSHED,    /* waits for a grant, for its turn, or for a staging slot */
+    BT_TX_CHUNK_POSTED,    /* put posted */
+    BT_TX_CHUNK_FLUSHING,  /* a flush that covers it is under way */
+    BT_TX_CHUNK_LANDED,    /* written; COMMIT is to be sent */
+    BT_TX_CHUNK_COMMITTED, /* COMMIT is sent */
+    BT_TX_CHUNK_PRESENT,   /* the receiver has it already */
+} bt_tx_chunk_state;
+
+/* Where a pushed chunk's bytes are. */
+typedef struct {
+    const baton_kv_view *view; /* paged KV; NULL: contiguous at data */
+    baton_kv_tokens tokens;    /* its arrays are owned by the source */
+    void *owned;               /* the arrays */
+    const void *data;
+    size_t bytes;
+} bt_tx_source;
+
+typedef struct {
+    bt_tx_chunk_state state;
+    bool put_done;    /* POSTED, FLUSHING: its put has left local memory */
+    bool source_busy; /* SOURCE_FREE is still to come */
+    int32_t slot;     /* staging slot, -1: none */
+    uint32_t region, generation, page;
+    uint64_t digest;
+    bt_tx_source source;
+} bt_tx_chunk;
+
+/* X(name): see the state table in txtransfers.c. */
+typedef enum {
+    BT_TX_WAIT_PEER,
+    BT_TX_WAIT_GRANT,
+    BT_TX_MOVING,
+    BT_TX_COMMITTING, /* the final COMMIT is sent */
+    BT_TX_DRAINING,   /* failed; puts or flushes are still under way */
+    BT_TX_ENDED,
+    BT_TX_N_STATES,
+} bt_tx_state;
+
+struct bt_tx_transfer {
+    bt_tx_transfer *prev, *next; /* all, oldest first */
+    bt_tx_transfer *hash_next;   /* inbox: same bucket by id */
+    baton_transfer id;
+    uint64_t user_data;
+    bt_tx_state state;
+    bt_tx_peer *peer; /* set when the owner has taken BEGIN */
+    baton_key *keys;  /* [n_chunks] */
+    uint32_t n_chunks, last_tokens;
+    bt_tx_chunk *chunks; /* [n_chunks] */
+    uint8_t *pushed;     /* [n_chunks] inbox lock */
+    bool is_finishing;   /* inbox lock: finish was called */
+    bool finish_seen;    /* owner: the FINISH command has come */
+    uint32_t next_chunk; /* no PUSHED chunk lies before it */
+    uint32_t n_pushed, n_posted, n_landed, n_committed, n_present; /* chunks, growing */
+    uint32_t n_puts_out;                                           /* puts without BT_EVENT_PUT */
+    bool flush_out;     /* a flush without BT_EVENT_FLUSH */
+    bool asked_regions; /* MEMREG was asked again for a region that its grant names */
+    bool revoked;       /* the receiver wants DRAINED */
+    bool has_ticket;
+    bool force_closed; /* what was under way ended with its endpoint: DRAINED must not be said */
+    uint64_t ticket;
+    uint32_t generation;
+    uint8_t nonce[BT_NONCE_BYTES];
+    uint64_t deadline_ns;
+    uint64_t progress_ns; /* last time a put or flush finished or was posted */
+    uint64_t granted_ns;
+    uint64_t sent_bytes;
+    bt_tx_pending *alloc, *commit; /* under way */
+    baton_status reason;
+    char reason_text[BATON_EVENT_TEXT_BYTES];
+    char request[BT_REQUEST_ID_BYTES_MAX + 1];
+    char notice[BT_NOTICE_ADDRESS_BYTES_MAX + 1];
+    char host[BT_TX_HOST_BYTES];
+    uint16_t init_port, alloc_port;
+};
+
+/* A request on its way: sent again, the same bytes, until an answer or the deadline. */
+struct bt_tx_pending {
+    bt_tx_pending *prev, *next;
+    uint64_t id;
+    bt_message_type type;
+    bt_tx_peer *peer;
+    bt_tx_transfer *transfer; /* NULL: the peer's own (INIT, MEMREG), or a farewell (CANCEL) */
+    bt_tx_port port;
+    uint64_t again_ns, deadline_ns;
+    uint32_t interval_ms;
+    size_t bytes;
+    uint8_t frame[];
+};
+
+typedef enum {
+    BT_TX_BEGIN,
+    BT_TX_PUSH,
+    BT_TX_FINISH,
+    BT_TX_CANCEL,
+    BT_TX_CONNECT,
+} bt_tx_command_kind;
+
+typedef struct bt_tx_command {
+    struct bt_tx_command *next;
+    bt_tx_command_kind kind;
+    baton_transfer id;
+    bt_tx_transfer *transfer;    /* BEGIN */
+    uint32_t chunk;              /* PUSH */
+    bt_tx_source source;         /* PUSH */
+    char host[BT_TX_HOST_BYTES]; /* CONNECT */
+    uint16_t init_port, alloc_port;
+} bt_tx_command;
+
+enum { BT_TX_BUCKETS = 1024 };
+
+struct bt_tx {
+    baton_sender_options options; /* defaults filled in; strings borrowed from the shell */
+    bt_process self;
+    uint64_t epoch;
+    baton_key_chain root;
+    uint64_t token_bytes, page_bytes;
+    const bt_clock *clock;
+    bt_transport *transport;
+    bt_worker *worker;
+    bt_tx_out out;
+    bt_packwriter writer;
+    bt_eventqueue *events; /* of baton_sender_event */
+
+    bt_memory *staging;   /* options.staging_chunks pages; made when the first put needs it */
+    uint32_t *free_slots; /* [staging_chunks] stack */
+    uint32_t n_free_slots;
+    struct {
+        uint8_t *base;
+        size_t bytes;
+        bt_memory *memory;
+    } registered[16]; /* the engine's memory */
+    uint32_t n_registered;
+
+    bt_tx_peer *peers;
+    bt_tx_transfer *first, *last;
+    bt_tx_pending *pending;
+    uint64_t next_id;
+    uint64_t jitter; /* state of the back-off's random numbers */
+
+    struct {
+        pthread_mutex_t lock;
+        bt_tx_command *first, **last;
+        bt_tx_transfer *by_id[BT_TX_BUCKETS];
+        baton_transfer next_transfer;
+        uint32_t n_live;
+        bool closed;
+    } inbox;
+    pthread_mutex_t stats_lock;
+    baton_sender_stats stats;
+};
+
+/* Life, tx.c. transport is borrowed. destroy force-closes what is left. */
+void bt_tx_defaults(baton_sender_options *options);
+baton_status bt_tx_create(const baton_sender_options *options, bt_transport *transport,
+                          const bt_tx_out *out, bt_tx **tx_p);
+void bt_tx_destroy(bt_tx *tx); /* NULL is allowed. */
+
+/* In, tx.c. handle: a frame from a peer's port. progress: commands, worker, timers, one chunk of
+ * each transfer; returns when it wants to run again at the latest (now: there is more to do). */
+void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
+uint64_t bt_tx_progress(bt_tx *tx);
+void bt_tx_peer_exited(bt_tx *tx, bt_tx_peer *peer);
+/* The worker is armed and no command waits; false: progress again before sleeping. */
+bool bt_tx_arm(bt_tx *tx);
+/* Cancels everything; true when nothing is left to drain. For a shell that is stopping. */
+bool bt_tx_close(bt_tx *tx);
+
+/* Out, tx.c. */
+baton_status bt_tx_encode(bt_tx *tx, bt_message *message);
+void bt_tx_send(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, bt_message *message);
+void bt_tx_stat(bt_tx *tx, uint64_t *counter, uint64_t n); /* counter of tx->stats += n */
+
+/* Any thread, txinbox.c. */
+baton_status bt_tx_begin(bt_tx *tx, const baton_transfer_options *options,
+                         baton_transfer *transfer);
+baton_status bt_tx_push(bt_tx *tx, baton_transfer transfer, uint32_t chunk,
+                        const bt_tx_source *source);
+baton_status bt_tx_post(bt_tx *tx, bt_tx_command_kind kind, baton_transfer transfer);
+baton_status bt_tx_connect(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port);
+void bt_tx_get_stats(bt_tx *tx, baton_sender_stats *stats);
+bool bt_tx_has_commands(bt_tx *tx);
+/* Owner. The oldest command, or NULL; freed with bt_tx_command_free. */
+bt_tx_command *bt_tx_next_command(bt_tx *tx);
+void bt_tx_command_free(bt_tx_command *command);
+/* Owner. The transfer takes no more calls; commands of it that wait are taken back, with a
+ * SOURCE_FREE for each push. */
+void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer);
+void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
+                       bt_tx_source *source);
+void bt_tx_transfer_free(bt_tx_transfer *transfer);
+
+/* Requests, txpending.c. request sends and remembers; deadline_ms from now. */
+baton_status bt_tx_request(bt_tx *tx, bt_tx_peer *peer, bt_tx_transfer *transfer, bt_tx_port port,
+                           bt_message *message, uint64_t deadline_ms, bt_tx_pending **pending_p);
+bt_tx_pending *bt_tx_pending_find(bt_tx *tx, const bt_tx_peer *peer, uint64_t id);
+void bt_tx_pending_drop(bt_tx *tx, bt_tx_pending *pending);
+/* All of a transfer (its own pointers are cleared), or all of a peer. */
+void bt_tx_pending_drop_peer(bt_tx *tx, const bt_tx_peer *peer);
+void bt_tx_pending_tick(bt_tx *tx, uint64_t now_ns);
+
+/* Peers, txpeers.c. */
+bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port);
+void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
+void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
+void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns);
+/* The connection is of no more use: fails its transfers, closes the endpoint by force. */
+void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text);
+void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer); /* BT_EVENT_CLOSED has come */
+const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation);
+void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer);
+
+/* Transfers, txtransfers.c. */
+void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer); /* BEGIN was taken */
+void bt_tx_peer_is_ready(bt_tx *tx, bt_tx_peer *peer);          /* its waiting transfers ALLOC */
+void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message);
+void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message);
+void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
+void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
+void bt_tx_set_state(bt_tx_transfer *transfer, bt_tx_state state);
+void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reason,
+                         const char *text);
+/* Ends a DRAINING transfer when nothing of it is under way any more. */
+void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer);
+void bt_tx_transfers_tick(bt_tx *tx, uint64_t now_ns);
+/* Sends COMMIT for what has landed, if none is under way. */
+void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer);
+
+/* Bytes, txmove.c. */
+void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
+/* Moves the next chunk of a MOVING transfer; true when there may be more to do at once. */
+bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer);
+void bt_tx_on_event(bt_tx *tx, const bt_event *event);
+baton_status bt_tx_register(bt_tx *tx, void *base, size_t bytes, baton_memory_kind kind);
+
+#endif

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bytes: gathers a chunk into the receiver's page where that is mapped here, else into a staging
+ * page and puts it, or puts it from where it lies. */
+#include "sender/tx.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "kernels/digest.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <string.h>
+
+void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[push->chunk];
+    chunk->source = push->source;
+    push->source.owned = NULL;
+    if (chunk->state == BT_TX_CHUNK_PRESENT || transfer->state >= BT_TX_DRAINING) {
+        bt_tx_source_free(tx, transfer, push->chunk, &chunk->source);
+        return;
+    }
+    assert(chunk->state == BT_TX_CHUNK_IDLE);
+    chunk->source_busy = true;
+    chunk->state = BT_TX_CHUNK_PUSHED;
+    transfer->n_pushed++;
+    if (push->chunk < transfer->next_chunk)
+        transfer->next_chunk = push->chunk;
+}
+
+static uint64_t chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t i)
+{
+    uint32_t tokens =
+        i + 1 == transfer->n_chunks ? transfer->last_tokens : tx->options.layout.chunk_tokens;
+    return tokens * tx->token_bytes;
+}
+
+/* Copies the chunk to page[bytes]; past_cache: nobody on this core reads it again. */
+static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t bytes,
+                                bool past_cache)
+{
+    if (source->view == NULL) {
+        memcpy(page, source->data, bytes);
+        return BATON_OK;
+    }
+    uint32_t n_layers = source->view->n_layers;
+    if (past_cache)
+        return baton_kv_gather_stream(source->view, &source->tokens, 0, n_layers, page, bytes);
+    return baton_kv_gather(source->view, &source->tokens, 0, n_layers, page, bytes);
+}
+
+static void landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    uint64_t bytes = chunk_bytes(tx, transfer, i);
+    transfer->chunks[i].state = BT_TX_CHUNK_LANDED;
+    transfer->n_landed++;
+    transfer->sent_bytes += bytes;
+    transfer->progress_ns = bt_now_ns(tx->clock);
+    pthread_mutex_lock(&tx->stats_lock);
+    tx->stats.chunks_sent_total++;
+    tx->stats.bytes_sent_total += bytes;
+    pthread_mutex_unlock(&tx->stats_lock);
+}
+
+static void free_source(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    if (chunk->source_busy)
+        bt_tx_source_free(tx, transfer, i, &chunk->source);
+    chunk->source_busy = false;
+}
+
+static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
+                                const bt_tx_region *region)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    uint64_t bytes = chunk_bytes(tx, transfer, i);
+    void *page = region->mapped + chunk->page * region->page_bytes;
+    BATON_TRY(copy_source(&chunk->source, page, bytes, transfer->peer->digests == 0));
+    if (transfer->peer->digests != 0)
+        chunk->digest = bt_digest(page, bytes);
+    /* Every store is globally visible before COMMIT leaves: baton_kv_gather_stream fences, plain
+     * stores are ordered on x86, and this fence orders them elsewhere. */
+    atomic_thread_fence(memory_order_seq_cst);
+    transfer->n_posted++;
+    free_source(tx, transfer, i);
+    landed(tx, transfer, i);
+    bt_tx_stat(tx, &tx->stats.bytes_mapped_total, bytes);
+    return BATON_OK;
+}
+
+static baton_status make_staging(bt_tx *tx)
+{
+    uint32_t n = tx->options.staging_chunks;
+    size_t bytes;
+    if (!bt_mul_size(n, (size_t)tx->page_bytes, &bytes))
+        return bt_fail(BATON_ERR_TOO_LARGE, "staging: %u pages of %" PRIu64 " bytes", n,
+                       tx->page_bytes);
+    uint32_t *slots = bt_calloc(n, sizeof(*slots));
+    if (slots == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "staging: %u slots", n);
+    baton_status status = bt_memory_alloc(tx->transport, bytes, BATON_MEMORY_HOST, &tx->staging);
+    if (status != BATON_OK) {
+        bt_free(slots);
+        return status;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        slots[i] = i;
+    tx->free_slots = slots;
+    tx->n_free_slots = n;
+    return BATON_OK;
+}
+
+/* The registered memory that data lies in, whole; NULL: none. */
+static bt_memory *find_registered(const bt_tx *tx, const void *data, size_t bytes)
+{
+    uintptr_t from = (uintptr_t)data;
+    for (uint32_t i = 0; i < tx->n_registered; i++) {
+        uintptr_t base = (uintptr_t)tx->registered[i].base;
+        if (from >= base && bytes <= tx->registered[i].bytes &&
+            from - base <= tx->registered[i].bytes - bytes)
+            return tx->registered[i].memory;
+    }
+    return NULL;
+}
+
+/* Where the put reads from: *local and *memory. A staging slot when the source is not one piece of
+ * registered memory; BUSY when there is none now. */
+static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const void **local,
+                          bt_memory **memory)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    uint64_t bytes = chunk_bytes(tx, transfer, i);
+    if (chunk->source.view == NULL) {
+        *memory = find_registered(tx, chunk->source.data, bytes);
+        *local = chunk->source.data;
+        if (*memory != NULL)
+            return BATON_OK;
+    }
+    if (tx->staging == NULL)
+        BATON_TRY(make_staging(tx));
+    if (tx->n_free_slots == 0)
+        return BATON_ERR_BUSY;
+    uint32_t slot = tx->free_slots[tx->n_free_slots - 1];
+    uint8_t *page = (uint8_t *)tx->staging->base + slot * tx->page_bytes;
+    BATON_TRY(copy_source(&chunk->source, page, bytes, false));
+    tx->n_free_slots--;
+    chunk->slot = (int32_t)slot;
+    free_source(tx, transfer, i);
+    *local = page;
+    *memory = tx->staging;
+    return BATON_OK;
+}
+
+static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
+                             const bt_tx_region *region)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    const void *local;
+    bt_memory *memory;
+    BATON_TRY(stage(tx, transfer, i, &local, &memory));
+    uint64_t bytes = chunk_bytes(tx, transfer, i);
+    if (transfer->peer->digests != 0)
+        chunk->digest = bt_digest(local, bytes);
+    const bt_run run = {.local_addr = (uint64_t)(uintptr_t)local,
+                        .remote_addr = region->base + chunk->page * region->page_bytes,
+                        .bytes = bytes};
+    BATON_TRY(bt_endpoint_put(transfer->peer->endpoint, memory, region->remote, &run, 1,
+                              transfer->id << BT_TX_CHUNK_BITS | i));
+    chunk->state = BT_TX_CHUNK_POSTED;
+    transfer->n_posted++;
+    transfer->n_puts_out++;
+    transfer->progress_ns = bt_now_ns(tx->clock);
+    return BATON_OK;
+}
+
+/* One flush at a time; what is posted meanwhile waits for the next. */
+static baton_status flush(bt_tx_transfer *transfer)
+{
+    if (transfer->flush_out)
+        return BATON_OK;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+        if (transfer->chunks[i].state == BT_TX_CHUNK_POSTED) {
+            transfer->chunks[i].state = BT_TX_CHUNK_FLUSHING;
+            n++;
+        }
+    }
+    if (n == 0)
+        return BATON_OK;
+    BATON_TRY(bt_endpoint_flush(transfer->peer->endpoint, transfer->id << BT_TX_CHUNK_BITS));
+    transfer->flush_out = true;
+    return BATON_OK;
+}
+
+static bool next_pushed(bt_tx_transfer *transfer, uint32_t *chunk)
+{
+    while (transfer->next_chunk < transfer->n_chunks &&
+           transfer->chunks[transfer->next_chunk].state != BT_TX_CHUNK_PUSHED)
+        transfer->next_chunk++;
+    *chunk = transfer->next_chunk;
+    return transfer->next_chunk < transfer->n_chunks;
+}
+
+/* A region that the grant names but MEMREG has not told yet: asked for once. */
+static baton_status ask_region(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (transfer->asked_regions && transfer->peer->hello == NULL)
+        return bt_fail(BATON_ERR_BAD_MESSAGE, "alloc: the grant names a region that is not there");
+    transfer->asked_regions = true;
+    bt_tx_ask_regions(tx, transfer->peer);
+    return BATON_ERR_BUSY;
+}
+
+static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    const bt_tx_chunk *chunk = &transfer->chunks[i];
+    const bt_tx_region *region =
+        bt_tx_region_find(transfer->peer, chunk->region, chunk->generation);
+    if (region == NULL)
+        return ask_region(tx, transfer);
+    if (chunk->page >= region->n_pages)
+        return bt_fail(BATON_ERR_BAD_MESSAGE, "alloc: page %u of %u", chunk->page, region->n_pages);
+    if (region->mapped != NULL)
+        return move_mapped(tx, transfer, i, region);
+    return move_put(tx, transfer, i, region);
+}
+
+bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (transfer->state != BT_TX_MOVING)
+        return false;
+    uint32_t chunk;
+    bool more = false;
+    baton_status status = BATON_OK;
+    if (next_pushed(transfer, &chunk)) {
+        status = move_chunk(tx, transfer, chunk);
+        more = status == BATON_OK && next_pushed(transfer, &chunk);
+    }
+    if (status == BATON_OK || status == BATON_ERR_BUSY)
+        status = flush(transfer);
+    if (status != BATON_OK) {
+        bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
+        return false;
+    }
+    bt_tx_commit(tx, transfer);
+    return more;
+}
+
+static bt_tx_transfer *find_transfer(bt_tx *tx, uint64_t user_data)
+{
+    bt_tx_transfer *transfer = tx->last;
+    while (transfer != NULL && transfer->id != user_data >> BT_TX_CHUNK_BITS)
+        transfer = transfer->prev;
+    assert(transfer != NULL); /* a transfer lives until all it started has finished */
+    return transfer;
+}
+
+static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
+{
+    uint32_t i = (uint32_t)(event->user_data & ((1u << BT_TX_CHUNK_BITS) - 1));
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    chunk->put_done = true;
+    transfer->n_puts_out--;
+    free_source(tx, transfer, i);
+    if (chunk->slot >= 0)
+        tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
+    chunk->slot = -1;
+}
+
+static void on_flush(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
+{
+    transfer->flush_out = false;
+    for (uint32_t i = 0; event->status == BATON_OK && i < transfer->n_chunks; i++) {
+        if (transfer->chunks[i].state == BT_TX_CHUNK_FLUSHING)
+            landed(tx, transfer, i);
+    }
+}
+
+static void on_transfer_event(bt_tx *tx, const bt_event *event)
+{
+    bt_tx_transfer *transfer = find_transfer(tx, event->user_data);
+    transfer->progress_ns = bt_now_ns(tx->clock);
+    if (event->kind == BT_EVENT_PUT)
+        on_put(tx, transfer, event);
+    else
+        on_flush(tx, transfer, event);
+    /* A failed put or flush says nothing about what arrived: only the endpoint's end does. */
+    if (event->status != BATON_OK && transfer->peer->state == BT_TX_PEER_READY) {
+        transfer->force_closed = true;
+        transfer->peer->owes_proof = true;
+        bt_tx_peer_down(tx, transfer->peer, event->status, event->text);
+    } else if (transfer->state == BT_TX_DRAINING) {
+        bt_tx_transfer_settle(tx, transfer);
+    } else {
+        bt_tx_commit(tx, transfer);
+    }
+}
+
+void bt_tx_on_event(bt_tx *tx, const bt_event *event)
+{
+    bt_tx_peer *peer = (bt_tx_peer *)(uintptr_t)event->user_data;
+    switch (event->kind) {
+    case BT_EVENT_PUT:
+    case BT_EVENT_FLUSH:
+        on_transfer_event(tx, event);
+        break;
+    case BT_EVENT_CLOSED:
+        bt_tx_peer_closed(tx, peer);
+        break;
+    case BT_EVENT_FAILED:
+        bt_tx_peer_down(tx, peer, event->status, event->text);
+        break;
+    }
+}
+
+baton_status bt_tx_register(bt_tx *tx, void *base, size_t bytes, baton_memory_kind kind)
+{
+    if (tx->n_registered == sizeof(tx->registered) / sizeof(tx->registered[0]))
+        return bt_fail(BATON_ERR_TOO_LARGE,
+                       "sender: wanted one more registered memory, %u are "
+                       "allowed",
+                       tx->n_registered);
+    bt_memory *memory;
+    BATON_TRY(bt_memory_register(tx->transport, base, bytes, kind, &memory));
+    tx->registered[tx->n_registered].base = base;
+    tx->registered[tx->n_registered].bytes = bytes;
+    tx->registered[tx->n_registered].memory = memory;
+    tx->n_registered++;
+    return BATON_OK;
+}

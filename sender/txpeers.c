@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Peers: one receiver rank each, from INIT to the endpoint that writes its pages.
+ *
+ *   DOWN ──▶ INIT ──▶ MEMREG ──▶ READY
+ *    ▲ ▲       │         │         │
+ *    │ └───────┘         ▼         ▼
+ *    └───────────────  CLOSING (only with an endpoint) */
+#include "sender/tx.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BACK_OFF_FIRST_MS = 50, BACK_OFF_MAX_MS = 5000, FORGET_MS = 10000 };
+
+/* Bit `to` of row `from`. */
+static const uint32_t legal_moves[BT_TX_N_PEER_STATES] = {
+    [BT_TX_PEER_DOWN] = 1u << BT_TX_PEER_INIT,
+    [BT_TX_PEER_INIT] = 1u << BT_TX_PEER_MEMREG | 1u << BT_TX_PEER_DOWN,
+    [BT_TX_PEER_MEMREG] = 1u << BT_TX_PEER_READY | 1u << BT_TX_PEER_CLOSING,
+    [BT_TX_PEER_READY] = 1u << BT_TX_PEER_CLOSING,
+    [BT_TX_PEER_CLOSING] = 1u << BT_TX_PEER_DOWN,
+};
+
+static void set_state(bt_tx *tx, bt_tx_peer *peer, bt_tx_peer_state state)
+{
+    assert((legal_moves[peer->state] & 1u << state) != 0);
+    pthread_mutex_lock(&tx->stats_lock);
+    tx->stats.peers_ready -= peer->state == BT_TX_PEER_READY;
+    tx->stats.peers_ready += state == BT_TX_PEER_READY;
+    pthread_mutex_unlock(&tx->stats_lock);
+    peer->state = state;
+}
+
+bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port)
+{
+    for (bt_tx_peer *peer = tx->peers; peer != NULL; peer = peer->next) {
+        if (peer->init_port == init_port && peer->alloc_port == alloc_port &&
+            strcmp(peer->host, host) == 0)
+            return peer;
+    }
+    bt_tx_peer *peer = bt_calloc(1, sizeof(*peer));
+    if (peer == NULL) {
+        bt_fail(BATON_ERR_NO_MEMORY, "sender: peer");
+        return NULL;
+    }
+    snprintf(peer->host, sizeof(peer->host), "%s", host);
+    peer->init_port = init_port;
+    peer->alloc_port = alloc_port;
+    peer->pidfd = -1;
+    peer->connection = 1;
+    if (tx->out.open(tx->out.ctx, peer) != BATON_OK) {
+        bt_free(peer);
+        return NULL;
+    }
+    peer->next = tx->peers;
+    tx->peers = peer;
+    return peer;
+}
+
+static bool has_transfers(const bt_tx *tx, const bt_tx_peer *peer)
+{
+    for (const bt_tx_transfer *transfer = tx->first; transfer != NULL; transfer = transfer->next) {
+        if (transfer->peer == peer)
+            return true;
+    }
+    return false;
+}
+
+static bool is_wanted(const bt_tx *tx, const bt_tx_peer *peer)
+{
+    return peer->keep || peer->owes_proof || has_transfers(tx, peer);
+}
+
+static void back_off(bt_tx *tx, bt_tx_peer *peer)
+{
+    uint64_t ms = BACK_OFF_FIRST_MS;
+    for (uint32_t i = 0; i < peer->n_failures && ms < BACK_OFF_MAX_MS; i++)
+        ms *= 2;
+    ms = ms < BACK_OFF_MAX_MS ? ms : BACK_OFF_MAX_MS;
+    /* A quarter up or down (a linear congruential step, Knuth's MMIX constants), so that many
+     * senders do not come back in step. */
+    tx->jitter = tx->jitter * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    ms = ms * 3 / 4 + (tx->jitter >> 33) % (ms / 2 + 1);
+    peer->n_failures++;
+    peer->next_attempt_ns = bt_deadline_ns(bt_now_ns(tx->clock), ms * BT_NS_PER_MS);
+}
+
+static void send_init(bt_tx *tx, bt_tx_peer *peer)
+{
+    bt_message message = {.type = BT_MSG_INIT,
+                          .u.init = {
+                              .name = bt_blob_of_text(tx->options.name),
+                              .rank = tx->options.rank,
+                              .world = tx->options.world,
+                              .layout = tx->options.layout,
+                              .seed = bt_blob_of(tx->root.last.bytes, BATON_KEY_BYTES),
+                              .digests = (uint32_t)tx->options.digests,
+                              .connection = peer->connection,
+                              .process = {.boot = bt_blob_of_text(tx->self.boot),
+                                          .pid_ns = tx->self.pid_ns,
+                                          .start = tx->self.start,
+                                          .pid = tx->self.pid},
+                          }};
+    if (bt_tx_request(tx, peer, NULL, BT_TX_INIT_PORT, &message, tx->options.timeouts.connect_ms,
+                      &peer->hello) == BATON_OK)
+        set_state(tx, peer, BT_TX_PEER_INIT);
+    else
+        back_off(tx, peer);
+}
+
+void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer)
+{
+    if (peer->hello != NULL)
+        return;
+    bt_message message = {.type = BT_MSG_MEMREG};
+    bt_tx_request(tx, peer, NULL, BT_TX_INIT_PORT, &message, tx->options.timeouts.init_ms,
+                  &peer->hello);
+}
+
+static void watch_process(bt_tx *tx, bt_tx_peer *peer)
+{
+    if (bt_process_watch(&peer->process, &peer->pidfd) == BATON_OK)
+        tx->out.watch(tx->out.ctx, peer, peer->pidfd);
+}
+
+void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
+{
+    const bt_msg_init *init = &message->u.init;
+    bt_tx_pending_drop(tx, peer->hello);
+    if (peer->state != BT_TX_PEER_INIT)
+        return;
+    char text[BT_ERROR_TEXT_BYTES];
+    if (message->status != BATON_OK) {
+        bt_blob_to_text(message->text, text, sizeof(text));
+        bt_tx_peer_down(tx, peer, (baton_status)message->status, text);
+        return;
+    }
+    peer->epoch = message->epoch;
+    peer->digests = init->digests;
+    peer->heartbeat_ms = init->heartbeat_ms;
+    peer->silent_ms = init->silent_ms;
+    peer->last_heard_ns = bt_now_ns(tx->clock);
+    bt_blob_to_text(init->name, peer->name, sizeof(peer->name));
+    peer->process = (bt_process){
+        .pid_ns = init->process.pid_ns, .start = init->process.start, .pid = init->process.pid};
+    bt_blob_to_text(init->process.boot, peer->process.boot, sizeof(peer->process.boot));
+    baton_status status = baton_layout_match(&tx->options.layout, &init->layout);
+    if (status == BATON_OK && init->page_bytes != tx->page_bytes)
+        status = bt_fail(BATON_ERR_LAYOUT_MISMATCH,
+                         "layout: page_bytes ours %" PRIu64 " theirs %" PRIu64, tx->page_bytes,
+                         init->page_bytes);
+    if (status == BATON_OK)
+        status = bt_endpoint_connect(tx->worker, init->worker.data, init->worker.bytes,
+                                     (uint64_t)(uintptr_t)peer, &peer->endpoint);
+    if (status != BATON_OK) {
+        snprintf(text, sizeof(text), "%s", baton_last_error());
+        bt_tx_peer_down(tx, peer, status, text);
+        return;
+    }
+    peer->connection++; /* for the next endpoint, which needs a worker of its own */
+    peer->owes_proof = false;
+    watch_process(tx, peer);
+    set_state(tx, peer, BT_TX_PEER_MEMREG);
+    bt_tx_ask_regions(tx, peer);
+}
+
+const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation)
+{
+    for (uint32_t i = 0; i < peer->n_regions; i++) {
+        if (peer->regions[i].region == region && peer->regions[i].generation == generation)
+            return &peer->regions[i];
+    }
+    return NULL;
+}
+
+static baton_status import_region(bt_tx *tx, bt_tx_peer *peer, const bt_msg_region *region)
+{
+    if (bt_tx_region_find(peer, region->region, region->generation) != NULL)
+        return BATON_OK;
+    uint64_t bytes;
+    if (region->page_bytes != tx->page_bytes ||
+        !bt_mul_u64(region->page_bytes, region->n_pages, &bytes) ||
+        region->base > UINT64_MAX - bytes || peer->n_regions == BT_REGIONS_MAX)
+        return bt_fail(BATON_ERR_BAD_MESSAGE, "memreg: region %u has no sensible size",
+                       region->region);
+    bt_tx_region *new = &peer->regions[peer->n_regions];
+    *new = (bt_tx_region){
+        .region = region->region,
+        .generation = region->generation,
+        .n_pages = region->n_pages,
+        .base = region->base,
+        .page_bytes = region->page_bytes,
+    };
+    BATON_TRY(
+        bt_remote_import(peer->endpoint, region->rkey.data, region->rkey.bytes, &new->remote));
+    peer->n_regions++;
+    void *mapped = NULL;
+    if (tx->options.path != BATON_PATH_PUT && bt_process_same_host(&tx->self, &peer->process) &&
+        bt_remote_map(new->remote, new->base, &mapped) == BATON_OK)
+        new->mapped = mapped;
+    else if (tx->options.path == BATON_PATH_MAPPED)
+        return bt_fail(BATON_ERR_UNREACHABLE,
+                       "path: wanted mapped, but the receiver's memory cannot be mapped here: %s",
+                       baton_last_error());
+    return BATON_OK;
+}
+
+/* The one line that says how the bytes will go. */
+static void log_path(const bt_tx_peer *peer)
+{
+    bt_path path = {0};
+    bt_endpoint_path(peer->endpoint, &path);
+    bool mapped = peer->n_regions > 0 && peer->regions[0].mapped != NULL;
+    bt_info("sender: connected peer=%s address=%s:%u path=%s transport=%s device=%s rails=%u "
+            "regions=%u pages_bytes=%" PRIu64,
+            peer->name, peer->host, peer->init_port, mapped ? "mapped" : "put", path.transport,
+            path.device, path.n_rails, peer->n_regions,
+            peer->n_regions > 0 ? peer->regions[0].page_bytes : 0);
+}
+
+void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
+{
+    bt_tx_pending_drop(tx, peer->hello);
+    if (peer->state != BT_TX_PEER_MEMREG && peer->state != BT_TX_PEER_READY)
+        return;
+    baton_status status = (baton_status)message->status;
+    if (status != BATON_OK)
+        bt_fail(status, "memreg: refused by the receiver");
+    for (uint32_t i = 0; status == BATON_OK && i < message->u.memreg_answer.n_regions; i++)
+        status = import_region(tx, peer, &message->u.memreg_answer.regions[i]);
+    if (status != BATON_OK) {
+        char text[BT_ERROR_TEXT_BYTES];
+        snprintf(text, sizeof(text), "%s", baton_last_error());
+        bt_tx_peer_down(tx, peer, status, text);
+        return;
+    }
+    if (peer->state == BT_TX_PEER_READY)
+        return;
+    peer->n_failures = 0;
+    peer->last_heartbeat_ns = bt_now_ns(tx->clock);
+    set_state(tx, peer, BT_TX_PEER_READY);
+    log_path(peer);
+    bt_tx_peer_is_ready(tx, peer);
+}
+
+/* What a lost connection means for a transfer. Before a grant nothing is at the receiver, so a
+ * receiver that only forgot us is asked again. */
+static void lose_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status reason,
+                          const char *text)
+{
+    bool asks_again = reason == BATON_ERR_PEER_RESTARTED;
+    if (transfer->state == BT_TX_WAIT_GRANT && asks_again)
+        bt_tx_set_state(transfer, BT_TX_WAIT_PEER);
+    else if (transfer->state != BT_TX_WAIT_PEER || !asks_again)
+        bt_tx_transfer_fail(tx, transfer, reason, text);
+}
+
+void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text)
+{
+    if (peer->state == BT_TX_PEER_DOWN || peer->state == BT_TX_PEER_CLOSING)
+        return;
+    bool was_ready = peer->state == BT_TX_PEER_READY;
+    if (was_ready)
+        bt_tx_stat(tx, &tx->stats.peers_lost_total, 1);
+    bt_warn("sender: connection ended: %s peer=%s:%u", text, peer->host, peer->init_port);
+    bt_tx_pending_drop_peer(tx, peer);
+    if (peer->pidfd >= 0) {
+        tx->out.watch(tx->out.ctx, peer, -1);
+        close(peer->pidfd);
+        peer->pidfd = -1;
+    }
+    set_state(tx, peer, peer->endpoint != NULL ? BT_TX_PEER_CLOSING : BT_TX_PEER_DOWN);
+    /* The owner of a transfer learns of the end only once the endpoint is gone: see settle. */
+    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+        next = transfer->next;
+        if (transfer->peer != peer)
+            continue;
+        if (transfer->n_puts_out > 0 || transfer->flush_out) {
+            transfer->force_closed = true;
+            peer->owes_proof = reason != BATON_ERR_PEER_GONE;
+        }
+        lose_transfer(tx, transfer, reason, text);
+    }
+    for (uint32_t i = 0; i < peer->n_regions; i++)
+        bt_remote_release(peer->regions[i].remote);
+    peer->n_regions = 0;
+    peer->epoch = 0;
+    back_off(tx, peer);
+    if (peer->endpoint != NULL)
+        bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, (uint64_t)(uintptr_t)peer);
+}
+
+void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
+{
+    peer->endpoint = NULL;
+    set_state(tx, peer, BT_TX_PEER_DOWN);
+    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+        next = transfer->next;
+        if (transfer->peer == peer && transfer->state == BT_TX_DRAINING)
+            bt_tx_transfer_settle(tx, transfer);
+    }
+}
+
+static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+{
+    bt_ticket_progress tickets[BT_HEARTBEAT_TICKETS_MAX];
+    uint32_t n = 0;
+    for (const bt_tx_transfer *t = tx->first; t != NULL && n < BT_HEARTBEAT_TICKETS_MAX;
+         t = t->next) {
+        if (t->peer == peer && t->has_ticket)
+            tickets[n++] = (bt_ticket_progress){.ticket = t->ticket,
+                                                .posted = t->n_posted,
+                                                .sent = t->n_landed,
+                                                .landed = t->n_committed};
+    }
+    bt_message message = {.type = BT_MSG_HEARTBEAT,
+                          .id = tx->next_id++,
+                          .u.heartbeat = {.tickets = tickets, .n_tickets = n}};
+    bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
+    peer->last_heartbeat_ns = now_ns;
+}
+
+static void ready_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+{
+    if (now_ns - peer->last_heard_ns >= peer->silent_ms * BT_NS_PER_MS)
+        bt_tx_peer_down(tx, peer, BATON_ERR_PEER_SILENT, "nothing heard from the receiver");
+    else if (now_ns - peer->last_heartbeat_ns >= peer->heartbeat_ms * BT_NS_PER_MS)
+        send_heartbeat(tx, peer, now_ns);
+}
+
+/* A peer that nobody wants any more: its sockets go too. */
+static void forget(bt_tx *tx, bt_tx_peer *peer)
+{
+    bt_tx_peer **link = &tx->peers;
+    while (*link != peer)
+        link = &(*link)->next;
+    *link = peer->next;
+    bt_tx_pending_drop_peer(tx, peer);
+    tx->out.close(tx->out.ctx, peer);
+    bt_free(peer);
+}
+
+void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns)
+{
+    for (bt_tx_peer *peer = tx->peers, *next; peer != NULL; peer = next) {
+        next = peer->next;
+        if (peer->state == BT_TX_PEER_READY)
+            ready_tick(tx, peer, now_ns);
+        else if (peer->state != BT_TX_PEER_DOWN || now_ns < peer->next_attempt_ns)
+            continue;
+        else if (is_wanted(tx, peer))
+            send_init(tx, peer);
+        else if (now_ns - peer->next_attempt_ns >= FORGET_MS * BT_NS_PER_MS)
+            forget(tx, peer);
+    }
+}

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Transfers: from ALLOC to DONE or FAILED.
+ *
+ *   WAIT_PEER ◀─▶ WAIT_GRANT ──▶ MOVING ──▶ COMMITTING ──▶ ENDED
+ *       │             │            └────┬──────┘
+ *       └─────────────┴──▶ ENDED     DRAINING ──▶ ENDED */
+#include "sender/tx.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { QUEUED_AGAIN_MS = 1600 };
+
+/* Bit `to` of row `from`. */
+static const uint32_t legal_moves[BT_TX_N_STATES] = {
+    [BT_TX_WAIT_PEER] = 1u << BT_TX_WAIT_GRANT | 1u << BT_TX_ENDED,
+    [BT_TX_WAIT_GRANT] = 1u << BT_TX_WAIT_PEER | 1u << BT_TX_MOVING | 1u << BT_TX_ENDED,
+    [BT_TX_MOVING] = 1u << BT_TX_COMMITTING | 1u << BT_TX_DRAINING,
+    [BT_TX_COMMITTING] = 1u << BT_TX_ENDED | 1u << BT_TX_DRAINING,
+    [BT_TX_DRAINING] = 1u << BT_TX_ENDED,
+};
+
+void bt_tx_set_state(bt_tx_transfer *transfer, bt_tx_state state)
+{
+    assert((legal_moves[transfer->state] & 1u << state) != 0);
+    transfer->state = state;
+}
+
+static bt_ticket_name name_of(const bt_tx_transfer *transfer)
+{
+    return (bt_ticket_name){.ticket = transfer->ticket,
+                            .generation = transfer->generation,
+                            .nonce = bt_blob_of(transfer->nonce, BT_NONCE_BYTES)};
+}
+
+static void unlink_transfer(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    *(transfer->prev != NULL ? &transfer->prev->next : &tx->first) = transfer->next;
+    *(transfer->next != NULL ? &transfer->next->prev : &tx->last) = transfer->prev;
+}
+
+static void free_chunks(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+        bt_tx_chunk *chunk = &transfer->chunks[i];
+        if (chunk->source_busy)
+            bt_tx_source_free(tx, transfer, i, &chunk->source);
+        chunk->source_busy = false;
+        if (chunk->slot >= 0)
+            tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
+        chunk->slot = -1;
+    }
+}
+
+/* Reports, and forgets. Sources are free by now: nothing of the transfer is under way. */
+static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status status, const char *text)
+{
+    bt_tx_set_state(transfer, BT_TX_ENDED);
+    bt_tx_retract(tx, transfer);
+    free_chunks(tx, transfer);
+    baton_sender_event event = {
+        .kind = status == BATON_OK ? BATON_SENDER_DONE : BATON_SENDER_FAILED,
+        .status = status,
+        .transfer = transfer->id,
+        .user_data = transfer->user_data,
+        .sent_chunks = transfer->n_landed,
+        .present_chunks = transfer->n_present,
+        .sent_bytes = transfer->sent_bytes,
+        .move_ns = status == BATON_OK ? bt_now_ns(tx->clock) - transfer->granted_ns : 0,
+    };
+    snprintf(event.text, sizeof(event.text), "%s", text);
+    if (transfer->notice[0] != 0)
+        tx->out.notice(tx->out.ctx, transfer->notice, transfer->request, status, text);
+    bt_tx_stat(tx,
+               status == BATON_OK ? &tx->stats.transfers_done_total
+                                  : &tx->stats.transfers_failed_total,
+               1);
+    bt_debug("sender: transfer ended: %s request=%s sent=%u present=%u",
+             status == BATON_OK ? "done" : text, transfer->request, transfer->n_landed,
+             transfer->n_present);
+    unlink_transfer(tx, transfer);
+    bt_tx_transfer_free(transfer);
+    bt_eventqueue_push(tx->events, &event);
+}
+
+static void send_alloc(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    uint64_t now_ns = bt_now_ns(tx->clock);
+    uint64_t left_ms =
+        transfer->deadline_ns > now_ns ? (transfer->deadline_ns - now_ns) / BT_NS_PER_MS + 1 : 1;
+    bt_message message = {
+        .type = BT_MSG_ALLOC,
+        .u.alloc = {
+            .request = bt_blob_of_text(transfer->request),
+            .keys = bt_blob_of(transfer->keys, transfer->n_chunks * sizeof(*transfer->keys)),
+            .last_tokens = transfer->last_tokens,
+            .deadline_ms = left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX,
+            .may_queue = 1,
+            .notice = bt_blob_of_text(transfer->notice),
+        }};
+    bt_tx_set_state(transfer, BT_TX_WAIT_GRANT);
+    baton_status status = bt_tx_request(tx, transfer->peer, transfer, BT_TX_ALLOC_PORT, &message,
+                                        tx->options.timeouts.alloc_ms, &transfer->alloc);
+    if (status != BATON_OK)
+        bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
+}
+
+void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    transfer->prev = tx->last;
+    *(tx->last != NULL ? &tx->last->next : &tx->first) = transfer;
+    tx->last = transfer;
+    bt_tx_stat(tx, &tx->stats.transfers_begun_total, 1);
+    transfer->peer = bt_tx_peer_get(tx, transfer->host, transfer->init_port, transfer->alloc_port);
+    if (transfer->peer == NULL)
+        bt_tx_transfer_fail(tx, transfer, BATON_ERR_UNREACHABLE, baton_last_error());
+    else if (transfer->peer->state == BT_TX_PEER_READY)
+        send_alloc(tx, transfer);
+}
+
+void bt_tx_peer_is_ready(bt_tx *tx, bt_tx_peer *peer)
+{
+    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+        next = transfer->next;
+        if (transfer->peer == peer && transfer->state == BT_TX_WAIT_PEER)
+            send_alloc(tx, transfer);
+    }
+}
+
+/* The receiver may have set something aside for this request: it need not wait for a timeout. */
+static void say_farewell(bt_tx *tx, bt_tx_transfer *transfer, bool drained)
+{
+    if (transfer->peer->state != BT_TX_PEER_READY)
+        return;
+    bt_tx_pending *pending;
+    bt_message message;
+    if (transfer->has_ticket)
+        message = (bt_message){
+            .type = BT_MSG_CANCEL,
+            .text = bt_blob_of_text(transfer->reason_text),
+            .u.end = {.name = name_of(transfer), .drained = drained, .reason = transfer->reason}};
+    else
+        message =
+            (bt_message){.type = BT_MSG_RELEASE, .u.request = bt_blob_of_text(transfer->request)};
+    bt_tx_request(tx, transfer->peer, NULL, BT_TX_ALLOC_PORT, &message,
+                  tx->options.timeouts.alloc_ms, &pending);
+}
+
+static void set_reason(bt_tx_transfer *transfer, baton_status reason, const char *text)
+{
+    char copy[BATON_EVENT_TEXT_BYTES]; /* text may be this thread's last error, or our own */
+    snprintf(copy, sizeof(copy), "%s", text);
+    memcpy(transfer->reason_text, copy, sizeof(copy));
+    transfer->reason = reason;
+}
+
+void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reason, const char *text)
+{
+    if (transfer->state >= BT_TX_DRAINING)
+        return;
+    set_reason(transfer, reason, text);
+    bt_tx_pending_drop(tx, transfer->alloc);
+    bt_tx_pending_drop(tx, transfer->commit);
+    if (transfer->state == BT_TX_WAIT_PEER || transfer->state == BT_TX_WAIT_GRANT) {
+        if (transfer->state == BT_TX_WAIT_GRANT && reason != BATON_ERR_REFUSED)
+            say_farewell(tx, transfer, true);
+        end_transfer(tx, transfer, reason, transfer->reason_text);
+        return;
+    }
+    transfer->progress_ns = bt_now_ns(tx->clock);
+    bt_tx_set_state(transfer, BT_TX_DRAINING);
+    bt_tx_transfer_settle(tx, transfer);
+}
+
+static bool has_posted(const bt_tx_transfer *transfer)
+{
+    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+        if (transfer->chunks[i].state == BT_TX_CHUNK_POSTED)
+            return true;
+    }
+    return false;
+}
+
+/* Puts that have left are not puts that have arrived: before DRAINED may be said, a flush must have
+ * covered all of them, or the endpoint must be gone (and then the INIT to come says so). */
+void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    assert(transfer->state == BT_TX_DRAINING);
+    bt_tx_peer *peer = transfer->peer;
+    if (!transfer->flush_out && has_posted(transfer) && peer->state == BT_TX_PEER_READY) {
+        if (bt_endpoint_flush(peer->endpoint, transfer->id << BT_TX_CHUNK_BITS) == BATON_OK) {
+            transfer->flush_out = true;
+            for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+                if (transfer->chunks[i].state == BT_TX_CHUNK_POSTED)
+                    transfer->chunks[i].state = BT_TX_CHUNK_FLUSHING;
+            }
+        } else {
+            bt_tx_peer_down(tx, peer, BATON_ERR_TRANSPORT, baton_last_error());
+            return; /* settled again when the endpoint is closed */
+        }
+    }
+    if (transfer->n_puts_out > 0 || transfer->flush_out || peer->state == BT_TX_PEER_CLOSING)
+        return;
+    if (transfer->force_closed || peer->state != BT_TX_PEER_READY) {
+        /* nothing to say: INIT with a new connection number is the proof */
+    } else if (transfer->revoked) {
+        bt_message message = {.type = BT_MSG_DRAINED, .u.drained = name_of(transfer)};
+        bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
+    } else {
+        say_farewell(tx, transfer, true);
+    }
+    end_transfer(tx, transfer, transfer->reason, transfer->reason_text);
+}
+
+static baton_status take_runs(bt_tx_transfer *transfer, const bt_msg_alloc_answer *answer)
+{
+    bt_list_cursor cursor = {0};
+    bt_page_run run;
+    uint32_t next = 0; /* runs come in order of chunks and do not overlap */
+    for (uint32_t i = 0; i < transfer->n_chunks; i++)
+        transfer->chunks[i].generation = 0;
+    while (bt_message_next_run(answer, &cursor, &run)) {
+        if (run.first < next || run.first > transfer->n_chunks ||
+            run.count > transfer->n_chunks - run.first || run.generation == 0)
+            return bt_fail(BATON_ERR_BAD_MESSAGE, "alloc: run of chunks %u + %u of %u", run.first,
+                           run.count, transfer->n_chunks);
+        for (uint32_t i = 0; i < run.count; i++) {
+            bt_tx_chunk *chunk = &transfer->chunks[run.first + i];
+            chunk->region = run.region;
+            chunk->generation = run.generation;
+            chunk->page = run.page + i;
+        }
+        next = run.first + run.count;
+    }
+    return BATON_OK;
+}
+
+static void on_granted(bt_tx *tx, bt_tx_transfer *transfer, const bt_msg_alloc_answer *answer)
+{
+    transfer->ticket = answer->ticket;
+    transfer->generation = answer->generation;
+    transfer->has_ticket = true;
+    memcpy(transfer->nonce, answer->nonce.data, BT_NONCE_BYTES);
+    baton_status status = BATON_OK;
+    if (answer->n_chunks != transfer->n_chunks)
+        status = bt_fail(BATON_ERR_BAD_MESSAGE, "alloc: wanted %u chunks, found %u",
+                         transfer->n_chunks, answer->n_chunks);
+    if (status == BATON_OK)
+        status = take_runs(transfer, answer);
+    if (status != BATON_OK) {
+        bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
+        return;
+    }
+    transfer->granted_ns = transfer->progress_ns = bt_now_ns(tx->clock);
+    bt_tx_set_state(transfer, BT_TX_MOVING);
+    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+        bt_tx_chunk *chunk = &transfer->chunks[i];
+        if (chunk->generation != 0)
+            continue;
+        chunk->state = BT_TX_CHUNK_PRESENT;
+        transfer->n_present++;
+        if (chunk->source_busy)
+            bt_tx_source_free(tx, transfer, i, &chunk->source);
+        chunk->source_busy = false;
+    }
+    bt_tx_stat(tx, &tx->stats.chunks_present_total, transfer->n_present);
+    bt_tx_commit(tx, transfer);
+}
+
+void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message)
+{
+    const bt_msg_alloc_answer *answer = &message->u.alloc_answer;
+    if (transfer->state != BT_TX_WAIT_GRANT)
+        return;
+    if (message->status == BATON_ERR_STALE) {
+        bt_tx_peer_down(tx, transfer->peer, BATON_ERR_PEER_RESTARTED,
+                        "the receiver does not know this sender any more");
+        return;
+    }
+    if (message->status != BATON_OK) {
+        char text[BATON_EVENT_TEXT_BYTES];
+        bt_blob_to_text(message->text, text, sizeof(text));
+        set_reason(transfer, (baton_status)message->status, text);
+        bt_tx_pending_drop(tx, transfer->alloc);
+        end_transfer(tx, transfer, (baton_status)message->status, transfer->reason_text);
+        return;
+    }
+    if (answer->outcome == BT_ALLOC_QUEUED) {
+        transfer->ticket = answer->ticket;
+        transfer->generation = answer->generation;
+        transfer->has_ticket = true;
+        transfer->alloc->deadline_ns = transfer->deadline_ns;
+        transfer->alloc->interval_ms = QUEUED_AGAIN_MS;
+        return;
+    }
+    bt_tx_pending_drop(tx, transfer->alloc);
+    on_granted(tx, transfer, answer);
+}
+
+/* Ranges of LANDED chunks, at most BT_TX_COMMIT_RANGES; their state becomes COMMITTED. */
+static uint32_t take_landed(bt_tx_transfer *transfer, bt_chunk_range *ranges, uint8_t *digests,
+                            uint32_t *n_chunks)
+{
+    uint32_t n = 0;
+    *n_chunks = 0;
+    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+        bt_tx_chunk *chunk = &transfer->chunks[i];
+        if (chunk->state != BT_TX_CHUNK_LANDED)
+            continue;
+        if (n > 0 && ranges[n - 1].first + ranges[n - 1].count == i)
+            ranges[n - 1].count++;
+        else if (n == BT_TX_COMMIT_RANGES)
+            break;
+        else
+            ranges[n++] = (bt_chunk_range){.first = i, .count = 1};
+        for (int b = 0; b < 8; b++)
+            digests[8 * (size_t)*n_chunks + (size_t)b] = (uint8_t)(chunk->digest >> (8 * b));
+        (*n_chunks)++;
+        chunk->state = BT_TX_CHUNK_COMMITTED;
+    }
+    transfer->n_committed += *n_chunks;
+    return n;
+}
+
+static bool is_complete(const bt_tx_transfer *transfer)
+{
+    return transfer->n_committed + transfer->n_present == transfer->n_chunks;
+}
+
+static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+        if (transfer->chunks[i].state != BT_TX_CHUNK_IDLE)
+            continue;
+        char text[96];
+        snprintf(text, sizeof(text), "finish: chunk %u of %u was never pushed", i,
+                 transfer->n_chunks);
+        bt_tx_transfer_fail(tx, transfer, BATON_ERR_STATE, text);
+        return;
+    }
+}
+
+void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (transfer->state != BT_TX_MOVING || transfer->commit != NULL)
+        return;
+    uint32_t n_unlanded = transfer->n_landed - transfer->n_committed;
+    bool may_be_last =
+        transfer->finish_seen && transfer->n_landed + transfer->n_present == transfer->n_chunks;
+    if (n_unlanded == 0 && !may_be_last) {
+        if (transfer->finish_seen && transfer->n_pushed + transfer->n_present < transfer->n_chunks)
+            fail_unpushed(tx, transfer);
+        return;
+    }
+    bt_chunk_range ranges[BT_TX_COMMIT_RANGES];
+    uint8_t *digests = bt_calloc(transfer->n_chunks, 8);
+    if (digests == NULL) {
+        bt_tx_transfer_fail(tx, transfer, BATON_ERR_NO_MEMORY, "commit: digests");
+        return;
+    }
+    uint32_t n_chunks;
+    uint32_t n_ranges = take_landed(transfer, ranges, digests, &n_chunks);
+    bool final = transfer->finish_seen && is_complete(transfer);
+    size_t digest_bytes = transfer->peer->digests != 0 ? 8 * (size_t)n_chunks : 0;
+    bt_message message = {.type = BT_MSG_COMMIT,
+                          .u.commit = {.name = name_of(transfer),
+                                       .ranges = ranges,
+                                       .n_ranges = n_ranges,
+                                       .digests = bt_blob_of(digests, digest_bytes),
+                                       .final = final}};
+    baton_status status = bt_tx_request(tx, transfer->peer, transfer, BT_TX_ALLOC_PORT, &message,
+                                        tx->options.timeouts.commit_ms, &transfer->commit);
+    bt_free(digests);
+    if (status != BATON_OK)
+        bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
+    else if (final)
+        bt_tx_set_state(transfer, BT_TX_COMMITTING);
+}
+
+void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message)
+{
+    bt_tx_pending_drop(tx, transfer->commit);
+    if (message->status != BATON_OK) {
+        char text[BATON_EVENT_TEXT_BYTES];
+        bt_blob_to_text(message->text, text, sizeof(text));
+        transfer->revoked |=
+            message->status == BATON_ERR_DIGEST_MISMATCH || message->status == BATON_ERR_REVOKED;
+        bt_tx_transfer_fail(tx, transfer, (baton_status)message->status, text);
+    } else if (transfer->state == BT_TX_COMMITTING) {
+        if (message->u.commit_answer.final)
+            end_transfer(tx, transfer, BATON_OK, "");
+        else
+            bt_tx_transfer_fail(tx, transfer, BATON_ERR_BAD_MESSAGE,
+                                "commit: the receiver did not take it as final");
+    } else {
+        bt_tx_commit(tx, transfer);
+    }
+}
+
+void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
+{
+    const bt_ticket_name *name = &message->u.end.name;
+    for (bt_tx_transfer *transfer = tx->first; transfer != NULL; transfer = transfer->next) {
+        if (transfer->peer != peer || !transfer->has_ticket || transfer->ticket != name->ticket ||
+            transfer->generation != name->generation)
+            continue;
+        char text[BATON_EVENT_TEXT_BYTES];
+        bt_blob_to_text(message->text, text, sizeof(text));
+        transfer->revoked = true;
+        bt_tx_transfer_fail(tx, transfer, (baton_status)message->u.end.reason, text);
+        return;
+    }
+    /* Not ours any more, or its grant got lost: no write of it is under way. */
+    bt_message drained = {.type = BT_MSG_DRAINED,
+                          .u.drained = {.ticket = name->ticket, .generation = name->generation}};
+    bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &drained);
+}
+
+void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
+{
+    if (message->status == BATON_ERR_STALE) {
+        bt_tx_peer_down(tx, peer, BATON_ERR_PEER_RESTARTED,
+                        "the receiver does not know this sender any more");
+        return;
+    }
+    bt_list_cursor cursor = {0};
+    bt_ticket_progress unknown;
+    while (message->status == BATON_OK &&
+           bt_message_next_ticket(&message->u.heartbeat, &cursor, &unknown)) {
+        for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+            next = transfer->next;
+            if (transfer->peer == peer && transfer->has_ticket &&
+                transfer->ticket == unknown.ticket)
+                bt_tx_transfer_fail(tx, transfer, BATON_ERR_STALE,
+                                    "the receiver does not have this ticket any more");
+        }
+    }
+}
+
+static void moving_tick(bt_tx *tx, bt_tx_transfer *transfer, uint64_t now_ns)
+{
+    uint64_t still_ns = now_ns - transfer->progress_ns;
+    if (transfer->flush_out && still_ns >= tx->options.timeouts.flush_ms * BT_NS_PER_MS)
+        bt_tx_peer_down(tx, transfer->peer, BATON_ERR_FLUSH_TIMEOUT, "flush: no progress");
+    else if (transfer->n_puts_out > 0 && still_ns >= tx->options.timeouts.put_ms * BT_NS_PER_MS)
+        bt_tx_peer_down(tx, transfer->peer, BATON_ERR_PUT_TIMEOUT, "put: no progress");
+}
+
+static bt_tx_transfer *first_due(const bt_tx *tx, uint64_t now_ns)
+{
+    bt_tx_transfer *transfer = tx->first;
+    while (transfer != NULL &&
+           (now_ns < transfer->deadline_ns || transfer->state >= BT_TX_DRAINING))
+        transfer = transfer->next;
+    return transfer;
+}
+
+void bt_tx_transfers_tick(bt_tx *tx, uint64_t now_ns)
+{
+    for (bt_tx_transfer *transfer; (transfer = first_due(tx, now_ns)) != NULL;)
+        bt_tx_transfer_fail(tx, transfer, BATON_ERR_DEADLINE,
+                            "the deadline of the request has passed");
+    for (bt_tx_transfer *transfer = tx->first; transfer != NULL; transfer = transfer->next) {
+        if (transfer->peer->state == BT_TX_PEER_READY && transfer->state >= BT_TX_MOVING)
+            moving_tick(tx, transfer, now_ns);
+    }
+    /* A transfer whose last chunk landed before finish was called has nothing else to wake it. */
+    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+        next = transfer->next;
+        bt_tx_commit(tx, transfer);
+    }
+}
