@@ -254,7 +254,7 @@ baton_status bt_json_patch(const bt_json_object *object, const bt_json_edit *edi
     for (size_t i = 0; i < n_edits; i++) {
         if (edits[i].kind != BT_JSON_SET || object->last[edits[i].key] >= 0)
             continue;
-        emit(&p, ",\"" + (n_left == 0), 2 - (n_left == 0));
+        emit(&p, &",\""[n_left == 0], 2 - (n_left == 0));
         emit(&p, object->keys[edits[i].key], strlen(object->keys[edits[i].key]));
         emit(&p, "\":", 2);
         emit(&p, edits[i].value.at, edits[i].value.n);
