@@ -313,11 +313,23 @@ static void read_lengths(bt_api_reader *r, const bt_api_limits *limits, bt_api_p
 
 static void check_unsupported(bt_api_reader *r)
 {
-    static const char *const keys[] = {
-        "echo",          "suffix",          "logit_bias",  "presence_penalty", "frequency_penalty",
-        "min_p",         "use_beam_search", "tools",       "functions",        "prompt_logprobs",
-        "guided_json",   "guided_regex",    "guided_choice", "guided_grammar", "bad_words",
-        "prompt_embeds", "structured_outputs"};
+    static const char *const keys[] = {"echo",
+                                       "suffix",
+                                       "logit_bias",
+                                       "presence_penalty",
+                                       "frequency_penalty",
+                                       "min_p",
+                                       "use_beam_search",
+                                       "tools",
+                                       "functions",
+                                       "prompt_logprobs",
+                                       "guided_json",
+                                       "guided_regex",
+                                       "guided_choice",
+                                       "guided_grammar",
+                                       "bad_words",
+                                       "prompt_embeds",
+                                       "structured_outputs"};
     uint32_t one = 1;
     double penalty = 1;
     bt_api_uint(r, "n", 1, 1, &one);

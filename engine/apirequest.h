@@ -16,8 +16,8 @@ typedef struct {
     const char *const *model_names; /* [n_model_names]; the first one answers */
     uint32_t n_model_names;
     uint32_t n_vocab;
-    uint32_t max_len;   /* prompt and output, tokens */
-    bool sends_kv;      /* kv_transfer_params.disagg_spec is allowed */
+    uint32_t max_len;    /* prompt and output, tokens */
+    bool sends_kv;       /* kv_transfer_params.disagg_spec is allowed */
     uint64_t fresh_seed; /* used when the request has none */
 } bt_api_limits;
 

@@ -28,7 +28,7 @@ struct bt_engine_thread {
     int wake_fd;
     pthread_mutex_t lock; /* over what follows */
     command *first, *last;
-    uint32_t n_inbox;                /* sequences in the inbox */
+    uint32_t n_inbox; /* sequences in the inbox */
     bt_gen_event *events, **events_end;
     bool woken; /* wake succeeded and nobody has taken since */
     bool stopping;
