@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The hand-off of one engine: tp senders, or tp receivers, behind bt_handoff_ops. Rank r of n owns
+ * KV heads [r * heads / n, (r + 1) * heads / n) of the one KV cache.
+ *
+ * Thread rule: owner thread; ops belong to the engine's thread once it runs, metrics may be asked
+ * for from any thread. */
+#ifndef BT_ENGINE_HANDOFFROLE_H
+#define BT_ENGINE_HANDOFFROLE_H
+#include <baton/layout.h>
+
+#include "core/strbuf.h"
+#include "engine/handoff.h"
+#include "engine/kvcache.h"
+
+typedef struct {
+    const bt_kv_cache *cache; /* borrowed, as all */
+    uint64_t fingerprint;     /* of the model: peers must have the same */
+    uint32_t tp;              /* ranks; divides the KV heads */
+    uint32_t chunk_tokens;
+    uint32_t max_model_len;
+    const char *config; /* YAML file; NULL: none */
+    const char *const *overrides;
+    uint32_t n_overrides;
+} bt_handoff_options;
+
+typedef struct bt_handoff_sender bt_handoff_sender;
+typedef struct bt_handoff_receiver bt_handoff_receiver;
+
+/* Errors: those of baton_sender_create_from_file; INVALID_ARG (tp does not divide the heads). */
+baton_status bt_handoff_sender_create(const bt_handoff_options *options,
+                                      bt_handoff_sender **sender_p);
+void bt_handoff_sender_ops(bt_handoff_sender *sender, bt_handoff_ops *ops);
+/* Appends the libraries' counters, summed over ranks. */
+void bt_handoff_sender_metrics(void *sender, bt_strbuf *out);
+void bt_handoff_sender_destroy(bt_handoff_sender *sender); /* NULL is allowed. */
+
+baton_status bt_handoff_receiver_create(const bt_handoff_options *options,
+                                        bt_handoff_receiver **receiver_p);
+void bt_handoff_receiver_ops(bt_handoff_receiver *receiver, bt_handoff_ops *ops);
+void bt_handoff_receiver_metrics(void *receiver, bt_strbuf *out);
+/* Appends " init_ports=7300,7301 alloc_ports=7400,7401". */
+void bt_handoff_receiver_describe(bt_handoff_receiver *receiver, bt_strbuf *out);
+void bt_handoff_receiver_destroy(bt_handoff_receiver *receiver); /* NULL is allowed. */
+
+/* Shape of one rank's KV, for its sender or receiver. Errors: INVALID_ARG. */
+baton_status bt_handoff_layout(const bt_handoff_options *options, baton_layout *layout);
+
+#endif
