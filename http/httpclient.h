@@ -58,7 +58,8 @@ typedef struct {
     uint16_t port;
     const char *method; /* NULL: "GET" */
     const char *path;   /* "/v1/models?x=1" */
-    /* Host, Content-Length and Connection are added; these are the others. */
+    /* Host and Content-Length are added; Host, Content-Length, Transfer-Encoding and Connection
+     * given here are left out. */
     const bt_http_header *headers;
     size_t n_headers;
     const bt_slice *body; /* [n_body], sent one after the other without a copy */

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <signal.h>
 #include <uv.h>
 
 typedef struct post {
@@ -109,8 +110,17 @@ static baton_status init_handles(bt_loop *loop)
     return BATON_OK;
 }
 
+/* libuv writes with write(2): a peer that has gone must be an error, not the end of the process. */
+static void ignore_broken_pipes(void)
+{
+    struct sigaction action;
+    if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
+}
+
 baton_status bt_loop_create(bt_loop **loop_p)
 {
+    ignore_broken_pipes();
     bt_loop *loop = bt_calloc(1, sizeof(*loop));
     if (loop == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "loop: %zu bytes", sizeof(*loop));

@@ -18,7 +18,7 @@ typedef struct bt_loop bt_loop;
 typedef struct bt_timer bt_timer;
 typedef void (*bt_loop_fn)(void *arg);
 
-/* Errors: NO_MEMORY, IO. */
+/* Ignores SIGPIPE from now on, unless the program has its own handler. Errors: NO_MEMORY, IO. */
 baton_status bt_loop_create(bt_loop **loop_p);
 /* Closes what is left on the loop (timers, signals; servers and clients are to be destroyed before)
  * and frees it. Not inside one of its callbacks; no other thread may post any more. Closures posted

@@ -24,6 +24,14 @@ bool bt_slice_equals_nocase(bt_slice slice, const char *text)
     return slice.n == strlen(text) && (slice.n == 0 || strncasecmp(slice.at, text, slice.n) == 0);
 }
 
+size_t bt_slices_bytes(const bt_slice *slices, size_t n_slices)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < n_slices; i++)
+        bytes += slices[i].n;
+    return bytes;
+}
+
 const char *bt_http_header_get(bt_http_headers headers, const char *name)
 {
     for (size_t i = 0; i < headers.n; i++) {

@@ -19,6 +19,8 @@ bt_slice bt_slice_of(const char *text);
 bool bt_slice_equals(bt_slice slice, const char *text);
 /* ASCII case is ignored. */
 bool bt_slice_equals_nocase(bt_slice slice, const char *text);
+/* Sum of the slices' sizes. */
+size_t bt_slices_bytes(const bt_slice *slices, size_t n_slices);
 
 /* name and value are 0-terminated, borrowed, and hold no control characters. */
 typedef struct {

@@ -38,7 +38,8 @@ static void fill_defaults(bt_http_server_options *options)
 
 static void release(bt_http_server *server)
 {
-    if (server->destroyed && server->listener_closed && server->n_open == 0)
+    bool closed = server->listener_closed && !server->spare_busy;
+    if (server->destroyed && closed && server->n_open == 0)
         bt_free(server);
 }
 
@@ -55,6 +56,30 @@ static void close_listener(bt_http_server *server)
         uv_close((uv_handle_t *)&server->listener, on_listener_closed);
 }
 
+static void drop_connection(bt_http_server *server);
+
+static void on_spare_closed(uv_handle_t *handle)
+{
+    bt_http_server *server = handle->data;
+    server->spare_busy = false;
+    if (server->drop_pending && !server->listener_closed)
+        drop_connection(server);
+    release(server);
+}
+
+/* libuv accepts nothing more until the connection it has at hand is taken. */
+static void drop_connection(bt_http_server *server)
+{
+    server->drop_pending = server->spare_busy;
+    if (server->spare_busy)
+        return;
+    server->spare_busy = true;
+    uv_tcp_init(bt_loop_uv(server->loop), &server->spare);
+    server->spare.data = server;
+    uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&server->spare);
+    uv_close((uv_handle_t *)&server->spare, on_spare_closed);
+}
+
 static void on_connection(uv_stream_t *listener, int err)
 {
     bt_http_server *server = listener->data;
@@ -62,8 +87,12 @@ static void on_connection(uv_stream_t *listener, int err)
         bt_warn("http: cannot accept: %s port=%u", uv_strerror(err), server->port);
         return;
     }
-    if (bt_conn_accept(server) != BATON_OK)
-        bt_warn("http: connection dropped: %s port=%u", baton_last_error(), server->port);
+    baton_status status = bt_conn_accept(server);
+    if (status == BATON_OK)
+        return;
+    bt_warn("http: connection dropped: %s port=%u", baton_last_error(), server->port);
+    if (status == BATON_ERR_NO_MEMORY)
+        drop_connection(server);
 }
 
 static baton_status parse_address(const bt_http_server_options *options,

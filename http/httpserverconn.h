@@ -35,6 +35,8 @@ struct bt_http_server {
     bt_loop *loop;
     bt_http_server_options options;
     uv_tcp_t listener;
+    uv_tcp_t spare; /* accepts and closes what there is no memory for */
+    bool spare_busy, drop_pending;
     uint16_t port;
     bool draining, destroyed, listener_closed;
     bt_conn *conns;

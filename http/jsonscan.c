@@ -266,11 +266,3 @@ baton_status bt_json_patch(const bt_json_object *object, const bt_json_edit *edi
     *n_slices = p.n;
     return BATON_OK;
 }
-
-size_t bt_slices_bytes(const bt_slice *slices, size_t n_slices)
-{
-    size_t bytes = 0;
-    for (size_t i = 0; i < n_slices; i++)
-        bytes += slices[i].n;
-    return bytes;
-}

@@ -14,6 +14,7 @@
  * Values are borrowed from the text. Thread rule: any thread (no state). */
 #ifndef BT_HTTP_JSONSCAN_H
 #define BT_HTTP_JSONSCAN_H
+#include "core/strbuf.h"
 #include "http/httpmsg.h"
 
 typedef enum {
@@ -112,11 +113,10 @@ typedef struct {
  * Errors: INVALID_ARG (key index, two edits of one key), TOO_LARGE (max_slices). */
 baton_status bt_json_patch(const bt_json_object *object, const bt_json_edit *edits, size_t n_edits,
                            bt_slice *slices, size_t max_slices, size_t *n_slices);
-/* Sum of the slices' sizes. */
-size_t bt_slices_bytes(const bt_slice *slices, size_t n_slices);
-
 /* Writes text[n] as a JSON string, quotes included, into out[cap]; invalid UTF-8 becomes U+FFFD.
  * 0-terminated and cut when cap is short. Result: bytes needed without the 0, as snprintf. */
 size_t bt_json_quote(char *out, size_t cap, const char *text, size_t n);
+/* As above, appended to buf. */
+void bt_json_append_string(bt_strbuf *buf, const char *text, size_t n);
 
 #endif

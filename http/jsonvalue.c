@@ -221,3 +221,15 @@ size_t bt_json_quote(char *out, size_t cap, const char *text, size_t n)
         out[used < cap ? used : cap - 1] = '\0';
     return used;
 }
+
+void bt_json_append_string(bt_strbuf *buf, const char *text, size_t n)
+{
+    bt_strbuf_putc(buf, '"');
+    for (size_t i = 0; i < n;) {
+        char piece[8];
+        size_t length;
+        i += quote_char(text + i, n - i, piece, &length);
+        bt_strbuf_append(buf, piece, length);
+    }
+    bt_strbuf_putc(buf, '"');
+}
