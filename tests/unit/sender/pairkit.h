@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A sender and a receiver state machine in one thread, joined by a bus of frames and the loop
+ * transport, on a clock that only the test moves. Frames can be dropped, repeated and held. */
+#ifndef BT_TESTS_PAIRKIT_H
+#define BT_TESTS_PAIRKIT_H
+#include "support/test.h"
+
+#include "receiver/rx.h"
+#include "sender/tx.h"
+#include "transport/loop.h"
+
+enum {
+    PAIR_CHUNK = 8,        /* tokens */
+    PAIR_TOKEN_BYTES = 32, /* of the layout below */
+    PAIR_PAGE_BYTES = PAIR_CHUNK * PAIR_TOKEN_BYTES,
+    PAIR_MAX_CHUNKS = 8,
+    PAIR_MAX_SENDERS = 4,
+};
+
+typedef struct pair pair;
+
+typedef struct {
+    pair *kit;
+    bt_tx *tx;
+    bt_transport *transport;
+    uint32_t index;
+    bt_rx_route routes[BT_RX_N_PORTS];
+    uint32_t n_notices;
+    baton_status last_notice;
+    baton_sender_event events[256];
+    uint32_t n_events;
+    uint32_t n_source_free, n_done, n_failed;
+    baton_sender_event end; /* the last DONE or FAILED */
+} pair_sender;
+
+typedef struct {
+    bool to_receiver;
+    uint32_t sender;
+    int port;
+    size_t bytes;
+    uint8_t data[4096];
+} pair_frame;
+
+struct pair {
+    bt_manual_clock manual;
+    bt_clock clock;
+    bt_loop_net *net;
+    bt_transport *rx_transport;
+    bt_rx *rx;
+    pair_sender senders[PAIR_MAX_SENDERS];
+    uint32_t n_senders;
+    pair_frame frames[256];
+    uint32_t n_frames;
+    /* Returns false to lose the frame; NULL: all pass. */
+    bool (*filter)(pair *kit, const pair_frame *frame, const bt_message *message);
+    uint32_t filter_count;
+    uint32_t n_duplicates; /* how often each frame is repeated */
+    uint32_t n_receiver_notices;
+    baton_status receiver_notice;
+    uint32_t n_ready, n_failed, n_expired;
+    baton_receiver_event last_event;
+    bool receiver_is_cut; /* no frame passes */
+};
+
+typedef struct {
+    uint32_t n_senders, n_pages, n_regions;
+    baton_digests digests;
+    baton_path_choice path;
+    bool mapped;
+} pair_options;
+
+void pair_create(pair *kit, const pair_options *options);
+void pair_destroy(pair *kit);
+/* Runs both sides until nothing moves at this time. */
+void pair_run(pair *kit);
+/* As run, with the clock moved on by ms in steps. */
+void pair_advance(pair *kit, uint64_t ms);
+
+/* Tokens of prompt id: the first `shared` are the same for all. */
+void pair_tokens(uint32_t id, uint32_t shared, uint32_t n, uint32_t *tokens);
+/* Starts a transfer of tokens[n] from a sender. */
+baton_transfer pair_begin(pair *kit, uint32_t sender, const char *request, const uint32_t *tokens,
+                          uint32_t n, uint32_t deadline_ms);
+/* Bytes of chunk i, as pushed for these tokens: they depend on the tokens alone. data must live
+ * until SOURCE_FREE. Returns how many bytes. */
+size_t pair_chunk(const uint32_t *tokens, uint32_t n, uint32_t i, uint8_t *data);
+/* Pushes every chunk from `data` ([chunks * PAIR_PAGE_BYTES], filled here) and finishes. */
+void pair_push_all(pair *kit, uint32_t sender, baton_transfer transfer, const uint32_t *tokens,
+                   uint32_t n, uint8_t *data);
+/* Looks tokens[n] up, compares every page with pair_chunk, unpins; returns the tokens matched. */
+uint32_t pair_check(pair *kit, const uint32_t *tokens, uint32_t n);
+/* Nothing is reserved, held, pinned or in quarantine, and the counts add up. */
+void pair_check_clean(pair *kit);
+
+#endif

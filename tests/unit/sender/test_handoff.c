@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A request's way from begin to decode, and everything that can go wrong on it. */
+#include "pairkit.h"
+
+static pair kit;
+static uint8_t data[PAIR_MAX_SENDERS][PAIR_MAX_CHUNKS * PAIR_PAGE_BYTES];
+static uint32_t tokens[PAIR_MAX_CHUNKS * PAIR_CHUNK];
+
+static void hand_off(uint32_t sender, const char *request, uint32_t n)
+{
+    baton_transfer transfer = pair_begin(&kit, sender, request, tokens, n, 0);
+    pair_push_all(&kit, sender, transfer, tokens, n, data[sender]);
+    pair_run(&kit);
+}
+
+static void every_length_arrives_on_every_path(void **state)
+{
+    (void)state;
+    static const pair_options paths[] = {
+        {.n_pages = 8, .path = BATON_PATH_PUT},
+        {.n_pages = 8, .mapped = true},
+        {.n_pages = 8, .path = BATON_PATH_PUT, .digests = BATON_DIGESTS_FULL, .n_regions = 3},
+        {.n_pages = 8, .mapped = true, .digests = BATON_DIGESTS_FULL},
+    };
+    for (size_t p = 0; p < sizeof(paths) / sizeof(paths[0]); p++) {
+        pair_create(&kit, &paths[p]);
+        pair_sender *sender = &kit.senders[0];
+        uint32_t n_chunks = 0;
+        for (uint32_t n = 1; n <= 5 * PAIR_CHUNK; n++) {
+            pair_tokens(n, 0, n + 1, tokens);
+            hand_off(0, "r", n);
+            n_chunks += (n - 1) / PAIR_CHUNK + 1;
+            assert_int_equal(sender->n_done, n);
+            assert_int_equal(sender->n_source_free, n_chunks);
+            assert_int_equal(kit.n_ready, n);
+            assert_int_equal(kit.rx->n_held, 1);
+            /* decode-first asks with n tokens, early first token with n + 1 */
+            assert_int_equal(pair_check(&kit, tokens, n + n % 2), n);
+            pair_run(&kit);
+            pair_check_clean(&kit);
+        }
+        assert_int_equal(sender->n_notices, 5 * PAIR_CHUNK);
+        assert_int_equal(sender->last_notice, BATON_OK);
+        pair_destroy(&kit);
+    }
+}
+
+static void chunks_that_are_there_are_not_sent_again(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 8, .path = BATON_PATH_PUT});
+    pair_tokens(1, 2 * PAIR_CHUNK, 3 * PAIR_CHUNK, tokens);
+    hand_off(0, "a", 3 * PAIR_CHUNK);
+    assert_int_equal(kit.senders[0].end.sent_chunks, 3);
+    pair_tokens(2, 2 * PAIR_CHUNK, 3 * PAIR_CHUNK, tokens);
+    hand_off(0, "b", 3 * PAIR_CHUNK);
+    assert_int_equal(kit.senders[0].end.sent_chunks, 1);
+    assert_int_equal(kit.senders[0].end.present_chunks, 2);
+    hand_off(0, "c", 3 * PAIR_CHUNK); /* all there */
+    assert_int_equal(kit.senders[0].end.sent_chunks, 0);
+    assert_int_equal(kit.senders[0].n_source_free, 9);
+    /* b and c hold the same prompt: each lookup ends one */
+    assert_int_equal(kit.rx->n_held, 3);
+    assert_int_equal(pair_check(&kit, tokens, 3 * PAIR_CHUNK), 3 * PAIR_CHUNK);
+    pair_run(&kit);
+    assert_int_equal(kit.rx->n_held, 2);
+    assert_int_equal(pair_check(&kit, tokens, 3 * PAIR_CHUNK), 3 * PAIR_CHUNK);
+    pair_tokens(1, 2 * PAIR_CHUNK, 3 * PAIR_CHUNK, tokens);
+    assert_int_equal(pair_check(&kit, tokens, 3 * PAIR_CHUNK), 3 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void repeated_frames_change_nothing(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    kit.n_duplicates = 2;
+    for (uint32_t n = 1; n <= 3 * PAIR_CHUNK; n++) {
+        pair_tokens(n, 0, n, tokens);
+        hand_off(0, "r", n);
+        assert_int_equal(kit.senders[0].n_done, n);
+        assert_int_equal(kit.n_ready, n);
+        assert_int_equal(pair_check(&kit, tokens, n), n);
+    }
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static bool lose_first_of_each_type(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    uint32_t bit = 1u << message->type;
+    bool pass = (k->filter_count & bit) != 0;
+    k->filter_count |= bit;
+    return pass;
+}
+
+static void every_lost_message_is_said_again(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    kit.filter = lose_first_of_each_type;
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 2 * PAIR_CHUNK);
+    pair_advance(&kit, 4000);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(kit.n_ready, 1);
+    assert_int_equal(kit.rx->stats.tickets_granted_total, 1);
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void requests_wait_for_pages_in_order(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_senders = 3, .n_pages = 4, .path = BATON_PATH_PUT});
+    uint32_t prompts[3][4 * PAIR_CHUNK], sizes[3] = {3 * PAIR_CHUNK, 4 * PAIR_CHUNK, PAIR_CHUNK};
+    baton_transfer transfers[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        pair_tokens(i, 0, sizes[i], prompts[i]);
+        transfers[i] = pair_begin(&kit, i, "r", prompts[i], sizes[i], 0);
+        pair_run(&kit);
+    }
+    /* The second is large and waits; the third would fit but must not overtake it. */
+    assert_int_equal(kit.rx->n_queued, 2);
+    for (uint32_t i = 0; i < 3; i++) {
+        pair_push_all(&kit, i, transfers[i], prompts[i], sizes[i], data[i]);
+        pair_run(&kit);
+        assert_int_equal(kit.senders[i].n_done, 1);
+        assert_int_equal(pair_check(&kit, prompts[i], sizes[i]), sizes[i]);
+        pair_run(&kit);
+    }
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_request_larger_than_the_pool_is_refused_with_both_numbers(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 3 * PAIR_CHUNK);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_TOO_LARGE);
+    assert_non_null(strstr(kit.senders[0].end.text, "wanted 3 pages, the whole pool has 2"));
+    assert_int_equal(kit.senders[0].n_source_free, 3);
+    assert_int_equal(kit.senders[0].last_notice, BATON_ERR_TOO_LARGE);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_cancel_at_any_point_leaves_nothing(void **state)
+{
+    (void)state;
+    for (uint32_t when = 0; when < 5; when++) {
+        pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+        if (when == 3)
+            assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS,
+                                         &(bt_loop_faults){.delay_ns = 30 * BT_NS_PER_MS}));
+        pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
+        baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 3 * PAIR_CHUNK, 0);
+        if (when >= 1)
+            pair_run(&kit);
+        const bt_tx_source source = {.data = data[0], .bytes = PAIR_PAGE_BYTES};
+        if (when >= 2)
+            assert_ok(bt_tx_push(kit.senders[0].tx, transfer, 0, &source));
+        if (when >= 3)
+            pair_run(&kit);
+        if (when == 4)
+            assert_ok(bt_tx_push(kit.senders[0].tx, transfer, 1, &source));
+        assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_CANCEL, transfer));
+        pair_run(&kit);
+        if (when == 3) /* the put is still on its way: no page may be free yet */
+            assert_int_equal(kit.senders[0].n_failed, 0);
+        pair_advance(&kit, 1000);
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        assert_int_equal(kit.senders[0].end.status, BATON_ERR_CANCELED);
+        assert_int_equal(kit.senders[0].n_source_free, when >= 4 ? 2 : when >= 2);
+        assert_fails(bt_tx_push(kit.senders[0].tx, transfer, 2, &source), BATON_ERR_NOT_FOUND,
+                     "ended");
+        assert_int_equal(pair_check(&kit, tokens, 3 * PAIR_CHUNK) % PAIR_CHUNK, 0);
+        pair_run(&kit);
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+}
+
+/* The classic failure: decode gives up, its pages are used again, and the old prefill still
+ * writes. Here the put is stuck on its way when the proxy releases the request. */
+static void a_page_with_a_late_writer_is_not_used_again(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_senders = 2, .n_pages = 2, .path = BATON_PATH_PUT});
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer old = pair_begin(&kit, 0, "old", tokens, 2 * PAIR_CHUNK, 0);
+    pair_push_all(&kit, 0, old, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_run(&kit);
+    const bt_rx_command release = {.kind = BT_RX_RELEASE, .request = "old"};
+    assert_ok(bt_rx_post(kit.rx, &release));
+    pair_advance(&kit, 600);
+    baton_receiver_stats stats;
+    bt_rx_get_stats(kit.rx, &stats);
+    assert_int_equal(stats.pages_quarantined, 2);
+
+    uint32_t other[2 * PAIR_CHUNK];
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, other);
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, NULL));
+    baton_transfer new = pair_begin(&kit, 1, "new", other, 2 * PAIR_CHUNK, 0);
+    pair_push_all(&kit, 1, new, other, 2 * PAIR_CHUNK, data[1]);
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[1].n_done, 0); /* waits: the pages are not safe */
+    bt_loop_release(kit.net, BT_LOOP_ALL_LINKS);
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_CANCELED);
+    assert_int_equal(kit.senders[1].n_done, 1);
+    assert_int_equal(pair_check(&kit, other, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_put_that_never_ends_costs_its_connection_and_no_page(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended: flush: no progress");
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 2 * PAIR_CHUNK);
+    pair_advance(&kit, 10500);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_FLUSH_TIMEOUT);
+    assert_int_equal(kit.senders[0].n_source_free, 2);
+    pair_advance(&kit, 1000); /* INIT with a new connection number is the proof */
+    pair_check_clean(&kit);
+    bt_loop_release(kit.net, BT_LOOP_ALL_LINKS); /* what was under way reaches nothing */
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, NULL));
+    hand_off(0, "again", 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_receiver_that_goes_silent_fails_the_transfer_in_time(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("nothing heard");
+    bt_expect_log("no answer to INIT");
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    kit.receiver_is_cut = true;
+    pair_advance(&kit, 5100);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_PEER_SILENT);
+    /* the receiver finds out too; this host's sender could still write mapped: quarantine */
+    baton_receiver_stats stats;
+    bt_rx_get_stats(kit.rx, &stats);
+    assert_int_equal(stats.pages_quarantined, 2);
+    kit.receiver_is_cut = false;
+    baton_transfer again = pair_begin(&kit, 0, "again", tokens, 2 * PAIR_CHUNK, 0);
+    pair_push_all(&kit, 0, again, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_advance(&kit, 6000);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_deadline_ends_a_transfer_that_waits_for_chunks(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 2000);
+    pair_advance(&kit, 3000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_DEADLINE);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_chunk_that_was_never_pushed_fails_the_transfer(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 3 * PAIR_CHUNK, 0);
+    const bt_tx_source source = {.data = data[0], .bytes = PAIR_PAGE_BYTES};
+    assert_ok(bt_tx_push(kit.senders[0].tx, transfer, 2, &source));
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_FINISH, transfer));
+    pair_advance(&kit, 200);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_STATE);
+    assert_non_null(strstr(kit.senders[0].end.text, "chunk 0 of 3 was never pushed"));
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_hold_that_nobody_wants_expires_and_is_told(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 2 * PAIR_CHUNK);
+    pair_advance(&kit, 29000);
+    assert_int_equal(kit.n_expired, 0);
+    pair_advance(&kit, 1100);
+    assert_int_equal(kit.n_expired, 1);
+    assert_int_equal(kit.receiver_notice, BATON_ERR_LEASE_EXPIRED);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* Damages page 1 after it has landed and before its COMMIT is looked at. */
+static bool damage_before_commit(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    if (frame->to_receiver && message->type == BT_MSG_COMMIT && k->filter_count++ == 0)
+        ((uint8_t *)k->rx->regions[0].memory->base)[5] ^= 1;
+    return true;
+}
+
+static void a_damaged_chunk_is_refused_with_digests_and_served_without(void **state)
+{
+    (void)state;
+    for (int digests = BATON_DIGESTS_OFF; digests <= BATON_DIGESTS_FULL; digests++) {
+        pair_create(&kit, &(pair_options){.n_pages = 4,
+                                          .path = BATON_PATH_PUT,
+                                          .digests = (baton_digests)digests});
+        kit.filter = damage_before_commit;
+        if (digests)
+            bt_expect_log("digest of chunk 0");
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        hand_off(0, "r", 2 * PAIR_CHUNK);
+        pair_advance(&kit, 1000);
+        uint32_t n_matched;
+        assert_ok(bt_rx_peek(kit.rx, tokens, 2 * PAIR_CHUNK, &n_matched));
+        if (digests) {
+            assert_int_equal(kit.senders[0].n_failed, 1);
+            assert_int_equal(kit.senders[0].end.status, BATON_ERR_DIGEST_MISMATCH);
+            assert_int_equal(kit.last_event.status, BATON_ERR_DIGEST_MISMATCH);
+            assert_int_equal(n_matched, 0);
+            pair_check_clean(&kit);
+        } else { /* the negative control: nothing else would have noticed */
+            assert_int_equal(kit.senders[0].n_done, 1);
+            assert_int_equal(n_matched, 2 * PAIR_CHUNK);
+        }
+        pair_destroy(&kit);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        bt_test(every_length_arrives_on_every_path),
+        bt_test(chunks_that_are_there_are_not_sent_again),
+        bt_test(repeated_frames_change_nothing),
+        bt_test(every_lost_message_is_said_again),
+        bt_test(requests_wait_for_pages_in_order),
+        bt_test(a_request_larger_than_the_pool_is_refused_with_both_numbers),
+        bt_test(a_cancel_at_any_point_leaves_nothing),
+        bt_test(a_page_with_a_late_writer_is_not_used_again),
+        bt_test(a_put_that_never_ends_costs_its_connection_and_no_page),
+        bt_test(a_receiver_that_goes_silent_fails_the_transfer_in_time),
+        bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
+        bt_test(a_chunk_that_was_never_pushed_fails_the_transfer),
+        bt_test(a_hold_that_nobody_wants_expires_and_is_told),
+        bt_test(a_damaged_chunk_is_refused_with_digests_and_served_without),
+    };
+    return bt_run_tests(tests);
+}
