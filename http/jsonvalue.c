@@ -36,8 +36,8 @@ static baton_status read_integer(bt_json_value value, bool *negative, uint64_t *
 
 baton_status bt_json_int64(bt_json_value value, int64_t *out)
 {
-    bool negative;
-    uint64_t size;
+    bool negative = false;
+    uint64_t size = 0;
     BATON_TRY(read_integer(value, &negative, &size));
     if (size > (uint64_t)INT64_MAX + negative)
         return bt_fail(BATON_ERR_OUT_OF_RANGE, "json: integer beyond 63 bits");
@@ -47,8 +47,8 @@ baton_status bt_json_int64(bt_json_value value, int64_t *out)
 
 baton_status bt_json_uint64(bt_json_value value, uint64_t *out)
 {
-    bool negative;
-    uint64_t size;
+    bool negative = false;
+    uint64_t size = 0;
     BATON_TRY(read_integer(value, &negative, &size));
     if (negative && size != 0)
         return bt_fail(BATON_ERR_OUT_OF_RANGE, "json: wanted an integer of 0 or more");
