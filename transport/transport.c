@@ -18,6 +18,19 @@ baton_status bt_transport_create(const bt_transport_options *options, bt_transpo
     return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted ucx or loop, found \"%s\"", wanted);
 }
 
+baton_status bt_transport_open(const baton_data_path *data, bt_transport **transport_p)
+{
+    const bt_transport_options options = {
+        .backend = data->transport != NULL ? data->transport : "ucx",
+        .data_devices = data->data_devices,
+        .n_data_devices = data->n_data_devices,
+        .no_tcp = data->no_tcp,
+        .clock = data->clock,
+        .loop_net = data->loop_net,
+    };
+    return bt_transport_create(&options, transport_p);
+}
+
 void bt_transport_destroy(bt_transport *transport)
 {
     if (transport != NULL)

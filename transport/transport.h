@@ -21,6 +21,7 @@
 #ifndef BT_TRANSPORT_TRANSPORT_H
 #define BT_TRANSPORT_TRANSPORT_H
 #include <baton/kv.h>
+#include <baton/options.h>
 #include <baton/status.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -149,6 +150,8 @@ struct bt_remote {
 /* Opens the backend that options name. Errors: INVALID_ARG (unknown backend; the text lists those
  * there are), UNSUPPORTED, TRANSPORT, NO_MEMORY. */
 baton_status bt_transport_create(const bt_transport_options *options, bt_transport **transport_p);
+/* As create, from a user's options; no backend named: "ucx". */
+baton_status bt_transport_open(const baton_data_path *data, bt_transport **transport_p);
 /* All workers and memories must be gone. NULL is allowed. */
 void bt_transport_destroy(bt_transport *transport);
 
