@@ -66,10 +66,12 @@ baton_status bt_rx_create(const baton_receiver_options *options, bt_transport *t
 {
     BATON_TRY(check_options(options));
     baton_key_chain root;
-    uint64_t token_bytes;
+    uint64_t token_bytes, page_bytes;
     BATON_TRY(baton_key_chain_init(&options->layout, options->world, options->rank,
                                    options->key_seed, &root));
     BATON_TRY(baton_layout_token_bytes(&options->layout, &token_bytes));
+    if (!bt_mul_u64(token_bytes, options->layout.chunk_tokens, &page_bytes))
+        return bt_fail(BATON_ERR_INVALID_ARG, "receiver: layout: a chunk has over 2^64 bytes");
 
     bt_rx *rx = bt_calloc(1, sizeof(*rx));
     if (rx == NULL)
@@ -82,7 +84,7 @@ baton_status bt_rx_create(const baton_receiver_options *options, bt_transport *t
     rx->out = *out;
     rx->root = root;
     rx->token_bytes = token_bytes;
-    rx->page_bytes = token_bytes * options->layout.chunk_tokens;
+    rx->page_bytes = page_bytes;
     rx->clock = options->data.clock != NULL ? options->data.clock : &bt_clock_monotonic;
     rx->next_ticket = 1;
     random_id(&rx->epoch);
@@ -114,7 +116,7 @@ void bt_rx_destroy(bt_rx *rx)
     for (bt_rx_ticket *ticket = rx->first_ticket, *next; ticket != NULL; ticket = next) {
         next = ticket->next;
         if (ticket->state != BT_TICKET_REVOKED)
-            bt_rx_ticket_fail(rx, ticket, BATON_ERR_CLOSED, "receiver is closing");
+            bt_rx_ticket_fail(rx, ticket, BATON_ERR_CLOSED, "the receiver is closing");
     }
     while (rx->peers != NULL)
         bt_rx_peer_lost(rx, rx->peers, BATON_ERR_CLOSED, true);

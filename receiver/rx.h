@@ -108,12 +108,14 @@ struct bt_rx_peer {
     uint64_t newest_id; /* highest request id seen */
     uint64_t
         seen_ids[BT_RX_ID_WINDOW / 64]; /* bit id % window: seen, for ids above newest - window */
-    uint32_t n_tickets;
+    uint32_t n_revoked;                 /* of its tickets are REVOKED */
     char name[BT_PEER_NAME_BYTES_MAX + 1];
 };
 
 typedef struct {
     bool used;
+    bool is_emptied; /* replaced and out of the store; its memory stays mapped until the end */
+    bool is_stuck;   /* could not be replaced, which was logged */
     uint32_t generation, n_pages;
     bt_memory *memory;
 } bt_rx_region;
@@ -124,6 +126,9 @@ typedef struct {
     baton_status reason;
     uint32_t n_chunks, landed;
     uint64_t ended_ns;
+    uint64_t ticket;
+    uint32_t generation;
+    uint8_t nonce[BT_NONCE_BYTES];
 } bt_rx_ended;
 
 /* From other threads to the owner. */
@@ -218,6 +223,9 @@ void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
 bt_rx_ticket *bt_rx_ticket_find(bt_rx *rx, uint64_t id);
 /* As find, and the name fits: peer, generation, nonce. NULL is counted as stale. */
 bt_rx_ticket *bt_rx_ticket_named(bt_rx *rx, const bt_rx_peer *peer, const bt_ticket_name *name);
+/* As named, for a sender that takes itself out: without a nonce it speaks of a ticket whose grant
+ * it has not seen, which it therefore never wrote for. */
+bt_rx_ticket *bt_rx_ticket_disowned(bt_rx *rx, const bt_rx_peer *peer, const bt_ticket_name *name);
 void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state state);
 /* Fails a ticket in any live state: QUEUED and HELD end, GRANTED is revoked. */
 void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text);
@@ -237,6 +245,8 @@ void bt_rx_on_release(bt_rx *rx, const bt_rx_route *route, const bt_message *mes
 void bt_rx_on_status(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
 uint32_t bt_rx_release_request(bt_rx *rx, const char *request, size_t bytes);
 void bt_rx_consume(bt_rx *rx, const bt_rx_command *command);
+/* The ticket was complete and has ended since: a COMMIT of it is answered once more. */
+bool bt_rx_was_complete(const bt_rx *rx, const bt_ticket_name *name, uint32_t *landed);
 void bt_rx_remember(bt_rx *rx, const bt_rx_ticket *ticket, bt_request_state state,
                     baton_status reason);
 
@@ -253,7 +263,8 @@ baton_status bt_rx_lookup(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, 
                           uint32_t *n_matched);
 baton_status bt_rx_peek(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, uint32_t *n_matched);
 baton_status bt_rx_unpin(bt_rx *rx, baton_pin *pin);
-baton_status bt_rx_post(bt_rx *rx, const bt_rx_command *command);
+/* Ends a request by name, soon. Errors: INVALID_ARG, NOT_FOUND, BUSY. */
+baton_status bt_rx_post_release(bt_rx *rx, const char *request);
 void bt_rx_get_stats(bt_rx *rx, baton_receiver_stats *stats);
 void bt_rx_pins_tick(bt_rx *rx, uint64_t now_ns); /* lock held */
 

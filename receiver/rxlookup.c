@@ -196,15 +196,31 @@ void bt_rx_pins_tick(bt_rx *rx, uint64_t now_ns)
     }
 }
 
-baton_status bt_rx_post(bt_rx *rx, const bt_rx_command *command)
+static bool request_is_live(const bt_rx *rx, const char *request)
 {
+    const bt_rx_ticket *ticket = rx->first_ticket;
+    while (ticket != NULL && strcmp(ticket->request, request) != 0)
+        ticket = ticket->next;
+    return ticket != NULL;
+}
+
+baton_status bt_rx_post_release(bt_rx *rx, const char *request)
+{
+    if (request == NULL || request[0] == 0 || strlen(request) > BT_REQUEST_ID_BYTES_MAX)
+        return bt_fail(BATON_ERR_INVALID_ARG, "release: wanted a request of 1 to %d bytes",
+                       BT_REQUEST_ID_BYTES_MAX);
     baton_status status = BATON_OK;
     pthread_mutex_lock(&rx->lock);
-    if (rx->n_commands < BT_RX_COMMANDS_MAX)
-        rx->commands[rx->n_commands++] = *command;
-    else
+    if (!request_is_live(rx, request)) {
+        status = bt_fail(BATON_ERR_NOT_FOUND, "release: no such request: %s", request);
+    } else if (rx->n_commands == BT_RX_COMMANDS_MAX) {
         status = bt_fail(BATON_ERR_BUSY, "receiver: the progress thread is %d commands behind",
                          BT_RX_COMMANDS_MAX);
+    } else {
+        bt_rx_command *command = &rx->commands[rx->n_commands++];
+        *command = (bt_rx_command){.kind = BT_RX_RELEASE};
+        strcpy(command->request, request);
+    }
     pthread_mutex_unlock(&rx->lock);
     return status;
 }

@@ -77,6 +77,9 @@ static baton_status check_init(const bt_rx *rx, const bt_msg_init *init)
                        "init: rank ours %u of %u theirs %u of %u: each sender rank pairs with the "
                        "receiver of its own rank",
                        rx->options.rank, rx->options.world, init->rank, init->world);
+    if (init->digests > BATON_DIGESTS_FULL)
+        return bt_fail(BATON_ERR_INVALID_ARG, "init: digests: wanted 0 or 1, found %u",
+                       init->digests);
     BATON_TRY(baton_layout_check(&init->layout));
     BATON_TRY(baton_layout_match(&rx->options.layout, &init->layout));
     if (!bt_blob_equals(init->seed, bt_blob_of(rx->root.last.bytes, BATON_KEY_BYTES)))
@@ -257,45 +260,6 @@ static void remove_peer(bt_rx *rx, bt_rx_peer *peer, bool proven)
     peer_free(rx, peer);
 }
 
-void bt_rx_peer_lost(bt_rx *rx, bt_rx_peer *peer, baton_status reason, bool exited)
-{
-    if (reason != BATON_ERR_CLOSED) {
-        rx->stats.peers_lost_total++;
-        bt_info("receiver: peer lost: %s peer=%s epoch=%016" PRIx64, baton_strerror(reason),
-                peer->name, peer->epoch);
-    }
-    fail_tickets(rx, peer, reason, baton_strerror(reason));
-    remove_peer(rx, peer, exited || !peer->same_host);
-}
-
-static bool has_revoked(const bt_rx *rx, const bt_rx_peer *peer, uint64_t *oldest_ns)
-{
-    bool found = false;
-    for (const bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
-        if (ticket->peer != peer || ticket->state != BT_TICKET_REVOKED)
-            continue;
-        if (!found || ticket->revoked_ns < *oldest_ns)
-            *oldest_ns = ticket->revoked_ns;
-        found = true;
-    }
-    return found;
-}
-
-/* A silent peer on this host may be stopped in the middle of a copy into a mapped page: only its
- * own word or its exit is proof, so it stays until one of them comes or patience ends. */
-static void silent_peer(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
-{
-    uint64_t oldest_ns;
-    if (!peer->is_silent) {
-        peer->is_silent = true;
-        fail_tickets(rx, peer, BATON_ERR_PEER_SILENT, baton_strerror(BATON_ERR_PEER_SILENT));
-    }
-    if (!peer->same_host || !has_revoked(rx, peer, &oldest_ns))
-        bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_SILENT, false);
-    else if (now_ns - oldest_ns >= BT_RX_RETIRE_NS)
-        bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_SILENT, false);
-}
-
 static void send_revokes(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
 {
     for (const bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
@@ -313,13 +277,51 @@ static void send_revokes(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
     peer->last_revoke_ns = now_ns;
 }
 
+void bt_rx_peer_lost(bt_rx *rx, bt_rx_peer *peer, baton_status reason, bool exited)
+{
+    if (reason != BATON_ERR_CLOSED) {
+        rx->stats.peers_lost_total++;
+        bt_info("receiver: peer lost: %s peer=%s epoch=%016" PRIx64, baton_strerror(reason),
+                peer->name, peer->epoch);
+    }
+    fail_tickets(rx, peer, reason, baton_strerror(reason));
+    if (reason == BATON_ERR_CLOSED)
+        send_revokes(rx, peer, bt_now_ns(rx->clock)); /* the only time that they are said */
+    remove_peer(rx, peer, exited || !peer->same_host);
+}
+
+static uint64_t oldest_revoked_ns(const bt_rx *rx, const bt_rx_peer *peer)
+{
+    uint64_t oldest_ns = BT_NEVER_NS;
+    for (const bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
+        if (ticket->peer != peer || ticket->state != BT_TICKET_REVOKED)
+            continue;
+        if (ticket->revoked_ns < oldest_ns)
+            oldest_ns = ticket->revoked_ns;
+    }
+    return oldest_ns;
+}
+
+/* A silent peer on this host may be stopped in the middle of a copy into a mapped page: only its
+ * own word or its exit is proof, so it stays until one of them comes or patience ends. */
+static void silent_peer(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
+{
+    if (!peer->is_silent) {
+        peer->is_silent = true;
+        fail_tickets(rx, peer, BATON_ERR_PEER_SILENT, baton_strerror(BATON_ERR_PEER_SILENT));
+    }
+    if (!peer->same_host || peer->n_revoked == 0 ||
+        now_ns - oldest_revoked_ns(rx, peer) >= BT_RX_RETIRE_NS)
+        bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_SILENT, false);
+}
+
 void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)
 {
     uint64_t silent_ns = rx->options.timeouts.silent_ms * BT_NS_PER_MS;
-    uint64_t again_ns = rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS, oldest_ns;
+    uint64_t again_ns = rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS;
     for (bt_rx_peer *peer = rx->peers, *next; peer != NULL; peer = next) {
         next = peer->next;
-        if (now_ns - peer->last_revoke_ns >= again_ns && has_revoked(rx, peer, &oldest_ns))
+        if (peer->n_revoked > 0 && now_ns - peer->last_revoke_ns >= again_ns)
             send_revokes(rx, peer, now_ns);
         if (now_ns - peer->last_heard_ns >= silent_ns)
             silent_peer(rx, peer, now_ns);

@@ -31,10 +31,10 @@ static baton_status add_region(bt_rx *rx, uint32_t slot, uint32_t n_pages)
 baton_status bt_rx_regions_create(bt_rx *rx)
 {
     uint64_t n_pages = rx->options.pool_bytes / rx->page_bytes;
-    if (n_pages == 0 || n_pages > UINT32_MAX / 2)
+    if (n_pages == 0 || n_pages > UINT32_MAX / 8)
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "receiver: pool_bytes: wanted room for at least one chunk of %" PRIu64
-                       " bytes and at most 2^31, found %" PRIu64 " bytes",
+                       " bytes and at most 2^29 of them, found %" PRIu64 " bytes",
                        rx->page_bytes, rx->options.pool_bytes);
     uint32_t n_regions =
         n_pages < rx->options.n_regions ? (uint32_t)n_pages : rx->options.n_regions;
@@ -43,7 +43,8 @@ baton_status bt_rx_regions_create(bt_rx *rx)
         uint32_t share = (uint32_t)(n_pages / n_regions) + (i < n_pages % n_regions);
         BATON_TRY(add_region(rx, i, share));
     }
-    rx->max_tickets = rx->options.max_queued + 4 * (uint32_t)n_pages + 1024;
+    uint64_t max_tickets = rx->options.max_queued + 4 * n_pages + 1024;
+    rx->max_tickets = max_tickets < UINT32_MAX ? (uint32_t)max_tickets : UINT32_MAX;
     return BATON_OK;
 }
 
@@ -60,7 +61,7 @@ void bt_rx_regions_fill(bt_rx *rx, bt_msg_memreg_answer *answer)
 {
     for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
         const bt_rx_region *region = &rx->regions[i];
-        if (!region->used)
+        if (!region->used || region->is_emptied)
             continue;
         answer->regions[answer->n_regions++] = (bt_msg_region){
             .region = i,
@@ -100,7 +101,9 @@ static void replace_region(bt_rx *rx, uint32_t old)
         return;
     baton_status status = add_region(rx, slot, rx->regions[old].n_pages);
     if (status != BATON_OK) {
-        bt_warn("receiver: region not replaced: %s region=%u", baton_last_error(), old);
+        if (!rx->regions[old].is_stuck)
+            bt_warn("receiver: region not replaced: %s region=%u", baton_last_error(), old);
+        rx->regions[old].is_stuck = true;
         return;
     }
     bt_store_region_close(rx->store, old);
@@ -110,8 +113,14 @@ static void replace_region(bt_rx *rx, uint32_t old)
 void bt_rx_regions_tick(bt_rx *rx)
 {
     for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
-        if (rx->regions[i].used && !bt_store_region_is_closed(rx->store, i) &&
-            bt_store_region_retired(rx->store, i) > 0)
-            replace_region(rx, i);
+        bt_rx_region *region = &rx->regions[i];
+        if (!region->used || region->is_emptied)
+            continue;
+        if (!bt_store_region_is_closed(rx->store, i)) {
+            if (bt_store_region_retired(rx->store, i) > 0)
+                replace_region(rx, i);
+        } else if (bt_store_region_is_idle(rx->store, i)) {
+            region->is_emptied = bt_store_region_remove(rx->store, i) == BATON_OK;
+        }
     }
 }

@@ -23,8 +23,24 @@ void bt_rx_remember(bt_rx *rx, const bt_rx_ticket *ticket, bt_request_state stat
         .n_chunks = ticket->n_chunks,
         .landed = ticket->present_chunks + ticket->sent_chunks,
         .ended_ns = bt_now_ns(rx->clock),
+        .ticket = ticket->id,
+        .generation = ticket->generation,
     };
+    memcpy(ended->nonce, ticket->nonce, sizeof(ended->nonce));
     memcpy(ended->request, ticket->request, sizeof(ended->request));
+}
+
+bool bt_rx_was_complete(const bt_rx *rx, const bt_ticket_name *name, uint32_t *landed)
+{
+    for (uint32_t i = 0; i < BT_RX_ENDED_MAX; i++) {
+        const bt_rx_ended *ended = &rx->ended[i];
+        bool is_complete = ended->state == BT_REQUEST_PINNED || ended->state == BT_REQUEST_EXPIRED;
+        if (!is_complete || ended->ticket != name->ticket || ended->generation != name->generation)
+            continue;
+        *landed = ended->n_chunks;
+        return bt_blob_equals(name->nonce, bt_blob_of(ended->nonce, BT_NONCE_BYTES));
+    }
+    return false;
 }
 
 uint32_t bt_rx_release_request(bt_rx *rx, const char *request, size_t bytes)

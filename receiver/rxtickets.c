@@ -55,6 +55,10 @@ void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state 
     if (ticket->state == BT_TICKET_QUEUED)
         queue_remove(rx, ticket);
     rx->n_held -= ticket->state == BT_TICKET_HELD;
+    if (ticket->peer != NULL) {
+        ticket->peer->n_revoked -= ticket->state == BT_TICKET_REVOKED;
+        ticket->peer->n_revoked += state == BT_TICKET_REVOKED;
+    }
     ticket->state = state;
     if (state == BT_TICKET_QUEUED)
         queue_append(rx, ticket);
@@ -80,6 +84,17 @@ bt_rx_ticket *bt_rx_ticket_named(bt_rx *rx, const bt_rx_peer *peer, const bt_tic
     bt_fail(BATON_ERR_STALE, "receiver: no ticket %" PRIu64 " of this peer and generation",
             name->ticket);
     return NULL;
+}
+
+bt_rx_ticket *bt_rx_ticket_disowned(bt_rx *rx, const bt_rx_peer *peer, const bt_ticket_name *name)
+{
+    if (name->nonce.bytes == 0) {
+        bt_rx_ticket *ticket = bt_rx_ticket_find(rx, name->ticket);
+        bool same = name->generation == 0 || (ticket && ticket->generation == name->generation);
+        if (ticket != NULL && ticket->peer == peer && same && ticket->state != BT_TICKET_HELD)
+            return ticket;
+    }
+    return bt_rx_ticket_named(rx, peer, name);
 }
 
 static void ticket_free(bt_rx_ticket *ticket)
@@ -240,8 +255,21 @@ static void answer_refused(bt_rx *rx, const bt_rx_ticket *ticket, baton_status s
     rx->stats.tickets_refused_total++;
 }
 
+/* A request that can never fit is told so at once: it would block whoever waits behind it. */
+static baton_status check_size(const bt_rx *rx, const bt_rx_ticket *ticket)
+{
+    bt_store_stats stats;
+    bt_store_get_stats(rx->store, &stats);
+    uint64_t usable_pages = stats.pages_total - stats.pages[BT_PAGE_RETIRED];
+    if (ticket->n_chunks > usable_pages)
+        return bt_fail(BATON_ERR_TOO_LARGE, "alloc: wanted %u pages, the whole pool has %" PRIu64,
+                       ticket->n_chunks, usable_pages);
+    return BATON_OK;
+}
+
 static baton_status try_grant(bt_rx *rx, bt_rx_ticket *ticket)
 {
+    BATON_TRY(check_size(rx, ticket));
     BATON_TRY(bt_store_grant(rx->store, &rx->root.last, ticket->keys, ticket->n_chunks,
                              ticket->last_tokens, &ticket->grant));
     ticket->present_chunks = bt_grant_held(ticket->grant);
@@ -257,20 +285,16 @@ static baton_status try_grant(bt_rx *rx, bt_rx_ticket *ticket)
 /* Grants, queues, or says why not. Whoever comes while others wait, waits behind them. */
 static baton_status place_ticket(bt_rx *rx, bt_rx_ticket *ticket, bool may_queue)
 {
-    baton_status status = BATON_ERR_NO_PAGES;
-    if (rx->queue_first == NULL)
-        status = try_grant(rx, ticket);
-    else
-        bt_fail(status, "alloc: %u requests wait for pages", rx->n_queued);
-    if (status != BATON_ERR_NO_PAGES)
+    bool others_wait = rx->queue_first != NULL;
+    baton_status status = others_wait ? check_size(rx, ticket) : try_grant(rx, ticket);
+    if (!others_wait && status != BATON_ERR_NO_PAGES)
         return status;
-    bt_store_stats stats;
-    bt_store_get_stats(rx->store, &stats);
-    if (ticket->n_chunks > stats.pages_total - stats.pages[BT_PAGE_RETIRED])
-        return bt_fail(BATON_ERR_TOO_LARGE, "alloc: wanted %u pages, the whole pool has %" PRIu64,
-                       ticket->n_chunks, stats.pages_total - stats.pages[BT_PAGE_RETIRED]);
+    if (others_wait && status != BATON_OK)
+        return status;
     if (!may_queue || rx->n_queued >= rx->options.max_queued)
-        return bt_fail(BATON_ERR_OVERLOADED, "alloc: %s", baton_last_error());
+        return bt_fail(BATON_ERR_OVERLOADED,
+                       "alloc: wanted %u pages now, %u requests wait for some", ticket->n_chunks,
+                       rx->n_queued);
     bt_rx_ticket_set_state(rx, ticket, BT_TICKET_QUEUED);
     rx->stats.tickets_queued_total++;
     return BATON_OK;
@@ -423,12 +447,7 @@ void bt_rx_on_cancel(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
 {
     const bt_rx_route *route = &peer->routes[BT_RX_ALLOC_PORT];
     const bt_msg_end *cancel = &message->u.end;
-    bt_rx_ticket *ticket = bt_rx_ticket_find(rx, cancel->name.ticket);
-    /* A queued ticket has no nonce to show yet: its number and generation name it. */
-    bool is_queued = ticket != NULL && ticket->state == BT_TICKET_QUEUED && ticket->peer == peer &&
-                     ticket->generation == cancel->name.generation;
-    if (!is_queued)
-        ticket = bt_rx_ticket_named(rx, peer, &cancel->name);
+    bt_rx_ticket *ticket = bt_rx_ticket_disowned(rx, peer, &cancel->name);
     if (ticket == NULL) {
         bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, BATON_ERR_STALE);
         return;
@@ -452,12 +471,7 @@ void bt_rx_on_cancel(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
 
 void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
 {
-    const bt_ticket_name *name = &message->u.drained;
-    bt_rx_ticket *ticket = bt_rx_ticket_find(rx, name->ticket);
-    /* A sender whose grant got lost knows the ticket from REVOKE alone, which has no nonce. */
-    if (name->nonce.bytes > 0 || ticket == NULL || ticket->peer != peer ||
-        ticket->generation != name->generation)
-        ticket = bt_rx_ticket_named(rx, peer, name);
+    bt_rx_ticket *ticket = bt_rx_ticket_disowned(rx, peer, &message->u.drained);
     if (ticket == NULL || ticket->state != BT_TICKET_REVOKED)
         return;
     bt_rx_ticket_settle(rx, ticket, true);

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The public receiver: its life, and calls from any thread. */
+#include "receiver/rxshell.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+
+#include <inttypes.h>
+
+static baton_status copy_text(const char *text, const char **copy_p)
+{
+    *copy_p = NULL;
+    if (text == NULL)
+        return BATON_OK;
+    *copy_p = bt_strdup(text);
+    return *copy_p != NULL ? BATON_OK : bt_fail(BATON_ERR_NO_MEMORY, "receiver: options");
+}
+
+static baton_status copy_list(const char *const *list, uint32_t n, const char *const **copy_p)
+{
+    if (n == 0)
+        return BATON_OK;
+    if (n > BT_RX_NOTICE_ALLOW_MAX)
+        return bt_fail(BATON_ERR_INVALID_ARG, "receiver: notice_allow: wanted at most %d, found %u",
+                       BT_RX_NOTICE_ALLOW_MAX, n);
+    const char **copy = bt_calloc(n, sizeof(*copy));
+    *copy_p = copy;
+    if (copy == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: options");
+    for (uint32_t i = 0; i < n; i++)
+        BATON_TRY(copy_text(list[i], &copy[i]));
+    return BATON_OK;
+}
+
+/* The copies that live as long as the receiver; what only create needs is not kept. */
+static baton_status copy_options(const baton_receiver_options *from, baton_receiver_options *to)
+{
+    *to = *from;
+    to->name = to->key_seed = to->host = to->notice = NULL;
+    to->notice_allow = NULL;
+    to->security = (baton_security){.allow_unauthenticated = from->security.allow_unauthenticated};
+    to->data = (baton_data_path){.clock = from->data.clock};
+    BATON_TRY(copy_text(from->name, &to->name));
+    BATON_TRY(copy_text(from->key_seed, &to->key_seed));
+    BATON_TRY(copy_text(from->host, &to->host));
+    BATON_TRY(copy_text(from->notice, &to->notice));
+    return copy_list(from->notice_allow, from->n_notice_allow, &to->notice_allow);
+}
+
+static void free_options(baton_receiver_options *options)
+{
+    if (options->notice_allow != NULL) {
+        for (uint32_t i = 0; i < options->n_notice_allow; i++)
+            bt_free((void *)(uintptr_t)options->notice_allow[i]);
+    }
+    bt_free((void *)(uintptr_t)options->notice_allow);
+    bt_free((void *)(uintptr_t)options->name);
+    bt_free((void *)(uintptr_t)options->key_seed);
+    bt_free((void *)(uintptr_t)options->host);
+    bt_free((void *)(uintptr_t)options->notice);
+}
+
+/* Everything but the thread. options have their defaults. */
+static baton_status open_parts(baton_receiver *receiver, const baton_receiver_options *options)
+{
+    BATON_TRY(copy_options(options, &receiver->options));
+    BATON_TRY(bt_eventqueue_create(sizeof(baton_receiver_event), &receiver->events));
+    BATON_TRY(bt_pollset_create(&receiver->polls));
+    BATON_TRY(bt_doorbell_create(&receiver->bell));
+    BATON_TRY(bt_control_open_server(&options->security, options->host, &receiver->control));
+    BATON_TRY(bt_rxshell_open(receiver));
+    BATON_TRY(bt_noticepush_create(receiver->control.context, &receiver->notices));
+    BATON_TRY(bt_transport_open(&options->data, &receiver->transport));
+    const bt_rx_out out = bt_rxshell_out(receiver);
+    return bt_rx_create(&receiver->options, receiver->transport, &out, &receiver->rx);
+}
+
+baton_status baton_receiver_create(const baton_receiver_options *options,
+                                   baton_receiver **receiver_p)
+{
+    if (options == NULL)
+        return bt_fail(BATON_ERR_INVALID_ARG, "receiver: wanted options, found none");
+    baton_receiver_options filled = *options;
+    bt_rx_defaults(&filled);
+    baton_receiver *receiver = bt_calloc(1, sizeof(*receiver));
+    if (receiver == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "receiver");
+    baton_status status = open_parts(receiver, &filled);
+    if (status == BATON_OK && filled.progress == BATON_PROGRESS_THREAD)
+        status = bt_rxshell_start_thread(receiver);
+    else if (status == BATON_OK)
+        bt_rxshell_prepare_sleep(receiver); /* from here on progress_fd says when to progress */
+    if (status != BATON_OK) {
+        baton_receiver_destroy(receiver);
+        return status;
+    }
+    bt_info("receiver: waits for senders name=%s host=%s init_port=%u alloc_port=%u rank=%u "
+            "pages=%" PRIu64 " page_bytes=%" PRIu64 " transport=%s",
+            filled.name, filled.host, receiver->ports[BT_RX_INIT_PORT],
+            receiver->ports[BT_RX_ALLOC_PORT], filled.rank,
+            filled.pool_bytes / receiver->rx->page_bytes, receiver->rx->page_bytes,
+            receiver->transport->ops->name);
+    *receiver_p = receiver;
+    return BATON_OK;
+}
+
+/* The state machine goes first, while it can still tell its peers. */
+void baton_receiver_destroy(baton_receiver *receiver)
+{
+    if (receiver == NULL)
+        return;
+    if (receiver->has_thread) {
+        atomic_store_explicit(&receiver->stopping, true, memory_order_release);
+        bt_doorbell_ring(receiver->bell);
+        pthread_join(receiver->thread, NULL);
+    }
+    bt_rx_destroy(receiver->rx);
+    bt_transport_destroy(receiver->transport);
+    bt_noticepush_destroy(receiver->notices, BT_RX_FLUSH_MS);
+    for (int port = 0; port < BT_RX_N_PORTS; port++)
+        bt_control_socket_close(receiver->sockets[port], BT_RX_FLUSH_MS);
+    bt_control_close(&receiver->control);
+    bt_eventqueue_destroy(receiver->events);
+    bt_doorbell_destroy(receiver->bell);
+    bt_pollset_destroy(receiver->polls);
+    free_options(&receiver->options);
+    bt_free(receiver);
+}
+
+void baton_receiver_ports(baton_receiver *receiver, uint16_t *init_port, uint16_t *alloc_port)
+{
+    *init_port = receiver->ports[BT_RX_INIT_PORT];
+    *alloc_port = receiver->ports[BT_RX_ALLOC_PORT];
+}
+
+baton_status baton_receiver_lookup(baton_receiver *receiver, const uint32_t *tokens,
+                                   uint32_t n_tokens, baton_pin **pin_p, uint32_t *n_matched)
+{
+    BATON_TRY(bt_rx_lookup(receiver->rx, tokens, n_tokens, pin_p, n_matched));
+    if (*pin_p != NULL)
+        bt_doorbell_ring(receiver->bell); /* a hold may have ended */
+    return BATON_OK;
+}
+
+baton_status baton_receiver_peek(baton_receiver *receiver, const uint32_t *tokens,
+                                 uint32_t n_tokens, uint32_t *n_matched)
+{
+    return bt_rx_peek(receiver->rx, tokens, n_tokens, n_matched);
+}
+
+baton_status baton_receiver_unpin(baton_receiver *receiver, baton_pin *pin)
+{
+    if (pin == NULL)
+        return BATON_OK;
+    baton_status status = bt_rx_unpin(receiver->rx, pin);
+    bt_doorbell_ring(receiver->bell); /* a queued request may fit now */
+    return status;
+}
+
+baton_status baton_receiver_release(baton_receiver *receiver, const char *request)
+{
+    BATON_TRY(bt_rx_post_release(receiver->rx, request));
+    bt_doorbell_ring(receiver->bell);
+    return BATON_OK;
+}
+
+uint32_t baton_receiver_poll(baton_receiver *receiver, baton_receiver_event *events, uint32_t max)
+{
+    uint32_t n = bt_eventqueue_pop(receiver->events, events, max);
+    atomic_fetch_sub_explicit(&receiver->n_events, n, memory_order_relaxed);
+    return n;
+}
+
+int baton_receiver_event_fd(baton_receiver *receiver)
+{
+    return bt_eventqueue_fd(receiver->events);
+}
+
+int baton_receiver_progress_fd(baton_receiver *receiver)
+{
+    return bt_pollset_fd(receiver->polls);
+}
+
+uint32_t baton_receiver_progress(baton_receiver *receiver)
+{
+    if (receiver->has_thread)
+        return UINT32_MAX;
+    uint64_t deadline_ns;
+    bt_rxshell_wait(receiver, 0);
+    bool active = bt_rxshell_step(receiver, &deadline_ns);
+    if (!bt_rxshell_prepare_sleep(receiver) || active)
+        return 0;
+    int ms = bt_wait_ms(bt_now_ns(receiver->rx->clock), deadline_ns);
+    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
+}
+
+void baton_receiver_get_stats(baton_receiver *receiver, baton_receiver_stats *stats)
+{
+    bt_rx_get_stats(receiver->rx, stats);
+    bt_noticepush_get_stats(receiver->notices, &stats->notices_sent_total,
+                            &stats->notices_dropped_total);
+    stats->events_dropped_total = atomic_load_explicit(&receiver->n_dropped, memory_order_relaxed);
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "receiver/rxshell.h"
+
+#include "core/log.h"
+
+#include <signal.h>
+#include <string.h>
+
+static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_t wanted)
+{
+    int fd;
+    void **socket = &receiver->sockets[port];
+    BATON_TRY(bt_control_socket(&receiver->control, ZMQ_ROUTER, BT_RX_SEND_MESSAGES, socket));
+    BATON_TRY(bt_zmq_bind(*socket, receiver->options.host, wanted, &receiver->ports[port]));
+    BATON_TRY(bt_zmq_fd(*socket, &fd));
+    return bt_pollset_add(receiver->polls, fd, NULL);
+}
+
+baton_status bt_rxshell_open(baton_receiver *receiver)
+{
+    const baton_receiver_options *options = &receiver->options;
+    BATON_TRY(open_port(receiver, BT_RX_INIT_PORT, options->init_port));
+    BATON_TRY(open_port(receiver, BT_RX_ALLOC_PORT, options->alloc_port));
+    return bt_pollset_add(receiver->polls, bt_doorbell_fd(receiver->bell), NULL);
+}
+
+/* A peer that cannot be sent to (its queue is full, or it is gone) asks again, or is gone. */
+static void send_frame(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
+                       size_t bytes)
+{
+    baton_receiver *receiver = ctx;
+    const bt_blob parts[] = {bt_blob_of(route->bytes, route->n), bt_blob_of(frame, bytes)};
+    baton_status status = bt_zmq_send(receiver->sockets[port], parts, 2);
+    if (status == BATON_IN_PROGRESS)
+        bt_debug("receiver: answer dropped, %d wait for this peer", BT_RX_SEND_MESSAGES);
+    else if (status != BATON_OK)
+        bt_debug("receiver: answer dropped: %s", baton_last_error());
+}
+
+static void send_notice(void *ctx, const char *address, const char *request, baton_status status,
+                        const char *text)
+{
+    baton_receiver *receiver = ctx;
+    const bt_notice notice = {
+        .id = bt_blob_of_text(request),
+        .epoch = receiver->rx->epoch,
+        .rank = receiver->options.rank,
+        .world = receiver->options.world,
+        .status = status,
+        .text = bt_blob_of_text(text),
+    };
+    bt_noticepush_send(receiver->notices, address, &notice);
+}
+
+/* A user who does not poll must not cost memory without end: the newest events are kept. */
+static void push_event(void *ctx, const baton_receiver_event *event)
+{
+    baton_receiver *receiver = ctx;
+    baton_receiver_event oldest;
+    uint32_t gone = 0;
+    if (atomic_load_explicit(&receiver->n_events, memory_order_relaxed) >= BT_RX_EVENTS_MAX)
+        gone = bt_eventqueue_pop(receiver->events, &oldest, 1);
+    bool has_room = bt_eventqueue_reserve(receiver->events, 1) == BATON_OK;
+    if (has_room)
+        bt_eventqueue_push(receiver->events, event);
+    atomic_fetch_add_explicit(&receiver->n_events, (uint32_t)has_room - gone, memory_order_relaxed);
+    atomic_fetch_add_explicit(&receiver->n_dropped, gone + !has_room, memory_order_relaxed);
+}
+
+static void watch(baton_receiver *receiver, int fd, void *tag, bool added)
+{
+    if (fd < 0)
+        return;
+    if (!added)
+        bt_pollset_remove(receiver->polls, fd);
+    else if (bt_pollset_add(receiver->polls, fd, tag) != BATON_OK)
+        bt_warn("receiver: only the heartbeat notices a peer: %s", baton_last_error());
+}
+
+/* Only a pidfd needs to be told apart: workers are all progressed anyway. */
+static void watch_peer(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool added)
+{
+    watch(ctx, worker_fd, NULL, added);
+    watch(ctx, pidfd, peer, added);
+}
+
+bt_rx_out bt_rxshell_out(baton_receiver *receiver)
+{
+    return (bt_rx_out){.send = send_frame,
+                       .notice = send_notice,
+                       .event = push_event,
+                       .peer_fds = watch_peer,
+                       .ctx = receiver};
+}
+
+/* Anything but one frame behind a routing id goes on as an empty frame, to be counted and dropped
+ * like other garbage. */
+static void handle_message(baton_receiver *receiver, bt_rx_port port, bt_zmq_message *message)
+{
+    bt_rx_route route = {0};
+    bt_blob id = bt_zmq_part(message, 0), frame = {0};
+    if (message->n_parts == 2 && id.bytes <= BT_RX_ROUTE_BYTES_MAX) {
+        route.n = (uint8_t)id.bytes;
+        memcpy(route.bytes, id.data, id.bytes);
+        frame = bt_zmq_part(message, 1);
+    }
+    bt_rx_handle(receiver->rx, port, &route, frame.data, frame.bytes);
+}
+
+static bool serve_port(baton_receiver *receiver, bt_rx_port port)
+{
+    uint32_t n = 0;
+    for (; n < BT_RX_FRAMES_PER_STEP; n++) {
+        bt_zmq_message message;
+        baton_status status = bt_zmq_recv(receiver->sockets[port], &message);
+        if (status == BATON_ERR_BAD_MESSAGE) {
+            bt_rx_handle(receiver->rx, port, &(bt_rx_route){0}, NULL, 0);
+            continue;
+        }
+        if (status != BATON_OK)
+            break;
+        handle_message(receiver, port, &message);
+        bt_zmq_message_close(&message);
+    }
+    return n > 0;
+}
+
+bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
+{
+    atomic_fetch_add_explicit(&receiver->n_steps, 1, memory_order_relaxed);
+    bool active = serve_port(receiver, BT_RX_INIT_PORT);
+    active |= serve_port(receiver, BT_RX_ALLOC_PORT);
+    *deadline_ns = bt_rx_progress(receiver->rx);
+    return active;
+}
+
+static bool has_frames(baton_receiver *receiver, bt_rx_port port)
+{
+    bool readable, writable;
+    return bt_zmq_events(receiver->sockets[port], &readable, &writable) == BATON_OK && readable;
+}
+
+/* The sockets are asked last: a send may have swallowed the edge on their descriptors. */
+bool bt_rxshell_prepare_sleep(baton_receiver *receiver)
+{
+    return bt_doorbell_sleep(receiver->bell) && bt_rx_arm(receiver->rx) &&
+           !has_frames(receiver, BT_RX_INIT_PORT) && !has_frames(receiver, BT_RX_ALLOC_PORT);
+}
+
+bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
+{
+    void *tags[64];
+    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
+    uint32_t n = bt_pollset_wait(receiver->polls, now_ns, deadline_ns, tags, 64);
+    bt_doorbell_wake(receiver->bell);
+    for (uint32_t i = 0; i < n; i++) {
+        if (tags[i] != NULL)
+            bt_rx_peer_exited(receiver->rx, tags[i]);
+    }
+    return n > 0;
+}
+
+static void *progress_thread(void *ctx)
+{
+    baton_receiver *receiver = ctx;
+    uint64_t active_ns = 0, deadline_ns;
+    while (!atomic_load_explicit(&receiver->stopping, memory_order_acquire)) {
+        uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
+        if (bt_rxshell_step(receiver, &deadline_ns))
+            active_ns = now_ns;
+        if (now_ns - active_ns < BT_RX_SPIN_NS || !bt_rxshell_prepare_sleep(receiver))
+            continue;
+        if (bt_rxshell_wait(receiver, deadline_ns))
+            active_ns = bt_now_ns(&bt_clock_monotonic);
+    }
+    return NULL;
+}
+
+/* Signals are the program's: its handlers must not run on a thread it does not know. */
+baton_status bt_rxshell_start_thread(baton_receiver *receiver)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err = pthread_create(&receiver->thread, NULL, progress_thread, receiver);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err != 0)
+        return bt_fail_errno(bt_status_from_errno(err), err, "receiver: progress thread");
+    pthread_setname_np(receiver->thread, "baton-receiver");
+    receiver->has_thread = true;
+    return BATON_OK;
+}
