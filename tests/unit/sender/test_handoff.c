@@ -201,8 +201,7 @@ static void a_page_with_a_late_writer_is_not_used_again(void **state)
     baton_transfer old = pair_begin(&kit, 0, "old", tokens, 2 * PAIR_CHUNK, 0);
     pair_push_all(&kit, 0, old, tokens, 2 * PAIR_CHUNK, data[0]);
     pair_run(&kit);
-    const bt_rx_command release = {.kind = BT_RX_RELEASE, .request = "old"};
-    assert_ok(bt_rx_post(kit.rx, &release));
+    assert_ok(bt_rx_post_release(kit.rx, "old"));
     pair_advance(&kit, 600);
     baton_receiver_stats stats;
     bt_rx_get_stats(kit.rx, &stats);
