@@ -84,6 +84,15 @@ static void free_peer(bt_tx *tx, bt_tx_peer *peer)
     bt_free(peer);
 }
 
+static void bury_dead(bt_tx *tx)
+{
+    while (tx->dead != NULL) {
+        bt_tx_transfer *transfer = tx->dead;
+        tx->dead = transfer->hash_next;
+        bt_tx_transfer_free(transfer);
+    }
+}
+
 /* Frees without reporting; a shell that wants every transfer reported calls bt_tx_close first. */
 void bt_tx_destroy(bt_tx *tx)
 {
@@ -100,6 +109,7 @@ void bt_tx_destroy(bt_tx *tx)
         next = transfer->next;
         bt_tx_transfer_free(transfer);
     }
+    bury_dead(tx);
     for (bt_tx_peer *peer = tx->peers, *next; peer != NULL; peer = next) {
         next = peer->next;
         free_peer(tx, peer);
@@ -285,6 +295,7 @@ static uint64_t next_wake_ns(const bt_tx *tx, uint64_t now_ns)
 
 uint64_t bt_tx_progress(bt_tx *tx)
 {
+    bury_dead(tx);
     for (bt_tx_command *command; (command = bt_tx_next_command(tx)) != NULL;) {
         run_command(tx, command);
         bt_tx_command_free(command);

@@ -130,7 +130,7 @@ typedef enum {
 
 struct bt_tx_transfer {
     bt_tx_transfer *prev, *next; /* all, oldest first */
-    bt_tx_transfer *hash_next;   /* inbox: same bucket by id */
+    bt_tx_transfer *hash_next;   /* inbox: same bucket by id; then the list of the dead */
     baton_transfer id;
     uint64_t user_data;
     bt_tx_state state;
@@ -225,6 +225,7 @@ struct bt_tx {
 
     bt_tx_peer *peers;
     bt_tx_transfer *first, *last;
+    bt_tx_transfer *dead; /* ended, freed by the next progress: loops may still stand on them */
     bt_tx_pending *pending;
     uint64_t next_id;
     uint64_t jitter; /* state of the back-off's random numbers */

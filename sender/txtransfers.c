@@ -84,7 +84,8 @@ static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status statu
              status == BATON_OK ? "done" : text, transfer->request, transfer->n_landed,
              transfer->n_present);
     unlink_transfer(tx, transfer);
-    bt_tx_transfer_free(transfer);
+    transfer->hash_next = tx->dead;
+    tx->dead = transfer;
     bt_eventqueue_push(tx->events, &event);
 }
 

@@ -130,13 +130,8 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
     assert_ok(bt_tx_create(&tx_options, sender->transport, &out, &sender->tx));
 }
 
-void pair_create(pair *kit, const pair_options *options)
+static void create_receiver(pair *kit, const pair_options *options)
 {
-    memset(kit, 0, sizeof(*kit));
-    kit->manual.now_ns = BT_NS_PER_S;
-    kit->clock = bt_manual_clock_ops(&kit->manual);
-    assert_ok(bt_loop_net_create(7, &kit->clock, &kit->net));
-    bt_loop_set_mapping(kit->net, options->mapped, false);
     kit->rx_transport = transport_of(kit);
     baton_receiver_options rx_options = {
         .layout = layout(),
@@ -152,9 +147,27 @@ void pair_create(pair *kit, const pair_options *options)
                            .peer_fds = rx_peer_fds,
                            .ctx = kit};
     assert_ok(bt_rx_create(&rx_options, kit->rx_transport, &out, &kit->rx));
+}
+
+void pair_create(pair *kit, const pair_options *options)
+{
+    memset(kit, 0, sizeof(*kit));
+    kit->manual.now_ns = BT_NS_PER_S;
+    kit->clock = bt_manual_clock_ops(&kit->manual);
+    assert_ok(bt_loop_net_create(7, &kit->clock, &kit->net));
+    bt_loop_set_mapping(kit->net, options->mapped, false);
+    create_receiver(kit, options);
     kit->n_senders = options->n_senders != 0 ? options->n_senders : 1;
     for (uint32_t i = 0; i < kit->n_senders; i++)
         create_sender(kit, i, options);
+}
+
+void pair_restart_receiver(pair *kit, const pair_options *options)
+{
+    bt_rx_destroy(kit->rx);
+    bt_transport_destroy(kit->rx_transport);
+    kit->n_frames = 0;
+    create_receiver(kit, options);
 }
 
 void pair_destroy(pair *kit)

@@ -71,6 +71,8 @@ typedef struct {
 
 void pair_create(pair *kit, const pair_options *options);
 void pair_destroy(pair *kit);
+/* The receiver's process dies with all its memory, and a new one takes its address. */
+void pair_restart_receiver(pair *kit, const pair_options *options);
 /* Runs both sides until nothing moves at this time. */
 void pair_run(pair *kit);
 /* As run, with the clock moved on by ms in steps. */

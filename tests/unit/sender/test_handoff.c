@@ -361,6 +361,125 @@ static void a_damaged_chunk_is_refused_with_digests_and_served_without(void **st
     }
 }
 
+static void a_receiver_that_restarts_is_connected_again(void **state)
+{
+    (void)state;
+    for (int moving = 0; moving <= 1; moving++) {
+        const pair_options options = {.n_pages = 4, .path = BATON_PATH_PUT};
+        pair_create(&kit, &options);
+        bt_expect_log("connection ended");
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        if (moving) {
+            pair_begin(&kit, 0, "lost", tokens, 2 * PAIR_CHUNK, 0);
+        } else {
+            hand_off(0, "done", 2 * PAIR_CHUNK);
+            assert_int_equal(kit.senders[0].n_done, 1);
+        }
+        pair_run(&kit);
+        pair_restart_receiver(&kit, &options);
+        pair_advance(&kit, 1000);
+        hand_off(0, "again", 2 * PAIR_CHUNK);
+        pair_advance(&kit, 2000);
+        assert_int_equal(kit.senders[0].n_failed, moving);
+        assert_int_equal(kit.senders[0].n_done, 2 - moving);
+        assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+        pair_run(&kit);
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+}
+
+/* One connection, transfers in every state, and it breaks. */
+static void a_broken_connection_fails_what_moves_and_nothing_twice(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended");
+    bt_tx *tx = kit.senders[0].tx;
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer moving = pair_begin(&kit, 0, "moving", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS,
+                                 &(bt_loop_faults){.delay_ns = 100 * BT_NS_PER_MS}));
+    const bt_tx_source source = {.data = data[0], .bytes = PAIR_PAGE_BYTES};
+    assert_ok(bt_tx_push(tx, moving, 0, &source));
+    for (uint32_t i = 0; i < 3; i++) { /* these wait for pages */
+        pair_tokens(2 + i, 0, 3 * PAIR_CHUNK, tokens);
+        pair_begin(&kit, 0, "waiting", tokens, 3 * PAIR_CHUNK, 0);
+    }
+    pair_run(&kit);
+    assert_int_equal(kit.rx->n_queued, 3);
+    bt_loop_cut(kit.net, BT_LOOP_ALL_LINKS);
+    assert_ok(bt_tx_push(tx, moving, 1, &source));
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[0].n_failed, 4);
+    assert_int_equal(kit.senders[0].n_source_free, 2);
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, NULL));
+    hand_off(0, "again", 2 * PAIR_CHUNK);
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* Everything at once, seeded: lost and repeated frames, delays, cancels, small pool. Whatever is
+ * done arrived right, every transfer ends once, nothing is left. */
+static bool lose_some(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame, (void)message;
+    bt_rng rng = {.state = 1000 + k->filter_count++};
+    return bt_rng_below(&rng, 10) != 0;
+}
+
+static void a_storm_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    enum { STEPS = 150, SLOTS = 12 };
+    static uint32_t prompts[SLOTS][PAIR_MAX_CHUNKS * PAIR_CHUNK];
+    static uint8_t sources[SLOTS][PAIR_MAX_CHUNKS * PAIR_PAGE_BYTES];
+    bt_expect_log("connection ended");
+    bt_expect_log("expired");
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        bt_rng rng = {.state = seed};
+        pair_create(&kit, &(pair_options){.n_senders = 3,
+                                          .n_pages = 6,
+                                          .n_regions = 2,
+                                          .digests = BATON_DIGESTS_FULL,
+                                          .path = BATON_PATH_PUT});
+        kit.filter = lose_some;
+        kit.filter_count = (uint32_t)seed << 16;
+        assert_ok(
+            bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS,
+                               &(bt_loop_faults){.jitter_ns = 20 * BT_NS_PER_MS, .reorder = true}));
+        uint32_t n_begun = 0;
+        for (uint32_t step = 0; step < STEPS; step++) {
+            uint32_t slot = step % SLOTS, sender = (uint32_t)bt_rng_below(&rng, 3);
+            uint32_t n = 1 + (uint32_t)bt_rng_below(&rng, 5 * PAIR_CHUNK);
+            /* a slot's buffers are used again only after everything of it has ended */
+            if (slot == 0)
+                pair_advance(&kit, 8000);
+            pair_tokens((uint32_t)bt_rng_below(&rng, 6), 2 * PAIR_CHUNK, n, prompts[slot]);
+            baton_transfer transfer = pair_begin(&kit, sender, "storm", prompts[slot], n, 5000);
+            n_begun++;
+            pair_push_all(&kit, sender, transfer, prompts[slot], n, sources[slot]);
+            if (bt_rng_below(&rng, 5) == 0)
+                assert_ok(bt_tx_post(kit.senders[sender].tx, BT_TX_CANCEL, transfer));
+            pair_advance(&kit, bt_rng_below(&rng, 60));
+            pair_check(&kit, prompts[bt_rng_below(&rng, slot + 1)], 1);
+            pair_check(&kit, prompts[slot], n);
+        }
+        pair_advance(&kit, 40000);
+        uint32_t n_ended = 0;
+        for (uint32_t i = 0; i < 3; i++)
+            n_ended += kit.senders[i].n_done + kit.senders[i].n_failed;
+        assert_int_equal(n_ended, n_begun);
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -377,6 +496,9 @@ int main(void)
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
         bt_test(a_chunk_that_was_never_pushed_fails_the_transfer),
         bt_test(a_hold_that_nobody_wants_expires_and_is_told),
+        bt_test(a_receiver_that_restarts_is_connected_again),
+        bt_test(a_broken_connection_fails_what_moves_and_nothing_twice),
+        bt_test(a_storm_leaves_nothing_behind),
         bt_test(a_damaged_chunk_is_refused_with_digests_and_served_without),
     };
     return bt_run_tests(tests);
