@@ -4,33 +4,9 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "core/textcopy.h"
 
 #include <inttypes.h>
-
-static baton_status copy_text(const char *text, const char **copy_p)
-{
-    *copy_p = NULL;
-    if (text == NULL)
-        return BATON_OK;
-    *copy_p = bt_strdup(text);
-    return *copy_p != NULL ? BATON_OK : bt_fail(BATON_ERR_NO_MEMORY, "receiver: options");
-}
-
-static baton_status copy_list(const char *const *list, uint32_t n, const char *const **copy_p)
-{
-    if (n == 0)
-        return BATON_OK;
-    if (n > BT_RX_NOTICE_ALLOW_MAX)
-        return bt_fail(BATON_ERR_INVALID_ARG, "receiver: notice_allow: wanted at most %d, found %u",
-                       BT_RX_NOTICE_ALLOW_MAX, n);
-    const char **copy = bt_calloc(n, sizeof(*copy));
-    *copy_p = copy;
-    if (copy == NULL)
-        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: options");
-    for (uint32_t i = 0; i < n; i++)
-        BATON_TRY(copy_text(list[i], &copy[i]));
-    return BATON_OK;
-}
 
 /* The copies that live as long as the receiver; what only create needs is not kept. */
 static baton_status copy_options(const baton_receiver_options *from, baton_receiver_options *to)
@@ -40,24 +16,23 @@ static baton_status copy_options(const baton_receiver_options *from, baton_recei
     to->notice_allow = NULL;
     to->security = (baton_security){.allow_unauthenticated = from->security.allow_unauthenticated};
     to->data = (baton_data_path){.clock = from->data.clock};
-    BATON_TRY(copy_text(from->name, &to->name));
-    BATON_TRY(copy_text(from->key_seed, &to->key_seed));
-    BATON_TRY(copy_text(from->host, &to->host));
-    BATON_TRY(copy_text(from->notice, &to->notice));
-    return copy_list(from->notice_allow, from->n_notice_allow, &to->notice_allow);
+    if (from->n_notice_allow > BT_RX_NOTICE_ALLOW_MAX)
+        return bt_fail(BATON_ERR_INVALID_ARG, "receiver: notice_allow: wanted at most %d, found %u",
+                       BT_RX_NOTICE_ALLOW_MAX, from->n_notice_allow);
+    BATON_TRY(bt_text_copy(from->name, &to->name));
+    BATON_TRY(bt_text_copy(from->key_seed, &to->key_seed));
+    BATON_TRY(bt_text_copy(from->host, &to->host));
+    BATON_TRY(bt_text_copy(from->notice, &to->notice));
+    return bt_texts_copy(from->notice_allow, from->n_notice_allow, &to->notice_allow);
 }
 
 static void free_options(baton_receiver_options *options)
 {
-    if (options->notice_allow != NULL) {
-        for (uint32_t i = 0; i < options->n_notice_allow; i++)
-            bt_free((void *)(uintptr_t)options->notice_allow[i]);
-    }
-    bt_free((void *)(uintptr_t)options->notice_allow);
-    bt_free((void *)(uintptr_t)options->name);
-    bt_free((void *)(uintptr_t)options->key_seed);
-    bt_free((void *)(uintptr_t)options->host);
-    bt_free((void *)(uintptr_t)options->notice);
+    bt_texts_free(options->notice_allow, options->n_notice_allow);
+    bt_text_free(options->name);
+    bt_text_free(options->key_seed);
+    bt_text_free(options->host);
+    bt_text_free(options->notice);
 }
 
 /* Everything but the thread. options have their defaults. */

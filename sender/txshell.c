@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sender/txshell.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+
+#include <signal.h>
+
+static baton_status open_socket(baton_sender *sender, bt_tx_link *link, bt_tx_port port,
+                                uint16_t number)
+{
+    int fd;
+    void **socket = &link->sockets[port];
+    BATON_TRY(bt_control_socket(&sender->control, ZMQ_DEALER, BT_TX_SEND_MESSAGES, socket));
+    BATON_TRY(bt_zmq_connect(*socket, link->peer->host, number));
+    BATON_TRY(bt_zmq_fd(*socket, &fd));
+    return bt_pollset_add(sender->polls, fd, NULL);
+}
+
+static void close_link(baton_sender *sender, bt_tx_link *link)
+{
+    for (int port = 0; port < BT_TX_N_PORTS; port++) {
+        int fd;
+        if (link->sockets[port] != NULL && bt_zmq_fd(link->sockets[port], &fd) == BATON_OK)
+            bt_pollset_remove(sender->polls, fd);
+        bt_control_socket_close(link->sockets[port], BT_TX_FLUSH_MS);
+    }
+    if (link->pidfd >= 0)
+        bt_pollset_remove(sender->polls, link->pidfd);
+    bt_free(link);
+}
+
+static baton_status open_peer(void *ctx, bt_tx_peer *peer)
+{
+    baton_sender *sender = ctx;
+    bt_tx_link *link = bt_calloc(1, sizeof(*link));
+    if (link == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "sender: sockets of a peer");
+    link->peer = peer;
+    link->pidfd = -1;
+    baton_status status = open_socket(sender, link, BT_TX_INIT_PORT, peer->init_port);
+    if (status == BATON_OK)
+        status = open_socket(sender, link, BT_TX_ALLOC_PORT, peer->alloc_port);
+    if (status != BATON_OK) {
+        close_link(sender, link);
+        return status;
+    }
+    peer->shell = link;
+    link->next = sender->links;
+    sender->links = link;
+    return BATON_OK;
+}
+
+static void close_peer(void *ctx, bt_tx_peer *peer)
+{
+    baton_sender *sender = ctx;
+    bt_tx_link **at = &sender->links;
+    while (*at != peer->shell)
+        at = &(*at)->next;
+    bt_tx_link *link = *at;
+    *at = link->next;
+    close_link(sender, link);
+}
+
+/* What cannot be sent now is sent again by the state machine, or was not worth it. */
+static void send_frame(void *ctx, bt_tx_peer *peer, bt_tx_port port, const void *frame,
+                       size_t bytes)
+{
+    (void)ctx;
+    const bt_tx_link *link = peer->shell;
+    const bt_blob part = bt_blob_of(frame, bytes);
+    if (bt_zmq_send(link->sockets[port], &part, 1) != BATON_OK)
+        bt_debug("sender: frame not sent now peer=%s:%u", peer->host, peer->init_port);
+}
+
+static void send_notice(void *ctx, const char *address, const char *request, baton_status status,
+                        const char *text)
+{
+    baton_sender *sender = ctx;
+    const bt_notice notice = {
+        .id = bt_blob_of_text(request),
+        .epoch = sender->tx->epoch,
+        .rank = sender->options.rank,
+        .world = sender->options.world,
+        .status = status,
+        .text = bt_blob_of_text(text),
+    };
+    bt_noticepush_send(sender->notices, address, &notice);
+}
+
+static void watch_peer(void *ctx, bt_tx_peer *peer, int pidfd)
+{
+    baton_sender *sender = ctx;
+    bt_tx_link *link = peer->shell;
+    if (link->pidfd >= 0)
+        bt_pollset_remove(sender->polls, link->pidfd);
+    link->pidfd = -1;
+    if (pidfd < 0)
+        return;
+    if (bt_pollset_add(sender->polls, pidfd, peer) == BATON_OK)
+        link->pidfd = pidfd;
+    else
+        bt_warn("sender: only the heartbeat notices a peer: %s", baton_last_error());
+}
+
+bt_tx_out bt_txshell_out(baton_sender *sender)
+{
+    return (bt_tx_out){.open = open_peer,
+                       .close = close_peer,
+                       .send = send_frame,
+                       .notice = send_notice,
+                       .watch = watch_peer,
+                       .ctx = sender};
+}
+
+baton_status bt_txshell_open(baton_sender *sender)
+{
+    BATON_TRY(bt_pollset_add(sender->polls, bt_doorbell_fd(sender->bell), NULL));
+    int fd = bt_worker_fd(sender->tx->worker);
+    return fd >= 0 ? bt_pollset_add(sender->polls, fd, NULL) : BATON_OK;
+}
+
+static bool serve_port(baton_sender *sender, bt_tx_link *link, bt_tx_port port)
+{
+    uint32_t n = 0;
+    for (; n < BT_TX_FRAMES_PER_STEP; n++) {
+        bt_zmq_message message;
+        baton_status status = bt_zmq_recv(link->sockets[port], &message);
+        if (status == BATON_ERR_BAD_MESSAGE) {
+            bt_tx_handle(sender->tx, link->peer, port, NULL, 0); /* counted and dropped */
+            continue;
+        }
+        if (status != BATON_OK)
+            break;
+        bt_blob frame = message.n_parts == 1 ? bt_zmq_part(&message, 0) : (bt_blob){0};
+        bt_tx_handle(sender->tx, link->peer, port, frame.data, frame.bytes);
+        bt_zmq_message_close(&message);
+    }
+    return n > 0;
+}
+
+bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns)
+{
+    atomic_fetch_add_explicit(&sender->n_steps, 1, memory_order_relaxed);
+    bool active = false;
+    for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {
+        active |= serve_port(sender, link, BT_TX_INIT_PORT);
+        active |= serve_port(sender, link, BT_TX_ALLOC_PORT);
+    }
+    *deadline_ns = bt_tx_progress(sender->tx);
+    return active;
+}
+
+/* The sockets are asked last: a send may have swallowed the edge on their descriptors. */
+bool bt_txshell_prepare_sleep(baton_sender *sender)
+{
+    if (!bt_doorbell_sleep(sender->bell) || !bt_tx_arm(sender->tx))
+        return false;
+    for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {
+        for (int port = 0; port < BT_TX_N_PORTS; port++) {
+            bool readable, writable;
+            if (bt_zmq_events(link->sockets[port], &readable, &writable) == BATON_OK && readable)
+                return false;
+        }
+    }
+    return true;
+}
+
+bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
+{
+    void *tags[64];
+    uint64_t now_ns = bt_now_ns(sender->tx->clock);
+    uint32_t n = bt_pollset_wait(sender->polls, now_ns, deadline_ns, tags, 64);
+    bt_doorbell_wake(sender->bell);
+    for (uint32_t i = 0; i < n; i++) {
+        if (tags[i] != NULL)
+            bt_tx_peer_exited(sender->tx, tags[i]);
+    }
+    return n > 0;
+}
+
+static void *progress_thread(void *ctx)
+{
+    baton_sender *sender = ctx;
+    uint64_t active_ns = 0, deadline_ns;
+    while (!atomic_load_explicit(&sender->stopping, memory_order_acquire)) {
+        uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
+        bool active = bt_txshell_step(sender, &deadline_ns);
+        if (active || deadline_ns <= bt_now_ns(sender->tx->clock)) {
+            active_ns = now_ns;
+            continue;
+        }
+        if (now_ns - active_ns < BT_TX_SPIN_NS || !bt_txshell_prepare_sleep(sender))
+            continue;
+        if (bt_txshell_wait(sender, deadline_ns))
+            active_ns = bt_now_ns(&bt_clock_monotonic);
+    }
+    return NULL;
+}
+
+/* Signals are the program's: its handlers must not run on a thread it does not know. */
+baton_status bt_txshell_start_thread(baton_sender *sender)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err = pthread_create(&sender->thread, NULL, progress_thread, sender);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err != 0)
+        return bt_fail_errno(bt_status_from_errno(err), err, "sender: progress thread");
+    pthread_setname_np(sender->thread, "baton-sender");
+    sender->has_thread = true;
+    return BATON_OK;
+}
+
+void bt_txshell_drain(baton_sender *sender)
+{
+    uint64_t limit_ns = sender->options.timeouts.flush_ms * BT_NS_PER_MS, deadline_ns;
+    uint64_t give_up_ns = bt_deadline_ns(bt_now_ns(&bt_clock_monotonic), limit_ns);
+    while (!bt_tx_close(sender->tx) && bt_now_ns(&bt_clock_monotonic) < give_up_ns) {
+        bt_txshell_step(sender, &deadline_ns);
+        if (bt_txshell_prepare_sleep(sender))
+            bt_txshell_wait(sender, bt_now_ns(sender->tx->clock) + 10 * BT_NS_PER_MS);
+    }
+}

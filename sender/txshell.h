@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A sender: the state machine (tx.h) on a pair of DEALER sockets per receiver and a poll set,
+ * driven by a thread of its own or by its user.
+ *
+ *   receivers ◀──zmq──▶ links[peer].sockets[init, alloc] ─┐               ┌─▶ events ──▶ user
+ *   worker fd, receivers' pidfds ─────────────────────────┼─ step ▶ bt_tx ┤
+ *   user: begin, push, finish, cancel ── inbox ── bell ───┘               └─▶ notices ──▶ proxies
+ *
+ * Thread rule: the progress thread (or whoever drives it), but for what tx.h and sender.h allow
+ * from any thread. */
+#ifndef BT_SENDER_TXSHELL_H
+#define BT_SENDER_TXSHELL_H
+#include "core/doorbell.h"
+#include "core/pollset.h"
+#include "sender/tx.h"
+#include "wire/control.h"
+#include "wire/noticepush.h"
+
+#include <stdatomic.h>
+
+enum {
+    BT_TX_SEND_MESSAGES = 8192,  /* wait for one receiver; more are dropped and sent again later */
+    BT_TX_FRAMES_PER_STEP = 256, /* of one socket, before the others get their turn */
+    BT_TX_SPIN_NS = 50 * 1000,   /* look again for so long after activity, before sleeping */
+    BT_TX_FLUSH_MS = 200,        /* on destroy, for last messages and notices */
+    BT_TX_NOTICE_ALLOW_MAX = 1024,
+};
+
+/* A peer's sockets. */
+typedef struct bt_tx_link {
+    struct bt_tx_link *next;
+    bt_tx_peer *peer;
+    void *sockets[BT_TX_N_PORTS];
+    int pidfd; /* in the poll set; -1: none */
+} bt_tx_link;
+
+struct baton_sender {
+    baton_sender_options options; /* defaults filled in; strings owned, see sender.c */
+    bt_control control;
+    bt_tx_link *links;
+    bt_pollset *polls;
+    bt_doorbell *bell;
+    bt_noticepush *notices;
+    bt_transport *transport;
+    bt_tx *tx;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic bool stopping;    /* release by destroy, acquire by the thread */
+    _Atomic uint64_t n_steps; /* relaxed counter: how often it was awake, for tests */
+};
+
+/* What bt_tx calls. */
+bt_tx_out bt_txshell_out(baton_sender *sender);
+/* Puts the worker's and the bell's descriptors into the poll set. */
+baton_status bt_txshell_open(baton_sender *sender);
+/* Handles what has come and progresses; true when frames had come. *deadline_ns: run again then. */
+bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns);
+/* Nothing is left to do: the poll set wakes up at the next thing. False: step again. */
+bool bt_txshell_prepare_sleep(baton_sender *sender);
+/* Waits in the poll set until the deadline and handles exited peers; true when something came. */
+bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns);
+baton_status bt_txshell_start_thread(baton_sender *sender);
+/* Cancels what is live and runs until it has drained, or the flush deadline has passed. */
+void bt_txshell_drain(baton_sender *sender);
+
+#endif
