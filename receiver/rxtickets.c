@@ -51,6 +51,7 @@ static void queue_append(bt_rx *rx, bt_rx_ticket *ticket)
 
 void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state state)
 {
+    (void)legal_moves; /* for builds without assert */
     assert((legal_moves[ticket->state] & 1u << state) != 0);
     if (ticket->state == BT_TICKET_QUEUED)
         queue_remove(rx, ticket);

@@ -29,6 +29,7 @@ static const uint32_t legal_moves[BT_TX_N_PEER_STATES] = {
 
 static void set_state(bt_tx *tx, bt_tx_peer *peer, bt_tx_peer_state state)
 {
+    (void)legal_moves; /* for builds without assert */
     assert((legal_moves[peer->state] & 1u << state) != 0);
     pthread_mutex_lock(&tx->stats_lock);
     tx->stats.peers_ready -= peer->state == BT_TX_PEER_READY;
