@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <sodium.h>
 #include <string.h>
+#include <unistd.h>
 
 static void default_u32(uint32_t *value, uint32_t fallback)
 {
@@ -81,6 +82,8 @@ static void free_peer(bt_tx *tx, bt_tx_peer *peer)
     if (peer->endpoint != NULL)
         bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, 0);
     tx->out.close(tx->out.ctx, peer);
+    if (peer->pidfd >= 0)
+        close(peer->pidfd);
     bt_free(peer);
 }
 
@@ -277,13 +280,7 @@ static uint64_t next_wake_ns(const bt_tx *tx, uint64_t now_ns)
 {
     uint64_t wake_ns = BT_NEVER_NS;
     for (const bt_tx_peer *peer = tx->peers; peer != NULL; peer = peer->next) {
-        uint64_t due_ns = BT_NEVER_NS;
-        if (peer->state == BT_TX_PEER_READY)
-            due_ns = peer->last_heartbeat_ns + peer->heartbeat_ms * BT_NS_PER_MS;
-        else if (peer->state == BT_TX_PEER_DOWN)
-            due_ns = peer->next_attempt_ns;
-        else if (peer->state == BT_TX_PEER_CLOSING)
-            due_ns = now_ns + 100 * BT_NS_PER_MS;
+        uint64_t due_ns = bt_tx_peer_wake_ns(tx, peer, now_ns);
         wake_ns = due_ns < wake_ns ? due_ns : wake_ns;
     }
     for (const bt_tx_pending *pending = tx->pending; pending != NULL; pending = pending->next)

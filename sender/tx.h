@@ -296,6 +296,8 @@ bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint
 void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
 void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
 void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns);
+/* When the tick has something to do for this peer. */
+uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t now_ns);
 /* The connection is of no more use: fails its transfers, closes the endpoint by force. */
 void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text);
 void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer); /* BT_EVENT_CLOSED has come */

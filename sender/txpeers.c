@@ -361,3 +361,19 @@ void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns)
             forget(tx, peer);
     }
 }
+
+uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t now_ns)
+{
+    switch (peer->state) {
+    case BT_TX_PEER_READY:
+        return peer->last_heartbeat_ns + peer->heartbeat_ms * BT_NS_PER_MS;
+    case BT_TX_PEER_DOWN:
+        if (is_wanted(tx, peer))
+            return peer->next_attempt_ns;
+        return bt_deadline_ns(peer->next_attempt_ns, FORGET_MS * BT_NS_PER_MS);
+    case BT_TX_PEER_CLOSING:
+        return now_ns + 100 * BT_NS_PER_MS;
+    default:
+        return BT_NEVER_NS; /* its hello has a deadline of its own */
+    }
+}

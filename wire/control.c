@@ -28,7 +28,8 @@ baton_status bt_control_open_client(const baton_security *security, bt_control *
 baton_status bt_control_socket(bt_control *control, int type, uint32_t send_messages,
                                void **socket_p)
 {
-    bt_zmq_options options = {.type = type, .send_messages = send_messages};
+    bt_zmq_options options = {
+        .type = type, .send_messages = send_messages, .queue_unconnected = true};
     bt_security_apply(&control->security, &options);
     return bt_zmq_open(control->context, &options, socket_p);
 }
