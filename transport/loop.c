@@ -358,6 +358,8 @@ static void loop_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data
     if (mode == BT_CLOSE_FORCE) {
         bt_loop_cancel_calls(endpoint, BATON_ERR_CANCELED, "loop: the endpoint was closed");
         endpoint->has_failed = true; /* nothing is waited for */
+    } else if (endpoint->has_failed) {
+        bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);
     }
     bt_loop_try_close(endpoint);
     bt_loop_unlock(net);

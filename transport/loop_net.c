@@ -268,10 +268,9 @@ void bt_loop_fail(loop_endpoint *endpoint, baton_status status, const char *deta
     if (endpoint->has_failed)
         return;
     endpoint->has_failed = true;
-    if (!endpoint->is_closing) {
-        bt_op_set_failure(&endpoint->failed, status, detail);
+    bt_op_set_failure(endpoint->is_closing ? &endpoint->closed : &endpoint->failed, status, detail);
+    if (!endpoint->is_closing)
         bt_loop_finish(endpoint, &endpoint->failed);
-    }
     bt_loop_cancel_calls(endpoint, status, detail);
     bt_loop_try_close(endpoint);
 }

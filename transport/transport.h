@@ -53,7 +53,8 @@ typedef struct {
 typedef enum {
     BT_EVENT_PUT,    /* every run of a put has left local memory: it may be reused (not: arrived) */
     BT_EVENT_FLUSH,  /* every put posted before the flush has arrived at the target */
-    BT_EVENT_CLOSED, /* the endpoint is gone; its pointer is invalid from here on */
+    BT_EVENT_CLOSED, /* the endpoint is gone, its pointer invalid from here on; the last event of
+                        all of it. A failure status: CLOSE_FLUSH could not finish what was posted */
     BT_EVENT_FAILED, /* the endpoint failed; what was posted on it finishes with a failure; close it
                       */
 } bt_event_kind;
@@ -67,7 +68,9 @@ typedef struct {
 
 typedef enum {
     BT_CLOSE_FLUSH, /* finishes what was posted, then closes */
-    BT_CLOSE_FORCE, /* what was posted finishes with CANCELED; legal at any time */
+    BT_CLOSE_FORCE, /* what was posted finishes with CANCELED; legal at any time. Bytes that have
+                       left (BT_EVENT_PUT) may still land afterwards: they wait in the target's
+                       socket */
 } bt_close_mode;
 
 /* What carries the bytes of an endpoint, asked after connecting, for the log line and for rules. */
@@ -166,8 +169,8 @@ baton_status bt_memory_register(bt_transport *transport, void *base, size_t byte
 void bt_memory_free(bt_memory *memory); /* Deregisters; frees what alloc made. NULL is allowed. */
 
 baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p);
-/* Closes by force what is still open. After it no queued write of a peer reaches memory (mapped
- * writers excepted). NULL is allowed. */
+/* Closes by force what is still open; remotes must be released before. After it no queued write of
+ * a peer reaches memory (mapped writers excepted). Does not wait for peers. NULL is allowed. */
 void bt_worker_destroy(bt_worker *worker);
 /* To be polled for reading after bt_worker_arm said OK. */
 int bt_worker_fd(bt_worker *worker);

@@ -33,6 +33,20 @@ bt_op *bt_op_pop(bt_op_queue *queue)
     return op;
 }
 
+bool bt_op_remove(bt_op_queue *queue, bt_op *op)
+{
+    bt_op_queue rest = {0};
+    bool is_found = false;
+    for (bt_op *each = bt_op_pop(queue); each != NULL; each = bt_op_pop(queue)) {
+        if (each == op)
+            is_found = true;
+        else
+            bt_op_push(&rest, each);
+    }
+    *queue = rest;
+    return is_found;
+}
+
 void bt_op_set_failure(bt_op *op, baton_status status, const char *detail)
 {
     if (op->status < 0)

@@ -10,7 +10,8 @@ typedef struct bt_op {
     struct bt_op *next;
     void *owner; /* backend's; borrowed */
     uint64_t user_data;
-    const char *detail; /* static text of the failure, or NULL */
+    uint64_t tag, n_wanted; /* backend's */
+    const char *detail;     /* static text of the failure, or NULL */
     bt_event_kind kind;
     baton_status status; /* OK, or the first failure */
     uint32_t n_pending;  /* parts not finished yet */
@@ -23,6 +24,8 @@ typedef struct {
 
 void bt_op_push(bt_op_queue *queue, bt_op *op);
 bt_op *bt_op_pop(bt_op_queue *queue); /* NULL when empty. */
+/* False when it is not in the queue. */
+bool bt_op_remove(bt_op_queue *queue, bt_op *op);
 /* Records a failure; the first one stays. */
 void bt_op_set_failure(bt_op *op, baton_status status, const char *detail);
 void bt_op_report(const bt_op *op, bt_event *event);

@@ -154,10 +154,11 @@ static baton_status configure(ucp_config_t *config, const bt_transport_options *
 static baton_status open_context(ucp_config_t *config, ucx_transport *transport)
 {
     /* Memory may be registered by one thread while workers of others run. */
+    const uint64_t features = UCP_FEATURE_RMA | UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
     const ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES |
                                                UCP_PARAM_FIELD_MT_WORKERS_SHARED |
                                                UCP_PARAM_FIELD_NAME,
-                                 .features = UCP_FEATURE_RMA | UCP_FEATURE_WAKEUP,
+                                 .features = features,
                                  .mt_workers_shared = 1,
                                  .name = "baton"};
     ucs_status_t status = ucp_init(&params, config, &transport->context);
@@ -177,6 +178,7 @@ static void ucx_destroy(bt_transport *base)
     assert(transport->n_users == 0 && "workers or memories of the transport are still alive");
     if (transport->context != NULL)
         ucp_cleanup(transport->context);
+    pthread_mutex_destroy(&transport->lock);
     bt_free(transport);
 }
 
@@ -193,6 +195,7 @@ static baton_status ucx_create(const bt_transport_options *options, bt_transport
         goto release_config;
     }
     transport->base.ops = &bt_ucx_ops;
+    pthread_mutex_init(&transport->lock, NULL);
     status = configure(config, options);
     if (status >= 0)
         status = open_context(config, transport);

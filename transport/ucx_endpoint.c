@@ -5,10 +5,11 @@
  *                \-- FAILED -- close ----^
  */
 #include <assert.h>
-#include <stdio.h>
+#include <sys/random.h>
 
 #include "core/alloc.h"
 #include "transport/seal.h"
+#include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
 
 /* Called by UCX from within progress. */
@@ -19,10 +20,10 @@ static void on_failure(void *arg, ucp_ep_h handle, ucs_status_t status)
     if (endpoint->has_failed)
         return;
     endpoint->has_failed = true;
-    if (endpoint->is_closing)
-        return;
     bt_op_set_failure(&endpoint->failed, bt_status_from_ucs(status), ucs_status_string(status));
-    bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->failed);
+    if (!endpoint->is_closing)
+        bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->failed);
+    bt_ucx_abandon_flushes(endpoint, status);
 }
 
 baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address_bytes,
@@ -36,6 +37,8 @@ baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address
     if (endpoint == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for an endpoint");
     endpoint->base.worker = base;
+    if (getrandom(&endpoint->id, sizeof(endpoint->id), 0) != sizeof(endpoint->id))
+        endpoint->id = (uint64_t)(uintptr_t)endpoint; /* unique here at least */
     endpoint->failed = (bt_op){.kind = BT_EVENT_FAILED, .owner = endpoint, .user_data = user_data};
     endpoint->closed = (bt_op){.kind = BT_EVENT_CLOSED, .owner = endpoint};
     const ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
@@ -50,6 +53,7 @@ baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address
         return bt_fail_ucs(status, "connecting to a peer's worker (do both ends share a device "
                                    "and a transport?)");
     }
+    endpoint->uses_messages = bt_ucx_needs_messages(endpoint);
     endpoint->next = worker->endpoints;
     worker->endpoints = endpoint;
     *endpoint_p = &endpoint->base;
@@ -78,16 +82,10 @@ static void on_closed(void *request, ucs_status_t status, void *user_data)
     record_close(user_data, status);
 }
 
-void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
+/* Hands the endpoint back to UCX. A failed one has nothing left to flush, and waiting for a dead
+ * peer may take minutes. */
+static void hand_back(ucx_endpoint *endpoint)
 {
-    ucx_endpoint *endpoint = (ucx_endpoint *)base;
-    assert(!endpoint->is_closing && "an endpoint is closed once");
-    endpoint->is_closing = true;
-    endpoint->is_forced = mode == BT_CLOSE_FORCE;
-    endpoint->closed.user_data = user_data;
-    if (mode == BT_CLOSE_FLUSH && endpoint->has_failed)
-        bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);
-    /* A failed endpoint has nothing left to flush, and waiting for a dead peer may take minutes. */
     bool force = endpoint->is_forced || endpoint->has_failed;
     const ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
                                                         UCP_OP_ATTR_FIELD_USER_DATA |
@@ -95,7 +93,62 @@ void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
                                         .flags = force ? UCP_EP_CLOSE_FLAG_FORCE : 0,
                                         .cb = {.send = on_closed},
                                         .user_data = endpoint};
+    if (endpoint->has_failed && !endpoint->is_forced)
+        bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);
     ucs_status_ptr_t request = ucp_ep_close_nbx(endpoint->handle, &params);
     if (request == NULL || UCS_PTR_IS_ERR(request))
         record_close(endpoint, UCS_PTR_STATUS(request));
+}
+
+/* Messages have arrived only when the target says so: asks it, and closes when it has answered. */
+static bool wait_for_messages(ucx_endpoint *endpoint)
+{
+    if (!endpoint->uses_messages || endpoint->n_messages == 0 || endpoint->has_failed)
+        return false;
+    endpoint->last_flush = (bt_op){.kind = BT_EVENT_FLUSH, .owner = endpoint};
+    if (bt_ucx_start_flush(endpoint, &endpoint->last_flush) < 0)
+        return false;
+    endpoint->waits_to_close = true;
+    ((ucx_worker *)endpoint->base.worker)->n_closing++;
+    return true;
+}
+
+void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
+{
+    ucx_endpoint *endpoint = (ucx_endpoint *)base;
+    assert(!endpoint->is_closing && "an endpoint is closed once");
+    endpoint->is_closing = true;
+    endpoint->is_forced = mode == BT_CLOSE_FORCE;
+    endpoint->closed.user_data = user_data;
+    if (mode == BT_CLOSE_FLUSH && wait_for_messages(endpoint))
+        return;
+    bt_ucx_abandon_flushes(endpoint, UCS_ERR_CANCELED);
+    hand_back(endpoint);
+}
+
+void bt_ucx_close_waiting(ucx_worker *worker)
+{
+    for (ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next) {
+        if (!endpoint->waits_to_close || endpoint->n_ops != 0)
+            continue;
+        endpoint->waits_to_close = false;
+        worker->n_closing--;
+        if (endpoint->last_flush.status < 0)
+            bt_op_set_failure(&endpoint->closed, endpoint->last_flush.status,
+                              endpoint->last_flush.detail);
+        hand_back(endpoint);
+    }
+}
+
+void bt_ucx_force(ucx_endpoint *endpoint)
+{
+    bool is_with_ucx = endpoint->is_closing && !endpoint->waits_to_close;
+    endpoint->is_closing = endpoint->is_forced = true;
+    if (is_with_ucx)
+        return;
+    if (endpoint->waits_to_close)
+        ((ucx_worker *)endpoint->base.worker)->n_closing--;
+    endpoint->waits_to_close = false;
+    bt_ucx_abandon_flushes(endpoint, UCS_ERR_CANCELED);
+    hand_back(endpoint);
 }

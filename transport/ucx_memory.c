@@ -46,15 +46,38 @@ static baton_status seal_key(ucx_memory *memory)
     return sealed;
 }
 
+static void add_memory(ucx_transport *transport, ucx_memory *memory)
+{
+    pthread_mutex_lock(&transport->lock);
+    memory->next = transport->memories;
+    transport->memories = memory;
+    pthread_mutex_unlock(&transport->lock);
+}
+
+/* Late puts in messages find nothing from here on. */
+static void remove_memory(ucx_transport *transport, ucx_memory *memory)
+{
+    pthread_mutex_lock(&transport->lock);
+    ucx_memory **at = &transport->memories;
+    while (*at != NULL && *at != memory)
+        at = &(*at)->next;
+    if (*at != NULL)
+        *at = memory->next;
+    pthread_mutex_unlock(&transport->lock);
+}
+
 void bt_ucx_memory_free(bt_memory *base)
 {
     ucx_memory *memory = (ucx_memory *)base;
     ucx_transport *transport = (ucx_transport *)base->transport;
+    remove_memory(transport, memory);
     if (memory->handle != NULL)
         ucp_mem_unmap(transport->context, memory->handle);
     bt_free((void *)(uintptr_t)base->rkey);
     bt_free(memory);
+    pthread_mutex_lock(&transport->lock);
     transport->n_users--;
+    pthread_mutex_unlock(&transport->lock);
 }
 
 static baton_status map_memory(bt_transport *base, const ucp_mem_map_params_t *params,
@@ -64,7 +87,9 @@ static baton_status map_memory(bt_transport *base, const ucp_mem_map_params_t *p
     ucx_memory *memory = bt_calloc(1, sizeof(*memory));
     if (memory == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a region");
+    pthread_mutex_lock(&transport->lock);
     transport->n_users++;
+    pthread_mutex_unlock(&transport->lock);
     memory->base = (bt_memory){
         .transport = base, .base = params->address, .bytes = params->length, .kind = kind};
     baton_status status;
@@ -86,6 +111,7 @@ static baton_status map_memory(bt_transport *base, const ucp_mem_map_params_t *p
     status = seal_key(memory);
     if (status < 0)
         goto fail;
+    add_memory(transport, memory);
     *memory_p = &memory->base;
     return BATON_OK;
 

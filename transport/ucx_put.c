@@ -6,11 +6,12 @@
 
 #include "core/alloc.h"
 #include "transport/seal.h"
+#include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
 
-/* Larger runs are split: one request that fills the socket's queue keeps others waiting, and larger
- * puts are no faster. */
-static const uint64_t put_bytes_max = 4 << 20;
+/* Larger runs are split: over tcp the ends then work side by side, and endpoints of one worker take
+ * turns. Smaller pieces cost more calls than they gain. */
+static const uint64_t put_bytes_max = 512 << 10;
 
 baton_status bt_ucx_import(bt_endpoint *base, const void *rkey, size_t rkey_bytes,
                            bt_remote **remote_p)
@@ -75,17 +76,18 @@ baton_status bt_ucx_map(bt_remote *base, uint64_t remote_addr, void **local_p)
     return BATON_OK;
 }
 
-static void finish_part(bt_op *op)
+void bt_ucx_finish_part(bt_op *op)
 {
     if (--op->n_pending != 0)
         return;
     ucx_endpoint *endpoint = op->owner;
     endpoint->n_ops--;
-    bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, op);
+    if (op != &endpoint->last_flush)
+        bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, op);
     bt_ucx_try_close(endpoint);
 }
 
-static void record_failure(bt_op *op, ucs_status_t status)
+void bt_ucx_record_failure(bt_op *op, ucs_status_t status)
 {
     ucx_endpoint *endpoint = op->owner;
     if (endpoint->is_forced)
@@ -100,12 +102,12 @@ static void on_part_done(void *request, ucs_status_t status, void *user_data)
     bt_op *op = user_data;
     ucp_request_free(request);
     if (status != UCS_OK)
-        record_failure(op, status);
-    finish_part(op);
+        bt_ucx_record_failure(op, status);
+    bt_ucx_finish_part(op);
 }
 
-static baton_status begin_op(ucx_endpoint *endpoint, bt_event_kind kind, uint64_t user_data,
-                             bt_op **op_p)
+static baton_status take_op(ucx_endpoint *endpoint, bt_event_kind kind, uint64_t user_data,
+                            bt_op **op_p)
 {
     if (endpoint->has_failed)
         return bt_fail(BATON_ERR_CLOSED, "ucx: the endpoint has failed: %s; wanted: close it",
@@ -116,19 +118,11 @@ static baton_status begin_op(ucx_endpoint *endpoint, bt_event_kind kind, uint64_
     op->kind = kind;
     op->owner = endpoint;
     op->user_data = user_data;
-    op->n_pending = 1; /* ours, so that it cannot finish while it is being posted */
-    endpoint->n_ops++;
     *op_p = op;
     return BATON_OK;
 }
 
-static void abandon_op(ucx_endpoint *endpoint, bt_op *op)
-{
-    endpoint->n_ops--;
-    bt_op_give(&((ucx_worker *)endpoint->base.worker)->pool, op);
-}
-
-/* Posts one run, in pieces. */
+/* Posts one run, in pieces, as remote memory access. */
 static ucs_status_t post_run(bt_op *op, ucp_rkey_h rkey, const bt_run *run,
                              const ucp_request_param_t *params)
 {
@@ -146,12 +140,10 @@ static ucs_status_t post_run(bt_op *op, ucp_rkey_h rkey, const bt_run *run,
     return UCS_OK;
 }
 
-baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, const bt_run *runs,
-                        uint32_t n_runs, uint64_t user_data)
+static ucs_status_t post_runs(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
+                              uint32_t n_runs)
 {
-    ucx_endpoint *endpoint = (ucx_endpoint *)base;
-    bt_op *op = NULL;
-    BATON_TRY(begin_op(endpoint, BT_EVENT_PUT, user_data, &op));
+    ucx_endpoint *endpoint = op->owner;
     ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
                                                   UCP_OP_ATTR_FIELD_USER_DATA |
                                                   UCP_OP_ATTR_FIELD_MEMORY_TYPE,
@@ -164,18 +156,67 @@ baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, 
         if (local->kind == BATON_MEMORY_CUDA_DEVICE)
             params.memory_type = UCS_MEMORY_TYPE_CUDA;
     }
-    for (uint32_t i = 0; i < n_runs; i++) {
-        ucs_status_t status = post_run(op, ((ucx_remote *)remote)->handle, &runs[i], &params);
-        if (status == UCS_OK)
-            continue;
-        if (i == 0 && op->n_pending == 1) {
-            abandon_op(endpoint, op);
-            return bt_fail_ucs(status, "put of %llu bytes", (unsigned long long)runs[i].bytes);
-        }
-        record_failure(op, status);
-        break;
+    bool in_messages = endpoint->uses_messages && remote->kind != BATON_MEMORY_CUDA_DEVICE;
+    endpoint->has_rma_puts = endpoint->has_rma_puts || !in_messages;
+    ucs_status_t status = UCS_OK;
+    for (uint32_t i = 0; i < n_runs && status == UCS_OK; i++)
+        status = in_messages ? bt_ucx_send_run(op, &runs[i], params.memory_type)
+                             : post_run(op, ((ucx_remote *)remote)->handle, &runs[i], &params);
+    return status;
+}
+
+baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, const bt_run *runs,
+                        uint32_t n_runs, uint64_t user_data)
+{
+    ucx_endpoint *endpoint = (ucx_endpoint *)base;
+    bt_op *op = NULL;
+    uint64_t n_messages = endpoint->n_messages;
+    BATON_TRY(take_op(endpoint, BT_EVENT_PUT, user_data, &op));
+    op->n_pending = 1; /* ours, so that it cannot finish while it is being posted */
+    endpoint->n_ops++;
+    ucs_status_t status = post_runs(op, local, remote, runs, n_runs);
+    if (status != UCS_OK && op->n_pending == 1 && endpoint->n_messages == n_messages) {
+        endpoint->n_ops--;
+        bt_op_give(&((ucx_worker *)base->worker)->pool, op);
+        return bt_fail_ucs(status, "put of %u runs", n_runs);
     }
-    finish_part(op);
+    if (status != UCS_OK)
+        bt_ucx_record_failure(op, status);
+    bt_ucx_finish_part(op);
+    return BATON_OK;
+}
+
+static ucs_status_t flush_rma(bt_op *op)
+{
+    ucx_endpoint *endpoint = op->owner;
+    const ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
+                                                        UCP_OP_ATTR_FIELD_USER_DATA,
+                                        .cb = {.send = on_part_done},
+                                        .user_data = op};
+    ucs_status_ptr_t request = ucp_ep_flush_nbx(endpoint->handle, &params);
+    if (UCS_PTR_IS_ERR(request))
+        return UCS_PTR_STATUS(request);
+    op->n_pending += request != NULL;
+    return UCS_OK;
+}
+
+/* Counts on failure too: parts that were started finish by themselves. */
+baton_status bt_ucx_start_flush(ucx_endpoint *endpoint, bt_op *op)
+{
+    op->n_pending++;
+    endpoint->n_ops++;
+    ucs_status_t status = UCS_OK;
+    if (endpoint->uses_messages)
+        status = bt_ucx_ask_landed(op);
+    if (status == UCS_OK && (!endpoint->uses_messages || endpoint->has_rma_puts))
+        status = flush_rma(op);
+    if (status != UCS_OK && op->n_pending == 1) {
+        endpoint->n_ops--;
+        return bt_fail_ucs(status, "flush");
+    }
+    if (status != UCS_OK)
+        bt_ucx_record_failure(op, status);
+    bt_ucx_finish_part(op);
     return BATON_OK;
 }
 
@@ -183,17 +224,9 @@ baton_status bt_ucx_flush(bt_endpoint *base, uint64_t user_data)
 {
     ucx_endpoint *endpoint = (ucx_endpoint *)base;
     bt_op *op = NULL;
-    BATON_TRY(begin_op(endpoint, BT_EVENT_FLUSH, user_data, &op));
-    const ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
-                                                        UCP_OP_ATTR_FIELD_USER_DATA,
-                                        .cb = {.send = on_part_done},
-                                        .user_data = op};
-    ucs_status_ptr_t request = ucp_ep_flush_nbx(endpoint->handle, &params);
-    if (UCS_PTR_IS_ERR(request)) {
-        abandon_op(endpoint, op);
-        return bt_fail_ucs(UCS_PTR_STATUS(request), "flush");
-    }
-    op->n_pending += request != NULL;
-    finish_part(op);
-    return BATON_OK;
+    BATON_TRY(take_op(endpoint, BT_EVENT_FLUSH, user_data, &op));
+    baton_status status = bt_ucx_start_flush(endpoint, op);
+    if (status < 0)
+        bt_op_give(&((ucx_worker *)base->worker)->pool, op);
+    return status;
 }

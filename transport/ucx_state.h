@@ -3,23 +3,38 @@
  * Foreign callbacks only record and push to the worker's done queue. */
 #ifndef BT_TRANSPORT_UCX_STATE_H
 #define BT_TRANSPORT_UCX_STATE_H
+#include <pthread.h>
 #include <ucp/api/ucp.h>
 
 #include "transport/transport_op.h"
+
+typedef struct ucx_memory ucx_memory;
+typedef struct ucx_endpoint ucx_endpoint;
 
 typedef struct {
     bt_transport base;
     ucp_context_h context;
     uint64_t memory_types; /* bit mask of ucs_memory_type_t that UCX can touch */
-    uint32_t n_users;      /* workers and memories */
+    pthread_mutex_t lock;  /* of the two below: workers of other threads look memories up */
+    ucx_memory *memories;
+    uint32_t n_users; /* workers and memories */
 } ucx_transport;
 
-typedef struct {
+struct ucx_memory {
     bt_memory base;
+    ucx_memory *next;
     ucp_mem_h handle;
-} ucx_memory;
+};
 
-typedef struct ucx_endpoint ucx_endpoint;
+typedef struct ucx_message ucx_message;
+struct ucx_message_slab;
+
+/* What a peer's endpoint has sent here in messages (ucx_message.h). */
+typedef struct {
+    uint64_t endpoint_id;
+    uint64_t n_landed;
+    uint64_t n_refused;
+} ucx_sender;
 
 typedef struct {
     bt_worker base;
@@ -28,6 +43,11 @@ typedef struct {
     ucx_endpoint *endpoints;
     bt_op_pool pool;
     bt_op_queue done;
+    uint32_t n_closing;         /* endpoints that wait for their puts before they close */
+    ucx_message *free_messages; /* messages of ours; slabs live as long as the worker */
+    struct ucx_message_slab *slabs;
+    ucx_sender *senders; /* [n_senders], room for cap_senders */
+    uint32_t n_senders, cap_senders;
 } ucx_worker;
 
 struct ucx_endpoint {
@@ -35,10 +55,18 @@ struct ucx_endpoint {
     ucx_endpoint *next;
     ucp_ep_h handle;      /* NULL once handed back to UCX */
     bt_op failed, closed; /* embedded, so that reporting them needs no memory */
+    bt_op last_flush;     /* of a closing endpoint whose puts go in messages; never reported */
     uint32_t n_ops;       /* puts and flushes that have not finished */
     uint32_t n_remotes;
     bool has_failed, is_closing, is_forced;
-    bool ucx_is_done; /* UCX has let go of the handle */
+    bool ucx_is_done;   /* UCX has let go of the handle */
+    bool uses_messages; /* for puts to host memory */
+    bool has_rma_puts;  /* and others to device memory, which UCX emulates */
+    bool waits_to_close;
+    uint64_t id;         /* random; names us to the target */
+    uint64_t n_messages; /* put messages so far */
+    uint64_t next_flush;
+    bt_op_queue flushes; /* whose answer has not come; tag is the flush's number */
 };
 
 typedef struct {
@@ -68,6 +96,10 @@ uint32_t bt_ucx_worker_progress(bt_worker *worker, bt_event *events, uint32_t ma
 baton_status bt_ucx_connect(bt_worker *worker, const void *address, size_t address_bytes,
                             uint64_t user_data, bt_endpoint **endpoint_p);
 void bt_ucx_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
+/* Lets go of the endpoint whatever it is doing; for a worker that is destroyed. */
+void bt_ucx_force(ucx_endpoint *endpoint);
+/* Closes endpoints that have waited for their puts. */
+void bt_ucx_close_waiting(ucx_worker *worker);
 /* Once UCX has let go and every operation has been finished: queues CLOSED. */
 void bt_ucx_try_close(ucx_endpoint *endpoint);
 void bt_ucx_path(bt_endpoint *endpoint, bt_path *out);
@@ -78,5 +110,9 @@ baton_status bt_ucx_map(bt_remote *remote, uint64_t remote_addr, void **local_p)
 baton_status bt_ucx_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                         const bt_run *runs, uint32_t n_runs, uint64_t user_data);
 baton_status bt_ucx_flush(bt_endpoint *endpoint, uint64_t user_data);
+
+/* One part of the operation has finished; the last one queues it for reporting. */
+void bt_ucx_finish_part(bt_op *op);
+void bt_ucx_record_failure(bt_op *op, ucs_status_t status);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/alloc.h"
 #include "transport/seal.h"
+#include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
 
 enum {
@@ -43,7 +44,15 @@ static baton_status open_worker(ucx_worker *worker)
     status = ucp_worker_get_efd(worker->handle, &worker->fd);
     if (status != UCS_OK)
         return bt_fail_ucs(status, "asking for the worker's event fd");
+    BATON_TRY(bt_ucx_messages_open(worker));
     return seal_address(worker);
+}
+
+static void count_user(ucx_transport *transport, bool is_new)
+{
+    pthread_mutex_lock(&transport->lock);
+    transport->n_users += is_new ? 1u : -1u;
+    pthread_mutex_unlock(&transport->lock);
 }
 
 baton_status bt_ucx_worker_create(bt_transport *base, bt_worker **worker_p)
@@ -52,7 +61,7 @@ baton_status bt_ucx_worker_create(bt_transport *base, bt_worker **worker_p)
     if (worker == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a worker");
     worker->base.transport = base;
-    ((ucx_transport *)base)->n_users++;
+    count_user((ucx_transport *)base, true);
     baton_status status = open_worker(worker);
     if (status < 0) {
         bt_ucx_worker_destroy(&worker->base);
@@ -75,8 +84,7 @@ static bool is_closing_something(const ucx_worker *worker)
 static void force_endpoints(ucx_worker *worker)
 {
     for (ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next)
-        if (!endpoint->is_closing)
-            bt_ucx_close(&endpoint->base, BT_CLOSE_FORCE, 0);
+        bt_ucx_force(endpoint);
     for (uint32_t round = 0; round < CLOSE_ROUNDS_MAX && is_closing_something(worker); round++)
         ucp_worker_progress(worker->handle);
 }
@@ -94,8 +102,9 @@ void bt_ucx_worker_destroy(bt_worker *base)
         bt_free(endpoint);
     }
     bt_op_pool_clear(&worker->pool);
+    bt_ucx_messages_close(worker);
     bt_free((void *)(uintptr_t)base->address);
-    ((ucx_transport *)base->transport)->n_users--;
+    count_user((ucx_transport *)base->transport, false);
     bt_free(worker);
 }
 
@@ -130,6 +139,8 @@ uint32_t bt_ucx_worker_progress(bt_worker *base, bt_event *events, uint32_t max)
     for (uint32_t round = 0; round < PROGRESS_ROUNDS_MAX; round++)
         if (ucp_worker_progress(worker->handle) == 0)
             break;
+    if (worker->n_closing != 0)
+        bt_ucx_close_waiting(worker);
     uint32_t n = 0;
     while (n < max && worker->done.first != NULL) {
         bt_op *op = bt_op_pop(&worker->done);

@@ -26,7 +26,7 @@ typedef struct {
     peer_hello hello;
 } peer;
 
-static peer *start_peer(void)
+static peer *start_process(const char *role)
 {
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
@@ -37,12 +37,18 @@ static peer *start_peer(void)
     started->pid = fork();
     if (started->pid == 0) {
         close(fds[0]);
-        execl(peer_program, peer_program, fd_text, bytes_text, transports, (char *)NULL);
+        execl(peer_program, peer_program, fd_text, bytes_text, transports, role, (char *)NULL);
         _exit(127);
     }
     close(fds[1]);
     fcntl(fds[0], F_SETFD, FD_CLOEXEC);
     started->fd = fds[0];
+    return started;
+}
+
+static peer *start_peer(void)
+{
+    peer *started = start_process("target");
     assert_true(peer_receive(started->fd, &started->hello, sizeof(started->hello)));
     return started;
 }
@@ -261,6 +267,64 @@ static void a_peer_killed_during_puts_ends_every_operation(void **state)
     close_writer(&opened);
 }
 
+/* A peer that is alive but does nothing must not hold up a forced close, nor a worker's end. */
+static void a_stopped_peer_holds_up_neither_a_forced_close_nor_the_workers_end(void **state)
+{
+    (void)state;
+    enum { N = 16 };
+    for (int is_closed_first = 0; is_closed_first < 2; is_closed_first++) {
+        writer opened;
+        open_writer(&opened);
+        peer *target = start_peer();
+        connect_writer(&opened, target);
+        put_all(&opened, target);
+        bt_run run = {(uint64_t)(uintptr_t)opened.source->base, target->hello.base, REGION_BYTES};
+        kill(target->pid, SIGSTOP);
+        for (uint32_t i = 0; i < N; i++)
+            assert_ok(bt_endpoint_put(opened.endpoint, opened.source, opened.remote, &run, 1, i));
+        assert_ok(bt_endpoint_flush(opened.endpoint, N));
+        bt_remote_release(opened.remote);
+        if (is_closed_first) {
+            bt_endpoint_close(opened.endpoint, BT_CLOSE_FORCE, N + 1);
+            for (uint32_t i = 0; i < N + 2; i++)
+                assert_int_equal(next_event(&opened).kind == BT_EVENT_CLOSED, i == N + 1);
+        }
+        close_writer(&opened);
+        kill(target->pid, SIGCONT);
+        assert_int_equal(stop_peer(target), 0);
+    }
+}
+
+/* What a target sends back to a dead writer must not end the target: UCX's own emulation of puts
+ * over tcp aborts there. */
+static void a_writer_killed_during_puts_does_not_take_the_target_along(void **state)
+{
+    (void)state;
+    writer target; /* the same parts: a transport, a worker, a region */
+    open_writer(&target);
+    const volatile uint8_t *last = (uint8_t *)target.source->base + REGION_BYTES - 1;
+    for (int round = 0; round < 8; round++) {
+        memset(target.source->base, 0, REGION_BYTES);
+        peer *killed = start_process("writer");
+        peer_hello hello = {.base = (uint64_t)(uintptr_t)target.source->base,
+                            .bytes = REGION_BYTES,
+                            .address_bytes = target.worker->address_bytes,
+                            .rkey_bytes = target.source->rkey_bytes};
+        memcpy(hello.address, target.worker->address, hello.address_bytes);
+        memcpy(hello.rkey, target.source->rkey, hello.rkey_bytes);
+        assert_true(peer_send(killed->fd, &hello, sizeof(hello)));
+        bt_event event;
+        while (*last != 0x77) /* a whole region has come, and more is on its way */
+            bt_worker_progress(target.worker, &event, 1);
+        kill_peer(killed);
+        for (int i = 0; i < 1000; i++)
+            assert_int_equal(bt_worker_progress(target.worker, &event, 1), 0);
+        bt_worker_destroy(target.worker);
+        assert_ok(bt_worker_create(target.transport, &target.worker));
+    }
+    close_writer(&target);
+}
+
 static void several_peers_are_written_by_one_worker(void **state)
 {
     (void)state;
@@ -294,6 +358,8 @@ int main(int argc, char **argv)
         bt_test(stores_into_the_mapping_are_seen_by_the_other_process),
         bt_test(a_killed_peer_fails_the_endpoint_and_a_new_one_can_be_connected),
         bt_test(a_peer_killed_during_puts_ends_every_operation),
+        bt_test(a_stopped_peer_holds_up_neither_a_forced_close_nor_the_workers_end),
+        bt_test(a_writer_killed_during_puts_does_not_take_the_target_along),
         bt_test(several_peers_are_written_by_one_worker),
     };
     return bt_run_tests(tests);

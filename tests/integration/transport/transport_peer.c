@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The target of the two-process tests: owns a region that the other process writes, and tells its
- * checksums. Sleeps unless there is work. Arguments: socket, bytes of the region, transports ("-"
- * for the default, "no-tcp"). Ends when the socket closes. */
+/* The other side of the two-process tests. Arguments: socket, bytes of the region, transports ("-"
+ * for the default, "no-tcp"), role.
+ *   target: owns a region that the other process writes, and tells its checksums; sleeps unless
+ *           there is work; ends when the socket closes.
+ *   writer: is told a target, and puts to all of its region again and again until it is killed. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,9 +62,32 @@ static void serve(int fd, bt_worker *worker, const bt_memory *memory)
     }
 }
 
+/* Ends only on failure. */
+static baton_status write_for_ever(int fd, bt_worker *worker, bt_memory *source)
+{
+    static peer_hello hello;
+    if (!peer_receive(fd, &hello, sizeof(hello)))
+        return BATON_ERR_IO;
+    bt_endpoint *endpoint;
+    bt_remote *remote;
+    BATON_TRY(bt_endpoint_connect(worker, hello.address, hello.address_bytes, 1, &endpoint));
+    BATON_TRY(bt_remote_import(endpoint, hello.rkey, hello.rkey_bytes, &remote));
+    memset(source->base, 0x77, source->bytes);
+    const bt_run run = {(uint64_t)(uintptr_t)source->base, hello.base, source->bytes};
+    for (uint32_t n_posted = 0, n_done = 0;;) {
+        bt_event event;
+        if (n_posted - n_done < 8) {
+            BATON_TRY(bt_endpoint_put(endpoint, source, remote, &run, 1, n_posted++));
+            BATON_TRY(bt_endpoint_flush(endpoint, n_posted));
+        }
+        while (bt_worker_progress(worker, &event, 1) == 1)
+            n_done += event.kind == BT_EVENT_PUT;
+    }
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 4)
+    if (argc != 5)
         return 2;
     int fd = atoi(argv[1]);
     bt_transport *transport = NULL;
@@ -70,10 +95,12 @@ int main(int argc, char **argv)
     bt_memory *memory = NULL;
     baton_status status =
         open_target(argv[3], strtoull(argv[2], NULL, 10), &transport, &worker, &memory);
+    if (status >= 0 && strcmp(argv[4], "writer") == 0)
+        status = write_for_ever(fd, worker, memory);
+    else if (status >= 0 && say_hello(fd, worker, memory))
+        serve(fd, worker, memory);
     if (status < 0)
         fprintf(stderr, "transport_peer: %s\n", baton_last_error());
-    else if (say_hello(fd, worker, memory))
-        serve(fd, worker, memory);
     bt_worker_destroy(worker);
     bt_memory_free(memory);
     bt_transport_destroy(transport);

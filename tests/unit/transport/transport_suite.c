@@ -340,6 +340,31 @@ static void destroying_the_target_worker_fails_the_endpoint(void **state)
     bt_pair_close(&pair);
 }
 
+/* The proof that lets a receiver use pages again: bytes that wait for the dead worker are lost. */
+static void a_late_write_does_not_land_after_the_targets_worker_is_destroyed(void **state)
+{
+    (void)state;
+    if (backend->puts_are_mapped)
+        skip();
+    bt_pair pair;
+    bt_pair_open(&pair, backend->open, REGION_BYTES);
+    bt_pair_fill(&pair, 16);
+    bt_run first = bt_pair_run(&pair, 0, 0, 4096);
+    put_and_flush(&pair, &first, 1);
+    bt_run late = bt_pair_run(&pair, 0, 4096, 32768);
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &late, 1, 3));
+    bt_event event = bt_next_event(pair.writer, NULL, 0); /* the target does not progress */
+    assert_int_equal(event.kind, BT_EVENT_PUT);
+    assert_ok(event.status);
+    bt_worker_destroy(pair.target);
+    pair.target = NULL;
+    memset(pair.pool->base, 0, pair.pool->bytes); /* as if given to another request */
+    assert_int_equal(bt_pair_next_event(&pair).kind, BT_EVENT_FAILED);
+    for (size_t i = 0; i < REGION_BYTES; i++)
+        assert_int_equal(((uint8_t *)pair.pool->base)[i], 0);
+    bt_pair_close(&pair);
+}
+
 static void a_new_worker_can_be_connected_after_the_old_one_died(void **state)
 {
     (void)state;
@@ -474,6 +499,7 @@ int bt_transport_suite(const bt_suite_backend *tested)
         bt_test(many_endpoints_write_to_one_worker),
         bt_test(destroying_one_worker_leaves_the_others),
         bt_test(destroying_the_target_worker_fails_the_endpoint),
+        bt_test(a_late_write_does_not_land_after_the_targets_worker_is_destroyed),
         bt_test(a_new_worker_can_be_connected_after_the_old_one_died),
         bt_test(mapped_memory_is_the_targets_memory),
         bt_test(damaged_addresses_and_keys_are_refused),
