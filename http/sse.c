@@ -227,6 +227,8 @@ static void put(char *out, size_t cap, size_t *used, const char *bytes, size_t n
 size_t bt_sse_format(char *out, size_t cap, const char *name, const char *data, size_t n)
 {
     size_t used = 0;
+    if (n == 0)
+        data = "";
     if (name != NULL && *name != '\0') {
         put(out, cap, &used, "event: ", 7);
         put(out, cap, &used, name, strlen(name));

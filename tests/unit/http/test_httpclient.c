@@ -398,9 +398,9 @@ static void a_paused_call_holds_the_server_back(void **state)
     bt_timer *timer;
     world_start(&w, (bt_http_client_options){0});
     seen s = {.pause_at = 1};
-    start(&w, &s, (bt_http_client_request){.path = "/big", .gap_ms = 10});
+    start(&w, &s, (bt_http_client_request){.path = "/big", .gap_ms = 400});
     assert_ok(bt_timer_create(w.loop, resume_call, &s, &timer));
-    bt_timer_start(timer, 60, 0); /* the gap's deadline stands still while paused */
+    bt_timer_start(timer, 900, 0); /* the gap's deadline stands still while paused */
     run(&w);
     assert_int_equal(s.result.status, BATON_OK);
     assert_memory_equal(s.body, w.big, BIG_BYTES);

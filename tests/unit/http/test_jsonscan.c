@@ -344,7 +344,7 @@ static void validity_agrees_with_jansson(void **state)
         m.n = 0;
         make_value(&m, 0);
         if (round % 2 == 1)
-            m.text[bt_rng_below(&m.rng, m.n)] = (char)bt_rng_next(&m.rng);
+            m.text[bt_rng_below(&m.rng, m.n)] = (char)(1 + bt_rng_below(&m.rng, 255));
         uint8_t *text = bt_guarded_copy(m.text, m.n);
         json_error_t error;
         json_t *tree = json_loadb((char *)text, m.n, LOAD_FLAGS, &error);
