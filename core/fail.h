@@ -18,11 +18,11 @@ __attribute__((format(printf, 3, 4))) baton_status bt_fail_errno(baton_status st
 baton_status bt_status_from_errno(int err);
 
 /* Returns from the calling function when call fails. The only macro that hides control flow. */
-#define BATON_TRY(call) \
-    do { \
+#define BATON_TRY(call)                       \
+    do {                                      \
         baton_status bt_try_status_ = (call); \
-        if (bt_try_status_ < 0) \
-            return bt_try_status_; \
+        if (bt_try_status_ < 0)               \
+            return bt_try_status_;            \
     } while (0)
 
 #endif

@@ -11,9 +11,9 @@ bool bt_log_wanted(baton_log_level level);
 __attribute__((format(printf, 2, 3))) void bt_log_write(baton_log_level level, const char *format,
                                                         ...);
 
-#define BT_LOG(level, ...) \
-    do { \
-        if (bt_log_wanted(level)) \
+#define BT_LOG(level, ...)                    \
+    do {                                      \
+        if (bt_log_wanted(level))             \
             bt_log_write(level, __VA_ARGS__); \
     } while (0)
 #define bt_error(...) BT_LOG(BATON_LOG_ERROR, __VA_ARGS__)
@@ -22,7 +22,7 @@ __attribute__((format(printf, 2, 3))) void bt_log_write(baton_log_level level, c
 #define bt_debug(...) BT_LOG(BATON_LOG_DEBUG, __VA_ARGS__)
 #ifdef NDEBUG
 #define bt_trace(...) \
-    do { \
+    do {              \
     } while (0)
 #else
 #define bt_trace(...) BT_LOG(BATON_LOG_TRACE, __VA_ARGS__)

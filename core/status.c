@@ -12,7 +12,7 @@ const char *baton_strerror(baton_status status)
 {
     switch (status) {
 #define STATUS_TEXT(name, value, text) \
-    case BATON_##name: \
+    case BATON_##name:                 \
         return text;
         BATON_STATUS_LIST(STATUS_TEXT)
 #undef STATUS_TEXT
@@ -24,7 +24,7 @@ const char *baton_status_name(baton_status status)
 {
     switch (status) {
 #define STATUS_NAME(name, value, text) \
-    case BATON_##name: \
+    case BATON_##name:                 \
         return #name;
         BATON_STATUS_LIST(STATUS_NAME)
 #undef STATUS_NAME

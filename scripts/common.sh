@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+# What the other scripts share; to be sourced. Sets top, the root of the repository.
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# Compilation results are kept between builds where ccache is there.
+if command -v ccache >/dev/null; then export CMAKE_C_COMPILER_LAUNCHER=ccache; fi
+
+# build PRESET [cmake option...]: configures and builds build/PRESET; says nothing unless it fails.
+build() {
+    local preset=$1 log
+    shift
+    log=$(mktemp)
+    echo "build: $preset"
+    if ! (cd "$top" && cmake --preset "$preset" "$@" && cmake --build --preset "$preset") \
+        >"$log" 2>&1; then
+        grep -E 'error|warning|FAILED|Error' -A5 "$log" | head -60 || true
+        echo "build: $preset failed, whole log: $log" >&2
+        return 1
+    fi
+    rm -f "$log"
+}
