@@ -93,6 +93,9 @@ function(baton_test_properties name)
         "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/support/tsan.supp:halt_on_error=1"
         "UBSAN_OPTIONS=print_stacktrace=1"
         "UCX_HANDLE_ERRORS=none" "UCX_MEM_EVENTS=no" "UCX_MEM_MMAP_HOOK_MODE=none")
+    if(name IN_LIST BATON_THREADED_TESTS)
+        list(APPEND ARG_LABELS threads)
+    endif()
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
         SKIP_RETURN_CODE 77 ENVIRONMENT "${env};${ARG_ENV}")
 endfunction()
