@@ -45,4 +45,14 @@ void bt_handoff_receiver_destroy(bt_handoff_receiver *receiver); /* NULL is allo
 /* Shape of one rank's KV, for its sender or receiver. Errors: INVALID_ARG. */
 baton_status bt_handoff_layout(const bt_handoff_options *options, baton_layout *layout);
 
+/* One rank's share of the KV cache; planes are the view's. */
+typedef struct {
+    baton_kv_view kv;
+    baton_kv_plane *planes; /* [n_layers], owned */
+} bt_handoff_view;
+/* view is zeroed memory, to be closed in every case. Errors: NO_MEMORY. */
+baton_status bt_handoff_view_open(const bt_handoff_options *options, uint32_t rank,
+                                  bt_handoff_view *view);
+void bt_handoff_view_close(bt_handoff_view *view);
+
 #endif

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bt_handoff_ops over baton_sender: a transfer of the engine is one transfer per rank. It is over
+ * when every rank has told its end; the first failure decides, and cancels the others. */
+#include "engine/handoffrole.h"
+
+#include <baton/keys.h>
+#include <baton/sender.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/fail.h"
+#include "core/log.h"
+#include "core/promtext.h"
+
+typedef struct {
+    baton_sender *sender;
+    bt_handoff_view view;
+    baton_key_chain chain; /* before the first token */
+} sender_rank;
+
+typedef struct transfer {
+    struct transfer *prev, *next; /* all that have not ended */
+    void *user_data;              /* NULL: begin failed, nobody waits */
+    uint32_t n_tokens;
+    uint32_t n_begun, n_ended; /* ranks */
+    baton_transfer ids[BT_HANDOFF_MAX_RANKS];
+    baton_status status; /* of the first failure */
+    char text[BATON_EVENT_TEXT_BYTES];
+} transfer;
+
+struct bt_handoff_sender {
+    uint32_t n_ranks, chunk_tokens, max_keys;
+    sender_rank *ranks; /* [n_ranks] */
+    baton_key *keys;    /* [max_keys], of the rank that begins */
+    transfer *first;
+};
+
+static void link_transfer(bt_handoff_sender *s, transfer *t)
+{
+    t->next = s->first;
+    if (t->next != NULL)
+        t->next->prev = t;
+    s->first = t;
+}
+
+static void free_transfer(bt_handoff_sender *s, transfer *t)
+{
+    *(t->prev != NULL ? &t->prev->next : &s->first) = t->next;
+    if (t->next != NULL)
+        t->next->prev = t->prev;
+    bt_free(t);
+}
+
+static baton_status open_rank(bt_handoff_sender *s, const bt_handoff_options *options,
+                              const baton_layout *layout, uint32_t rank)
+{
+    sender_rank *r = &s->ranks[rank];
+    baton_sender_options sender = {.layout = *layout, .rank = rank, .world = options->tp};
+    BATON_TRY(bt_handoff_view_open(options, rank, &r->view));
+    if (options->config == NULL && options->n_overrides == 0)
+        BATON_TRY(baton_sender_create(&sender, &r->sender));
+    else
+        BATON_TRY(baton_sender_create_from_file(options->config, &sender, options->overrides,
+                                                options->n_overrides, &r->sender));
+    return baton_key_chain_init(layout, options->tp, rank, NULL, &r->chain);
+}
+
+baton_status bt_handoff_sender_create(const bt_handoff_options *options,
+                                      bt_handoff_sender **sender_p)
+{
+    baton_layout layout;
+    BATON_TRY(bt_handoff_layout(options, &layout));
+    bt_handoff_sender *s = bt_calloc(1, sizeof(*s));
+    if (s == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "hand-off: %zu bytes", sizeof(*s));
+    s->n_ranks = options->tp;
+    s->chunk_tokens = options->chunk_tokens;
+    s->max_keys = options->max_model_len / options->chunk_tokens + 1;
+    s->ranks = bt_calloc(s->n_ranks, sizeof(*s->ranks));
+    s->keys = bt_calloc(s->max_keys, sizeof(*s->keys));
+    baton_status status = BATON_OK;
+    if (s->ranks == NULL || s->keys == NULL)
+        status =
+            bt_fail(BATON_ERR_NO_MEMORY, "hand-off: %u ranks, %u keys", s->n_ranks, s->max_keys);
+    for (uint32_t rank = 0; status == BATON_OK && rank < s->n_ranks; rank++)
+        status = open_rank(s, options, &layout, rank);
+    if (status < 0) {
+        bt_handoff_sender_destroy(s);
+        return status;
+    }
+    *sender_p = s;
+    return BATON_OK;
+}
+
+static void cancel_ranks(bt_handoff_sender *s, const transfer *t)
+{
+    for (uint32_t rank = 0; rank < t->n_begun; rank++)
+        (void)baton_transfer_cancel(s->ranks[rank].sender, t->ids[rank]); /* NOT_FOUND: ended */
+}
+
+static void note_failure(transfer *t, baton_status status, const char *text)
+{
+    if (t->status < 0)
+        return;
+    t->status = status;
+    snprintf(t->text, sizeof(t->text), "%s", text);
+}
+
+static baton_status begin_rank(bt_handoff_sender *s, const bt_handoff_target *target,
+                               const uint32_t *tokens, transfer *t)
+{
+    uint32_t rank = t->n_begun;
+    baton_transfer_options options = {
+        .request = target->request,
+        .host = target->host,
+        .init_port = target->init_ports[rank],
+        .alloc_port = target->alloc_ports[rank],
+        .keys = s->keys,
+        .notice = target->notice[0] != 0 ? target->notice : NULL,
+        .user_data = (uintptr_t)t,
+    };
+    BATON_TRY(baton_keys_of_tokens(&s->ranks[rank].chain, tokens, t->n_tokens, s->keys, s->max_keys,
+                                   &options.n_chunks, &options.last_tokens));
+    return baton_transfer_begin(s->ranks[rank].sender, &options, &t->ids[rank]);
+}
+
+static baton_status begin(void *ctx, const bt_handoff_target *target, const uint32_t *tokens,
+                          uint32_t n_tokens, void *user_data, void **transfer_p)
+{
+    bt_handoff_sender *s = ctx;
+    if (target->n_ranks != s->n_ranks)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "hand-off: disagg_spec has %u ports, this engine %u ranks", target->n_ranks,
+                       s->n_ranks);
+    transfer *t = bt_calloc(1, sizeof(*t));
+    if (t == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "hand-off: %zu bytes", sizeof(*t));
+    t->n_tokens = n_tokens;
+    link_transfer(s, t);
+    baton_status status = BATON_OK;
+    while (t->n_begun < s->n_ranks) {
+        status = begin_rank(s, target, tokens, t);
+        if (status < 0)
+            break;
+        t->n_begun++;
+    }
+    if (status == BATON_OK) {
+        t->user_data = user_data;
+        *transfer_p = t;
+    } else if (t->n_begun == 0) {
+        free_transfer(s, t);
+    } else { /* it lives on, unknown to the engine, until the ranks that began have ended */
+        cancel_ranks(s, t);
+    }
+    return status;
+}
+
+static void chunk_ready(void *ctx, void *handle, uint32_t chunk, const uint32_t *blocks,
+                        uint32_t n_blocks)
+{
+    bt_handoff_sender *s = ctx;
+    transfer *t = handle;
+    uint32_t first = chunk * s->chunk_tokens, left = t->n_tokens - first;
+    baton_kv_tokens tokens = {
+        .blocks = blocks,
+        .n_blocks = n_blocks,
+        .n_tokens = left < s->chunk_tokens ? left : s->chunk_tokens,
+        .first_token = first,
+    };
+    for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
+        baton_status status = baton_transfer_push(s->ranks[rank].sender, t->ids[rank], chunk,
+                                                  &s->ranks[rank].view.kv, &tokens);
+        if (status < 0 && status != BATON_ERR_NOT_FOUND) { /* NOT_FOUND: its end is on the way */
+            note_failure(t, status, baton_last_error());
+            cancel_ranks(s, t);
+        }
+    }
+}
+
+static void finish(void *ctx, void *handle)
+{
+    bt_handoff_sender *s = ctx;
+    transfer *t = handle;
+    for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
+        baton_status status = baton_transfer_finish(s->ranks[rank].sender, t->ids[rank]);
+        if (status < 0 && status != BATON_ERR_NOT_FOUND) {
+            note_failure(t, status, baton_last_error());
+            cancel_ranks(s, t);
+        }
+    }
+}
+
+static void cancel(void *ctx, void *handle)
+{
+    cancel_ranks(ctx, handle);
+}
+
+static void on_event(bt_handoff_sender *s, const baton_sender_event *event,
+                     bt_handoff_ended_fn ended, void *sink)
+{
+    transfer *t = (transfer *)(uintptr_t)event->user_data;
+    if (event->kind == BATON_SENDER_SOURCE_FREE)
+        return; /* the end comes after the last of them, and only then blocks are reused */
+    t->n_ended++;
+    if (event->kind == BATON_SENDER_FAILED) {
+        bool is_first = t->status >= 0;
+        note_failure(t, event->status, event->text);
+        if (is_first)
+            cancel_ranks(s, t);
+    }
+    if (t->n_ended < t->n_begun)
+        return;
+    if (t->status < 0)
+        bt_warn("engine: hand-off failed status=%s %s", baton_status_name(t->status), t->text);
+    if (t->user_data != NULL)
+        ended(sink, t->user_data, t->status, t->text);
+    free_transfer(s, t);
+}
+
+static void progress(void *ctx, bt_handoff_ended_fn ended, void *sink)
+{
+    enum { MAX_EVENTS = 32 };
+    bt_handoff_sender *s = ctx;
+    baton_sender_event events[MAX_EVENTS];
+    for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
+        uint32_t n;
+        do {
+            n = baton_sender_poll(s->ranks[rank].sender, events, MAX_EVENTS);
+            for (uint32_t i = 0; i < n; i++)
+                on_event(s, &events[i], ended, sink);
+        } while (n == MAX_EVENTS);
+    }
+}
+
+static uint32_t fds(void *ctx, int *out, uint32_t max)
+{
+    bt_handoff_sender *s = ctx;
+    uint32_t n = s->n_ranks < max ? s->n_ranks : max;
+    for (uint32_t rank = 0; rank < n; rank++)
+        out[rank] = baton_sender_event_fd(s->ranks[rank].sender);
+    return n;
+}
+
+void bt_handoff_sender_ops(bt_handoff_sender *sender, bt_handoff_ops *ops)
+{
+    *ops = (bt_handoff_ops){
+        .ctx = sender,
+        .chunk_tokens = sender->chunk_tokens,
+        .begin = begin,
+        .chunk_ready = chunk_ready,
+        .finish = finish,
+        .cancel = cancel,
+        .progress = progress,
+        .fds = fds,
+    };
+}
+
+void bt_handoff_sender_metrics(void *sender, bt_strbuf *out)
+{
+    static const struct {
+        const char *name, *help;
+        size_t offset;
+        bt_prom_type type;
+    } fields[] = {
+#define FIELD(field, type, help) \
+    {"baton_sender_" #field, help, offsetof(baton_sender_stats, field), type}
+        FIELD(transfers_begun_total, BT_PROM_COUNTER, "Transfers begun, over ranks."),
+        FIELD(transfers_done_total, BT_PROM_COUNTER, "Transfers done."),
+        FIELD(transfers_failed_total, BT_PROM_COUNTER, "Transfers failed."),
+        FIELD(chunks_sent_total, BT_PROM_COUNTER, "Chunks written to receivers."),
+        FIELD(chunks_present_total, BT_PROM_COUNTER, "Chunks that receivers had already."),
+        FIELD(bytes_sent_total, BT_PROM_COUNTER, "Bytes written to receivers."),
+        FIELD(bytes_mapped_total, BT_PROM_COUNTER, "The part written without puts."),
+        FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
+        FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
+        FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed messages."),
+        FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
+        FIELD(peers_lost_total, BT_PROM_COUNTER, "Receivers lost."),
+        FIELD(peers_ready, BT_PROM_GAUGE, "Receivers connected."),
+        FIELD(transfers_live, BT_PROM_GAUGE, "Transfers now."),
+#undef FIELD
+    };
+    bt_handoff_sender *s = sender;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        uint64_t sum = 0;
+        for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
+            baton_sender_stats stats;
+            uint64_t value;
+            baton_sender_get_stats(s->ranks[rank].sender, &stats);
+            memcpy(&value, (const char *)&stats + fields[i].offset, sizeof(value));
+            sum += value;
+        }
+        bt_prom_family(out, fields[i].name, fields[i].type, fields[i].help);
+        bt_prom_u64(out, fields[i].name, NULL, 0, sum);
+    }
+}
+
+void bt_handoff_sender_destroy(bt_handoff_sender *s)
+{
+    if (s == NULL)
+        return;
+    for (uint32_t rank = 0; s->ranks != NULL && rank < s->n_ranks; rank++) {
+        baton_sender_destroy(s->ranks[rank].sender);
+        bt_handoff_view_close(&s->ranks[rank].view);
+    }
+    while (s->first != NULL)
+        free_transfer(s, s->first);
+    bt_free(s->ranks);
+    bt_free(s->keys);
+    bt_free(s);
+}
