@@ -212,6 +212,9 @@ void bt_zap_destroy(bt_zap *zap)
         (void)!eventfd_write(zap->stop_fd, 1);
         pthread_join(zap->thread, NULL);
     }
+    /* Closing alone gives the name back some time later. */
+    if (zap->socket != NULL)
+        zmq_unbind(zap->socket, "inproc://zeromq.zap.01");
     bt_zmq_close(zap->socket);
     if (zap->stop_fd >= 0)
         close(zap->stop_fd);
