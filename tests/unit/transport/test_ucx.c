@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is particular to the ucx backend: its settings, foreign keys, messages that nobody of ours
+ * would send, and running out of memory. */
+#include <stdlib.h>
+
+#include <baton/log.h>
+
+#include "core/alloc.h"
+#include "support/test.h"
+#include "transport/loop.h"
+#include "transport/seal.h"
+#include "transport/ucx_message.h"
+#include "transport_suite.h"
+
+enum { REGION_BYTES = 1 << 20 };
+
+static baton_status open_tcp(bt_transport **transport_p)
+{
+    return bt_transport_create(&(bt_transport_options){.backend = "ucx", .transports = "tcp"},
+                               transport_p);
+}
+
+static void tcp_that_is_both_off_and_asked_for_is_refused(void **state)
+{
+    (void)state;
+    static const char *const lists[] = {"tcp", "sysv,tcp", "all", "^sysv"};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        const bt_transport_options options = {
+            .backend = "ucx", .no_tcp = true, .transports = lists[i]};
+        bt_transport *transport;
+        assert_fails(bt_transport_create(&options, &transport), BATON_ERR_INVALID_ARG, lists[i]);
+    }
+}
+
+static void more_devices_than_fit_are_refused(void **state)
+{
+    (void)state;
+    char name[700];
+    memset(name, 'x', sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    const char *devices[] = {name, name};
+    const bt_transport_options options = {
+        .backend = "ucx", .data_devices = devices, .n_data_devices = 2};
+    bt_transport *transport;
+    assert_fails(bt_transport_create(&options, &transport), BATON_ERR_TOO_LARGE, "data_devices");
+}
+
+static void the_users_environment_wins_and_is_logged(void **state)
+{
+    (void)state;
+    baton_log_set_level(BATON_LOG_INFO);
+    setenv("UCX_TCP_TX_SEG_SIZE", "16k", 1);
+    bt_transport *transport;
+    assert_ok(open_tcp(&transport));
+    unsetenv("UCX_TCP_TX_SEG_SIZE");
+    assert_int_equal(bt_log_seen("UCX_TCP_TX_SEG_SIZE"), 1);
+    assert_int_equal(bt_log_seen("UCX_TCP_RX_SEG_SIZE"), 0);
+    bt_transport_destroy(transport);
+    baton_log_set_level(BATON_LOG_WARN);
+}
+
+static void device_memory_needs_a_ucx_that_has_it(void **state)
+{
+    (void)state;
+    bt_transport *transport;
+    assert_ok(open_tcp(&transport));
+    bt_memory *memory;
+    if ((((ucx_transport *)transport)->memory_types & (1u << UCS_MEMORY_TYPE_CUDA)) == 0)
+        assert_fails(bt_memory_alloc(transport, 4096, BATON_MEMORY_CUDA_DEVICE, &memory),
+                     BATON_ERR_UNSUPPORTED, "CUDA");
+    assert_fails(bt_memory_alloc(transport, 4096, BATON_MEMORY_CUDA_HOST, &memory),
+                 BATON_ERR_UNSUPPORTED, "registered");
+    bt_transport_destroy(transport);
+}
+
+/* Seals again what another library version would have sealed. */
+static uint8_t *reseal(const void *bytes, size_t n_bytes, bt_seal_kind kind, size_t *n_out)
+{
+    bt_seal seal = {.kind = kind, .backend = BT_SEAL_UCX};
+    bt_ucx_version(&seal.major, &seal.minor);
+    assert_ok(bt_seal_open(bytes, n_bytes, &seal));
+    seal.minor++;
+    uint8_t *resealed;
+    assert_ok(bt_seal_pack(&seal, BT_RKEY_BYTES_MAX, &resealed, n_out));
+    return resealed;
+}
+
+static void addresses_and_keys_of_another_version_or_backend_are_refused(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    bt_pair_open(&pair, open_tcp, REGION_BYTES);
+    bt_endpoint *endpoint;
+    bt_remote *remote;
+    size_t n;
+    uint8_t *other = reseal(pair.target->address, pair.target->address_bytes, BT_SEAL_ADDRESS, &n);
+    assert_fails(bt_endpoint_connect(pair.writer, other, n, 1, &endpoint),
+                 BATON_ERR_VERSION_MISMATCH, "both ends need the same");
+    bt_free(other);
+    other = reseal(pair.pool->rkey, pair.pool->rkey_bytes, BT_SEAL_KEY, &n);
+    assert_fails(bt_remote_import(pair.endpoint, other, n, &remote), BATON_ERR_VERSION_MISMATCH,
+                 NULL);
+    bt_free(other);
+
+    bt_loop_net *net;
+    bt_transport *loop;
+    bt_worker *worker;
+    assert_ok(bt_loop_net_create(1, NULL, &net));
+    const bt_transport_options options = {.backend = "loop", .loop_net = net};
+    assert_ok(bt_transport_create(&options, &loop));
+    assert_ok(bt_worker_create(loop, &worker));
+    assert_fails(
+        bt_endpoint_connect(pair.writer, worker->address, worker->address_bytes, 1, &endpoint),
+        BATON_ERR_VERSION_MISMATCH, "backend 1");
+    bt_worker_destroy(worker);
+    bt_transport_destroy(loop);
+    bt_loop_net_destroy(net);
+    bt_pair_close(&pair);
+}
+
+static void ignore_sent(void *request, ucs_status_t status, void *user_data)
+{
+    (void)status;
+    (void)user_data;
+    ucp_request_free(request);
+}
+
+static void put_u64(uint8_t *at, uint64_t value)
+{
+    memcpy(at, &value, sizeof(value)); /* the machines that run tests are little-endian */
+}
+
+/* A message as ucx_message.h has it, with any fields. */
+static void send_raw(bt_pair *pair, uint64_t magic_and_type, uint64_t a, uint64_t b,
+                     size_t header_bytes, size_t bytes, uint32_t flags)
+{
+    uint8_t header[40] = {0};
+    put_u64(header, magic_and_type);
+    put_u64(header + 8, ((ucx_endpoint *)pair->endpoint)->id);
+    put_u64(header + 16, a);
+    put_u64(header + 24, b);
+    const ucp_request_param_t params = {.op_attr_mask =
+                                            UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_FLAGS,
+                                        .flags = flags,
+                                        .cb = {.send = ignore_sent}};
+    ucs_status_ptr_t request = ucp_am_send_nbx(((ucx_endpoint *)pair->endpoint)->handle, 0, header,
+                                               header_bytes, pair->source->base, bytes, &params);
+    assert_false(UCS_PTR_IS_ERR(request));
+    bt_event event;
+    for (int i = 0; i < 200; i++) { /* the header must outlive the sending */
+        assert_int_equal(bt_worker_progress(pair->writer, &event, 1), 0);
+        assert_int_equal(bt_worker_progress(pair->target, &event, 1), 0);
+    }
+}
+
+static const uint64_t put_type = UINT64_C(0x14d4e5442);
+
+static void begin_messages(bt_pair *pair)
+{
+    bt_pair_open(pair, open_tcp, REGION_BYTES);
+    bt_pair_fill(pair, 1);
+    assert_true(((ucx_endpoint *)pair->endpoint)->uses_messages);
+    assert_ok(bt_endpoint_flush(pair->endpoint, 1)); /* connects */
+    bt_pair_wait(pair, BT_EVENT_FLUSH, 1);
+}
+
+static void assert_pool_is_clear(const bt_pair *pair)
+{
+    for (size_t i = 0; i < REGION_BYTES; i++)
+        assert_int_equal(((uint8_t *)pair->pool->base)[i], 0);
+}
+
+static void messages_that_make_no_sense_are_ignored(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    begin_messages(&pair);
+    uint64_t base = (uint64_t)(uintptr_t)pair.pool->base;
+    send_raw(&pair, put_type ^ 1, base, 64, 40, 64, UCP_AM_SEND_FLAG_EAGER);
+    send_raw(&pair, put_type, base, 64, 39, 64, UCP_AM_SEND_FLAG_EAGER);
+    send_raw(&pair, put_type, base, 64, 0, 64, UCP_AM_SEND_FLAG_EAGER);
+    send_raw(&pair, put_type + (UINT64_C(9) << 32), base, 64, 40, 64, UCP_AM_SEND_FLAG_EAGER);
+    send_raw(&pair, put_type + (UINT64_C(1) << 32), 5, 6, 40, 0, UCP_AM_SEND_FLAG_EAGER);
+    send_raw(&pair, put_type + (UINT64_C(2) << 32), 5, 6, 40, 0, UCP_AM_SEND_FLAG_EAGER);
+    assert_pool_is_clear(&pair);
+    bt_run run = bt_pair_run(&pair, 0, 0, 64);
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 2));
+    bt_pair_wait(&pair, BT_EVENT_PUT, 2);
+    assert_ok(bt_endpoint_flush(pair.endpoint, 3));
+    bt_pair_wait(&pair, BT_EVENT_FLUSH, 3);
+    bt_pair_close(&pair);
+}
+
+static void a_put_outside_registered_memory_is_refused_and_fails_the_flush(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t offset, claimed;
+    } bad[] = {{REGION_BYTES - 63, 64}, {UINT64_MAX, 64}, {REGION_BYTES, 64}, {0, 63}, {0, 65}};
+    bt_expect_log("refused a put outside registered memory");
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        bt_pair pair;
+        begin_messages(&pair);
+        send_raw(&pair, put_type, (uint64_t)(uintptr_t)pair.pool->base + bad[i].offset,
+                 bad[i].claimed, 40, 64, UCP_AM_SEND_FLAG_EAGER);
+        assert_pool_is_clear(&pair);
+        assert_ok(bt_endpoint_flush(pair.endpoint, 3));
+        bt_event event = bt_pair_next_event(&pair);
+        assert_int_equal(event.kind, BT_EVENT_FLUSH);
+        assert_int_equal(event.status, BATON_ERR_REFUSED);
+        bt_pair_close(&pair);
+    }
+}
+
+/* Over several rails a flush may overtake puts. */
+static void a_flush_waits_for_messages_that_it_overtook(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    begin_messages(&pair);
+    ((ucx_endpoint *)pair.endpoint)->n_messages++; /* one that is still on its way */
+    assert_ok(bt_endpoint_flush(pair.endpoint, 4));
+    bt_event event;
+    for (int i = 0; i < 500; i++) {
+        assert_int_equal(bt_worker_progress(pair.writer, &event, 1), 0);
+        assert_int_equal(bt_worker_progress(pair.target, &event, 1), 0);
+    }
+    uint8_t header[40] = {0};
+    put_u64(header, put_type);
+    put_u64(header + 8, ((ucx_endpoint *)pair.endpoint)->id);
+    put_u64(header + 16, (uint64_t)(uintptr_t)pair.pool->base);
+    put_u64(header + 24, 64);
+    const ucp_request_param_t params = {.op_attr_mask =
+                                            UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_FLAGS,
+                                        .flags = UCP_AM_SEND_FLAG_EAGER,
+                                        .cb = {.send = ignore_sent}};
+    ucs_status_ptr_t request = ucp_am_send_nbx(((ucx_endpoint *)pair.endpoint)->handle, 0, header,
+                                               sizeof(header), pair.source->base, 64, &params);
+    assert_false(UCS_PTR_IS_ERR(request));
+    bt_pair_wait(&pair, BT_EVENT_FLUSH, 4);
+    assert_memory_equal(pair.pool->base, pair.source->base, 64);
+    bt_pair_close(&pair);
+}
+
+static void no_memory_is_an_error_and_leaks_nothing(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    bt_pair_open(&pair, open_tcp, REGION_BYTES);
+    bt_transport *transport;
+    bt_worker *worker;
+    bt_memory *memory;
+    bt_endpoint *endpoint;
+    bt_remote *remote;
+    bt_alloc_fail_at(1);
+    assert_fails(open_tcp(&transport), BATON_ERR_NO_MEMORY, NULL);
+    for (uint64_t nth = 1; nth <= 2; nth++) {
+        bt_alloc_fail_at(nth);
+        assert_fails(bt_worker_create(pair.transport_a, &worker), BATON_ERR_NO_MEMORY, NULL);
+        bt_alloc_fail_at(nth);
+        assert_fails(bt_memory_alloc(pair.transport_a, 4096, BATON_MEMORY_HOST, &memory),
+                     BATON_ERR_NO_MEMORY, NULL);
+    }
+    bt_alloc_fail_at(1);
+    assert_fails(bt_endpoint_connect(pair.writer, pair.target->address, pair.target->address_bytes,
+                                     1, &endpoint),
+                 BATON_ERR_NO_MEMORY, NULL);
+    bt_alloc_fail_at(1);
+    assert_fails(bt_remote_import(pair.endpoint, pair.pool->rkey, pair.pool->rkey_bytes, &remote),
+                 BATON_ERR_NO_MEMORY, NULL);
+    bt_run run = bt_pair_run(&pair, 0, 0, 64);
+    for (uint64_t nth = 1; nth <= 2; nth++) { /* the operations' slab, the messages' slab */
+        bt_alloc_fail_at(nth);
+        assert_fails(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 2),
+                     BATON_ERR_NO_MEMORY, NULL);
+    }
+    bt_alloc_fail_at(1);
+    assert_fails(bt_endpoint_flush(pair.endpoint, 3), BATON_ERR_NO_MEMORY, NULL);
+    bt_alloc_fail_at(0);
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 4));
+    bt_pair_wait(&pair, BT_EVENT_PUT, 4);
+    bt_pair_close(&pair);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        bt_test(tcp_that_is_both_off_and_asked_for_is_refused),
+        bt_test(more_devices_than_fit_are_refused),
+        bt_test(the_users_environment_wins_and_is_logged),
+        bt_test(device_memory_needs_a_ucx_that_has_it),
+        bt_test(addresses_and_keys_of_another_version_or_backend_are_refused),
+        bt_test(messages_that_make_no_sense_are_ignored),
+        bt_test(a_put_outside_registered_memory_is_refused_and_fails_the_flush),
+        bt_test(a_flush_waits_for_messages_that_it_overtook),
+        bt_test(no_memory_is_an_error_and_leaks_nothing),
+    };
+    return bt_run_tests(tests);
+}
