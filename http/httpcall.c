@@ -111,6 +111,7 @@ void bt_call_finish(bt_http_call *call, baton_status status, const char *text)
 {
     char copy[BT_ERROR_TEXT_BYTES]; /* text may be the last error's, or the parser's */
     snprintf(copy, sizeof(copy), "%s", text);
+    call->finished = true;
     unlink_call(call);
     bt_timer_stop(call->timer);
     bt_loop_undefer(&call->start);
@@ -258,7 +259,8 @@ void bt_call_broken(bt_http_call *call, const char *text)
 
 void bt_http_call_cancel(bt_http_call *call)
 {
-    bt_call_finish(call, BATON_ERR_CANCELED, "http: canceled");
+    if (!call->finished) /* canceling inside on_done is too late, not an error */
+        bt_call_finish(call, BATON_ERR_CANCELED, "http: canceled");
 }
 
 void bt_http_call_pause(bt_http_call *call)

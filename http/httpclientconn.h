@@ -80,7 +80,7 @@ struct bt_http_call {
     bt_strbuf head; /* request line and headers */
     bt_slice *body; /* [n_body]; the bytes are the caller's */
     size_t n_body;
-    bool is_head, fresh, paused;
+    bool is_head, fresh, paused, finished;
 
     bt_deferred start;
     bt_client_lookup *lookup; /* resolving */

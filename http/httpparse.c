@@ -10,7 +10,7 @@
 #include <strings.h>
 
 enum { LINE_START, IN_LINE, EMPTY_LINE_CR, LINE_CR }; /* guard */
-enum { MAX_EXTENSION_BYTES = 4096, LAST_METHOD = HTTP_SOURCE };
+enum { MAX_EXTENSION_BYTES = 4096, MAX_CHUNK_FRAME_BYTES = 32, LAST_METHOD = HTTP_SOURCE };
 
 bt_http_headers bt_http_head_list(const bt_http_head *head)
 {
@@ -251,6 +251,7 @@ static int on_extension(llhttp_t *llhttp, const char *bytes, size_t n)
 static int on_chunk_header(llhttp_t *llhttp)
 {
     bt_http_parser *parser = llhttp->data;
+    parser->n_chunks++;
     if (llhttp->content_length > parser->max_body_bytes - parser->body_bytes)
         return fail(parser, BATON_ERR_TOO_LARGE, 413, "body beyond %zu bytes",
                     parser->max_body_bytes);
@@ -303,6 +304,7 @@ void bt_http_parser_reset(bt_http_parser *parser)
     parser->guard_first_line = true;
     parser->name_open = parser->value_open = parser->head_complete = false;
     parser->head_bytes = parser->extension_bytes = 0;
+    parser->n_chunks = parser->framing_bytes = 0;
     parser->status = 0;
     parser->keep_alive = parser->chunked = parser->until_eof = parser->expects_continue = false;
     parser->content_length = UINT64_MAX;
@@ -427,6 +429,20 @@ static size_t feed_head(bt_http_parser *parser, const char *bytes, size_t n)
     return used;
 }
 
+/* Sizes padded with zeros would let a body go on for ever without growing. */
+static size_t feed_body(bt_http_parser *parser, const char *bytes, size_t n)
+{
+    uint64_t before = parser->body_bytes;
+    size_t used = execute(parser, bytes, n);
+    if (parser->chunked) {
+        uint64_t allowed = MAX_EXTENSION_BYTES + (parser->n_chunks + 1) * MAX_CHUNK_FRAME_BYTES;
+        parser->framing_bytes += used - (parser->body_bytes - before);
+        if (parser->framing_bytes > allowed)
+            fail_bad(parser, "chunk sizes are too long");
+    }
+    return used;
+}
+
 static size_t feed_trailer(bt_http_parser *parser, const char *bytes, size_t n)
 {
     bool ended = false;
@@ -445,7 +461,7 @@ size_t bt_http_parser_feed(bt_http_parser *parser, const char *bytes, size_t n)
             used += feed_head(parser, bytes + used, n - used);
             break;
         case BT_HTTP_PARSE_BODY:
-            used += execute(parser, bytes + used, n - used);
+            used += feed_body(parser, bytes + used, n - used);
             break;
         case BT_HTTP_PARSE_TRAILER:
             used += feed_trailer(parser, bytes + used, n - used);

@@ -52,6 +52,7 @@ typedef struct {
     uint8_t guard; /* where in a line the guard is */
     bool guard_first_line, name_open, value_open, head_complete;
     size_t head_bytes, extension_bytes;
+    uint64_t n_chunks, framing_bytes; /* of a chunked body: what is not the body */
 
     bt_http_head head;
     unsigned status; /* responses */

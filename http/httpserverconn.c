@@ -161,8 +161,10 @@ static void on_work(void *arg)
 {
     bt_conn *conn = arg;
     flush(conn);
-    if (conn->state == BT_CONN_WAITING && conn->out.bytes == 0)
+    if (conn->state == BT_CONN_WAITING && conn->out.bytes == 0) {
         conn->state = BT_CONN_READING;
+        set_timer(conn, conn->server->options.idle_timeout_ms);
+    }
     if (conn->state == BT_CONN_READING && (conn->pending_bytes > 0 || !conn->stream_reading))
         take_pending(conn);
     if (conn->state == BT_CONN_HANDLING)
@@ -437,8 +439,9 @@ void bt_conn_finished(bt_conn *conn, bool cut)
 void bt_conn_drain(bt_conn *conn)
 {
     conn->keep_alive = false;
-    if (conn->state == BT_CONN_READING && bt_http_parser_is_fresh(&conn->parser) &&
-        conn->pending_bytes == 0)
+    bool idle = conn->state == BT_CONN_READING && bt_http_parser_is_fresh(&conn->parser) &&
+                conn->pending_bytes == 0;
+    if (idle || conn->state == BT_CONN_WAITING)
         leave(conn);
 }
 

@@ -118,6 +118,9 @@ static void on_request(void *ctx, bt_http_request *request)
         w->held = request;
         bt_http_on_gone(request, on_gone, w);
         sem_post(&w->arrived);
+    } else if (strcmp(request->path, "/late") == 0) {
+        w->held = request; /* on_gone is set only once the client has left */
+        sem_post(&w->arrived);
     } else if (strcmp(request->path, "/stall") == 0) {
         w->held = request;
         bt_http_on_gone(request, on_gone, w);
@@ -441,7 +444,7 @@ static void limits_are_kept(void **state)
     world_stop(&w);
 }
 
-static void long_chunk_extensions_are_refused(void **state)
+static void long_chunk_framing_is_refused(void **state)
 {
     (void)state;
     static char text[20000];
@@ -451,6 +454,16 @@ static void long_chunk_extensions_are_refused(void **state)
     memset(text + strlen(text), 'x', 8000);
     strcat(text, "\r\nabc\r\n0\r\n\r\n");
     assert_has(exchange(&w, text), "HTTP/1.1 400 ");
+    strcpy(text, "POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    memset(text + strlen(text), '0', 8000);
+    strcat(text, "3\r\nabc\r\n0\r\n\r\n");
+    assert_has(exchange(&w, text), "HTTP/1.1 400 ");
+    strcpy(text, "POST /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
+                 "Transfer-Encoding: chunked\r\n\r\n");
+    for (int i = 0; i < 900; i++) /* many tiny chunks are fine */
+        strcat(text, "00000001\r\nx\r\n");
+    strcat(text, "0\r\n\r\n");
+    assert_has(exchange(&w, text), "n=900 ");
     world_stop(&w);
 }
 
@@ -515,6 +528,29 @@ static void a_client_that_leaves_is_noticed_once(void **state)
     bt_http_server_stats stats = world_stats(&w);
     assert_int_equal(stats.n_requests, 0);
     assert_int_equal(stats.gone_total, 3);
+    world_stop(&w);
+}
+
+static void set_gone_late(void *arg)
+{
+    world *w = arg;
+    bt_http_on_gone(w->held, on_gone, w);
+    assert_int_equal(w->n_gone, 0); /* never inside the call */
+}
+
+static void leaving_is_told_to_who_asks_late(void **state)
+{
+    (void)state;
+    world w;
+    world_start(&w, (bt_http_server_options){0});
+    int fd = raw_connect(w.port);
+    raw_send_text(fd, "GET /late HTTP/1.1\r\nHost: h\r\n\r\n");
+    sem_wait(&w.arrived);
+    close(fd);
+    while (world_stats(&w).gone_total == 0)
+        sched_yield();
+    loop_thread_call(&w.runner, set_gone_late, &w);
+    sem_wait(&w.gone);
     world_stop(&w);
 }
 
@@ -658,10 +694,11 @@ int main(void)
         bt_test(unknown_paths_and_methods_get_openai_errors),
         bt_test(requests_that_can_be_read_in_two_ways_are_refused),
         bt_test(limits_are_kept),
-        bt_test(long_chunk_extensions_are_refused),
+        bt_test(long_chunk_framing_is_refused),
         bt_test(slow_requests_time_out),
         bt_test(expect_continue_is_answered_before_the_body),
         bt_test(a_client_that_leaves_is_noticed_once),
+        bt_test(leaving_is_told_to_who_asks_late),
         bt_test(a_slow_reader_holds_the_stream_back_and_gets_all),
         bt_test(a_reader_that_takes_nothing_is_cut_off),
         bt_test(connections_above_the_limit_get_503),
