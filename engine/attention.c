@@ -9,11 +9,11 @@
 #include "core/fail.h"
 
 struct bt_attention_scratch {
-    uint32_t head_dim, padded_dim; /* the latter a multiple of BT_PANEL */
+    uint32_t head_dim, padded_dim; /* the latter a multiple of BT_PANEL, hence of BT_LANES */
     float *q;                      /* [BT_ATTENTION_ROWS][head_dim], scaled */
-    float *keys;                   /* [head_dim][BT_KEY_BLOCK] */
+    float *keys;                   /* [padded_dim][BT_KEY_BLOCK] */
+    float *rows;                   /* [BT_LANES][padded_dim], keys before they are transposed */
     float *values;                 /* [BT_KEY_BLOCK][padded_dim] */
-    float *row;                    /* [head_dim] */
     float *scores;                 /* [BT_ATTENTION_ROWS][BT_KEY_BLOCK] */
     float *out;                    /* [BT_ATTENTION_ROWS][padded_dim] */
     float max[BT_ATTENTION_ROWS], sum[BT_ATTENTION_ROWS];
@@ -35,12 +35,12 @@ baton_status bt_attention_scratch_create(uint32_t head_dim, bt_attention_scratch
     s->head_dim = head_dim;
     s->padded_dim = bt_panels(head_dim) * BT_PANEL;
     s->q = floats((size_t)BT_ATTENTION_ROWS * head_dim);
-    s->keys = floats((size_t)BT_KEY_BLOCK * head_dim);
+    s->keys = floats((size_t)BT_KEY_BLOCK * s->padded_dim);
     s->values = floats((size_t)BT_KEY_BLOCK * s->padded_dim);
-    s->row = floats(head_dim);
+    s->rows = floats((size_t)BT_LANES * s->padded_dim);
     s->scores = floats((size_t)BT_ATTENTION_ROWS * BT_KEY_BLOCK);
     s->out = floats((size_t)BT_ATTENTION_ROWS * s->padded_dim);
-    if (s->q == NULL || s->keys == NULL || s->values == NULL || s->row == NULL ||
+    if (s->q == NULL || s->keys == NULL || s->values == NULL || s->rows == NULL ||
         s->scores == NULL || s->out == NULL) {
         bt_attention_scratch_destroy(s);
         return bt_fail(BATON_ERR_NO_MEMORY, "attention: scratch memory");
@@ -56,7 +56,7 @@ void bt_attention_scratch_destroy(bt_attention_scratch *scratch)
     bt_free(scratch->q);
     bt_free(scratch->keys);
     bt_free(scratch->values);
-    bt_free(scratch->row);
+    bt_free(scratch->rows);
     bt_free(scratch->scores);
     bt_free(scratch->out);
     bt_free(scratch);
@@ -86,24 +86,32 @@ static void begin(const bt_attention *a, bt_attention_scratch *s, uint32_t n_row
     memset(s->out, 0, (size_t)n_rows * s->padded_dim * sizeof(float));
 }
 
+/* The head of one position in one plane. */
+static const uint8_t *head_at(const bt_attention *a, uint32_t plane, uint32_t position)
+{
+    const bt_kv_cache *cache = a->cache;
+    size_t slot = (size_t)a->blocks[position / cache->block_tokens] * cache->block_tokens +
+                  position % cache->block_tokens;
+    return bt_kv_cache_plane(cache, a->layer, plane) + slot * bt_kv_cache_token_bytes(cache) +
+           a->kv_head * cache->head_dim * cache->element_bytes;
+}
+
 /* K, transposed, and V of positions [first, first + n) in f32. What lies behind n is stale but
  * never shows: a row uses only the scores and values of its own positions. */
 static void load_keys(const bt_attention *a, bt_attention_scratch *s, uint32_t first, uint32_t n)
 {
-    const bt_kv_cache *cache = a->cache;
-    size_t head_bytes = s->head_dim * cache->element_bytes;
-    size_t token_bytes = bt_kv_cache_token_bytes(cache);
-    const uint8_t *k = bt_kv_cache_plane(cache, a->layer, 0) + a->kv_head * head_bytes;
-    const uint8_t *v = bt_kv_cache_plane(cache, a->layer, 1) + a->kv_head * head_bytes;
-    for (uint32_t j = 0; j < n; j++) {
-        uint32_t position = first + j;
-        size_t slot = (size_t)a->blocks[position / cache->block_tokens] * cache->block_tokens +
-                      position % cache->block_tokens;
-        bt_widen(a->ops, s->row, k + slot * token_bytes, cache->dtype, s->head_dim);
-        for (uint32_t i = 0; i < s->head_dim; i++)
-            s->keys[i * BT_KEY_BLOCK + j] = s->row[i];
-        bt_widen(a->ops, s->values + (size_t)j * s->padded_dim, v + slot * token_bytes,
-                 cache->dtype, s->head_dim);
+    baton_dtype dtype = a->cache->dtype;
+    for (uint32_t j = 0; j < n; j += BT_LANES) {
+        uint32_t n_rows = n - j < BT_LANES ? n - j : BT_LANES;
+        for (uint32_t r = 0; r < n_rows; r++) {
+            bt_widen(a->ops, s->rows + (size_t)r * s->padded_dim, head_at(a, 0, first + j + r),
+                     dtype, s->head_dim);
+            bt_widen(a->ops, s->values + (size_t)(j + r) * s->padded_dim,
+                     head_at(a, 1, first + j + r), dtype, s->head_dim);
+        }
+        for (uint32_t i = 0; i < s->head_dim; i += BT_LANES)
+            a->ops->transpose(s->keys + (size_t)i * BT_KEY_BLOCK + j, BT_KEY_BLOCK, s->rows + i,
+                              s->padded_dim);
     }
 }
 

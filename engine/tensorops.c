@@ -51,8 +51,8 @@ static void tile_f16(const bt_tile *tile)
         tile_row(tile, row, BATON_DTYPE_F16);
 }
 
-static const bt_ops generic_ops = {"generic", tile_f32,  tile_bf16,     tile_f16,
-                                   max_block, exp_block, silu_multiply, widen_bf16};
+static const bt_ops generic_ops = {"generic", tile_f32,      tile_bf16,  tile_f16, max_block,
+                                   exp_block, silu_multiply, widen_bf16, transpose};
 
 const bt_ops *bt_ops_of(bt_simd level)
 {

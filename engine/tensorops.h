@@ -55,6 +55,8 @@ typedef struct {
     void (*silu_multiply)(float *gate, const float *up, size_t n);
     /* bf16 to f32 */
     void (*widen_bf16)(float *out, const uint16_t *in, size_t n);
+    /* out[c * out_stride + r] = in[r * in_stride + c] for r and c below BT_LANES */
+    void (*transpose)(float *out, size_t out_stride, const float *in, size_t in_stride);
 } bt_ops;
 
 /* The level's functions, or NULL where this CPU or build lacks it. GENERIC is always there. */

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #define BT_TARGET __attribute__((target("avx2,fma,f16c")))
+#define BT_OWN_MOVES
 #include "engine/tensorops_rows.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline)) BT_TARGET
@@ -77,6 +78,47 @@ DEFINE_TILE(f32, float, load_f32)
 DEFINE_TILE(bf16, uint16_t, load_bf16)
 DEFINE_TILE(f16, uint16_t, load_f16)
 
+static BT_TARGET void widen_bf16(float *restrict out, const uint16_t *restrict in, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        _mm256_storeu_ps(out + i, load_bf16(in + i));
+    for (; i < n; i++) {
+        uint32_t bits = (uint32_t)in[i] << 16;
+        memcpy(&out[i], &bits, sizeof(bits));
+    }
+}
+
+ALWAYS_INLINE void transpose_8(float *out, size_t out_stride, const float *in, size_t in_stride)
+{
+    __m256 b[LANES];
+    for (size_t i = 0; i < LANES;
+         i += 4) { /* b[i + c]: column c of both lanes of rows i to i + 3 */
+        __m256 r0 = _mm256_loadu_ps(in + i * in_stride);
+        __m256 r1 = _mm256_loadu_ps(in + (i + 1) * in_stride);
+        __m256 r2 = _mm256_loadu_ps(in + (i + 2) * in_stride);
+        __m256 r3 = _mm256_loadu_ps(in + (i + 3) * in_stride);
+        __m256 low01 = _mm256_unpacklo_ps(r0, r1), high01 = _mm256_unpackhi_ps(r0, r1);
+        __m256 low23 = _mm256_unpacklo_ps(r2, r3), high23 = _mm256_unpackhi_ps(r2, r3);
+        b[i] = _mm256_shuffle_ps(low01, low23, 0x44);
+        b[i + 1] = _mm256_shuffle_ps(low01, low23, 0xee);
+        b[i + 2] = _mm256_shuffle_ps(high01, high23, 0x44);
+        b[i + 3] = _mm256_shuffle_ps(high01, high23, 0xee);
+    }
+    for (size_t c = 0; c < 4; c++) {
+        _mm256_storeu_ps(out + c * out_stride, _mm256_permute2f128_ps(b[c], b[4 + c], 0x20));
+        _mm256_storeu_ps(out + (4 + c) * out_stride, _mm256_permute2f128_ps(b[c], b[4 + c], 0x31));
+    }
+}
+
+static BT_TARGET void transpose(float *restrict out, size_t out_stride, const float *restrict in,
+                                size_t in_stride)
+{
+    for (size_t r = 0; r < BT_LANES; r += LANES)
+        for (size_t c = 0; c < BT_LANES; c += LANES)
+            transpose_8(out + c * out_stride + r, out_stride, in + r * in_stride + c, in_stride);
+}
+
 /* clang 14 does not know "f16c" as a name for __builtin_cpu_supports. */
 static bool has_f16c(void)
 {
@@ -86,8 +128,8 @@ static bool has_f16c(void)
 
 const bt_ops *bt_ops_avx2(void)
 {
-    static const bt_ops ops = {"avx2",    tile_f32,  tile_bf16,     tile_f16,
-                               max_block, exp_block, silu_multiply, widen_bf16};
+    static const bt_ops ops = {"avx2",    tile_f32,      tile_bf16,  tile_f16, max_block,
+                               exp_block, silu_multiply, widen_bf16, transpose};
     bool there = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     return there ? &ops : NULL;
 }

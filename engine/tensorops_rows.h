@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vector functions of bt_ops in plain C, included once per SIMD level by tensorops*.c, which
  * defines BT_TARGET as the level's function attribute. The compiler may vectorise them as it likes:
- * every element has its own fixed chain of operations. (No include guard: a template.) */
+ * every element has its own fixed chain of operations. A level that defines BT_OWN_BLOCKS or
+ * BT_OWN_MOVES brings max_block and exp_block, or widen_bf16 and transpose, itself. (No include
+ * guard: a template.) */
 #include <math.h>
 #include <string.h>
 
@@ -31,6 +33,7 @@ static inline __attribute__((always_inline)) BT_TARGET float exp_one(float x)
     return p * power;
 }
 
+#ifndef BT_OWN_BLOCKS /* the level has its own */
 static BT_TARGET float max_block(float scores[BT_KEY_BLOCK], uint32_t n)
 {
     for (uint32_t i = n; i < BT_KEY_BLOCK; i++)
@@ -61,6 +64,7 @@ static BT_TARGET float exp_block(float scores[BT_KEY_BLOCK], uint32_t n, float s
             lanes[i] += lanes[i + width];
     return lanes[0];
 }
+#endif
 
 static BT_TARGET void silu_multiply(float *restrict gate, const float *restrict up, size_t n)
 {
@@ -68,6 +72,7 @@ static BT_TARGET void silu_multiply(float *restrict gate, const float *restrict 
         gate[i] = gate[i] / (1.0f + exp_one(-gate[i])) * up[i];
 }
 
+#ifndef BT_OWN_MOVES
 static BT_TARGET void widen_bf16(float *restrict out, const uint16_t *restrict in, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -75,3 +80,12 @@ static BT_TARGET void widen_bf16(float *restrict out, const uint16_t *restrict i
         memcpy(&out[i], &bits, sizeof(bits));
     }
 }
+
+static BT_TARGET void transpose(float *restrict out, size_t out_stride, const float *restrict in,
+                                size_t in_stride)
+{
+    for (size_t r = 0; r < BT_LANES; r++)
+        for (size_t c = 0; c < BT_LANES; c++)
+            out[c * out_stride + r] = in[r * in_stride + c];
+}
+#endif

@@ -137,6 +137,34 @@ static void exp_is_near_the_c_librarys(void **state)
     assert_true(fabsf(gate) < 1e-30f);
 }
 
+static void moves_are_exact_on_every_level(void **state)
+{
+    (void)state;
+    enum { N = 16, IN_STRIDE = 21, OUT_STRIDE = 19 };
+    float in[N * IN_STRIDE], out[N * OUT_STRIDE], wide[43];
+    uint16_t halves[43];
+    bt_rng rng = {.state = 11};
+    fill(&rng, in, N * IN_STRIDE);
+    bt_rng_fill(&rng, halves, sizeof(halves));
+    for (unsigned level = 0; level < BT_N_SIMD; level++) {
+        const bt_ops *ops = bt_ops_of((bt_simd)level);
+        if (ops == NULL)
+            continue;
+        memset(out, 0, sizeof(out));
+        ops->transpose(out, OUT_STRIDE, in, IN_STRIDE);
+        for (uint32_t r = 0; r < OUT_STRIDE; r++)
+            for (uint32_t c = 0; c < N; c++)
+                assert_true(out[c * OUT_STRIDE + r] == (r < N ? in[r * IN_STRIDE + c] : 0));
+        for (uint32_t n = 0; n < 43; n++) {
+            memset(wide, 0x11, sizeof(wide));
+            ops->widen_bf16(wide, halves, n);
+            for (uint32_t i = 0; i < 43; i++)
+                assert_int_equal(bt_bits_of_f32(wide[i]),
+                                 i < n ? (uint32_t)halves[i] << 16 : 0x11111111u);
+        }
+    }
+}
+
 static void matrix_panels_give_every_row_its_place(void **state)
 {
     (void)state;
@@ -235,6 +263,7 @@ int main(void)
         bt_test(tiles_of_every_level_are_the_chain_of_the_definition),
         bt_test(softmax_and_silu_have_equal_bits_on_every_level),
         bt_test(exp_is_near_the_c_librarys),
+        bt_test(moves_are_exact_on_every_level),
         bt_test(matrix_panels_give_every_row_its_place),
         bt_test(every_half_survives_the_way_to_f32_and_back),
         bt_test(narrowing_rounds_to_nearest_even),
