@@ -166,7 +166,8 @@ baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory
 /* Registers the caller's memory (region kind `engine`), borrowed until bt_memory_free. */
 baton_status bt_memory_register(bt_transport *transport, void *base, size_t bytes,
                                 baton_memory_kind kind, bt_memory **memory_p);
-void bt_memory_free(bt_memory *memory); /* Deregisters; frees what alloc made. NULL is allowed. */
+/* Deregisters; frees what alloc made. NULL is allowed. */
+void bt_memory_free(bt_memory *memory);
 
 baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p);
 /* Closes by force what is still open; remotes must be released before. After it no queued write of
@@ -202,7 +203,9 @@ baton_status bt_remote_map(bt_remote *remote, uint64_t remote_addr, void **local
  * outside local or outside the remote region). */
 baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                              const bt_run *runs, uint32_t n_runs, uint64_t user_data);
-/* One BT_EVENT_FLUSH when everything posted before is visible at the target. */
+/* One BT_EVENT_FLUSH when everything posted before is visible at the target. It fails with REFUSED
+ * when the target turned a put down, because its memory was freed since (ucx over tcp; loop fails
+ * the endpoint instead). */
 baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data);
 
 extern const bt_transport_ops bt_ucx_ops;
