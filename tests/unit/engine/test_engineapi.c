@@ -62,8 +62,11 @@ static baton_status fake_begin(void *ctx, const bt_handoff_target *target, const
 {
     (void)tokens;
     bench *b = ctx;
-    if (b->fails < 0)
-        return bt_fail(b->fails, "fake hand-off: no");
+    pthread_mutex_lock(&b->lock);
+    baton_status fails = b->fails;
+    pthread_mutex_unlock(&b->lock);
+    if (fails < 0)
+        return bt_fail(fails, "fake hand-off: no");
     b->target = *target;
     b->n_tokens = n_tokens;
     b->transfer_user = user_data;
@@ -651,7 +654,9 @@ static void a_hand_off_that_cannot_begin_is_an_honest_error(void **state)
 {
     (void)state;
     bench *b = open_bench(true, 4, 8);
+    pthread_mutex_lock(&b->lock);
     b->fails = BATON_ERR_PERMISSION;
+    pthread_mutex_unlock(&b->lock);
     json_t *root = call(b, "/v1/completions", with_spec, bt_http_status_of(BATON_ERR_PERMISSION));
     assert_string_equal(text_of(json_object_get(root, "error"), "code"), "ERR_PERMISSION");
     json_decref(root);
