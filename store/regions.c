@@ -153,7 +153,7 @@ bt_page_ref bt_page_take(bt_store *store)
         bt_page_set(store, taken, BT_PAGE_RESERVED);
         return taken;
     }
-    assert(!"a free page was promised");
+    assert(false && "a free page was promised");
     return (bt_page_ref){0};
 }
 
