@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
 # What the other scripts share; to be sourced. Sets top, the root of the repository.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/toolpaths.sh
+. "$top/scripts/toolpaths.sh"
 
 # Compilation results are kept between builds where ccache is there.
 if command -v ccache >/dev/null; then export CMAKE_C_COMPILER_LAUNCHER=ccache; fi
 
 # build PRESET [cmake option...]: configures and builds build/PRESET; says nothing unless it fails.
 build() {
-    local preset=$1 log
+    local preset=$1 log began=$SECONDS
     shift
-    log=$(mktemp)
+    log=$(mktemp -t "baton-build-$preset.XXXXXX")
     echo "build: $preset"
     if ! (cd "$top" && cmake --preset "$preset" "$@" && cmake --build --preset "$preset") \
         >"$log" 2>&1; then
@@ -19,4 +22,5 @@ build() {
         return 1
     fi
     rm -f "$log"
+    echo "build: $preset took $((SECONDS - began)) s"
 }

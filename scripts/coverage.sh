@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Line coverage of the tests, per folder.
+# shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 PRESET=coverage "$top/scripts/test.sh" "$@" || echo "coverage: some tests failed; counting anyway"
 cd "$top"

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs what Baton needs from the distribution's packages, and only what is missing.
-set -euo pipefail
+# shellcheck source=scripts/toolpaths.sh
+. "$(dirname "$0")/toolpaths.sh"
 
 usage() {
     cat <<'EOF'
 usage: scripts/setup.sh [--check] [--cuda]
 
 Installs the packages that building, testing and running Baton needs (Debian 12 or newer,
-Ubuntu 22.04 or newer). Needs root or sudo when something is missing; does nothing otherwise.
+Ubuntu 22.04 or newer). Needs root or sudo when something is missing; else it does nothing, and
+needs no network. Where the distribution's CMake is older than 3.25 or its UCX older than 1.13
+(Ubuntu 22.04), they come from PyPI, in a virtual environment outside the tree
+($BATON_TOOLS_VENV, default ~/.cache/baton/tools), where the other scripts find them.
 
   --check   only list what is missing; exit status 1 when something is
   --cuda    also see to a CUDA compiler: the machine's nvcc, else the one from PyPI, in a virtual
@@ -24,7 +28,7 @@ for argument in "$@"; do
     --check) check_only=yes ;;
     --cuda) cuda=yes ;;
     -h | --help) usage; exit 0 ;;
-    *) echo "setup.sh: unknown option '$argument'" >&2; usage >&2; exit 2 ;;
+    *) echo "setup: unknown option '$argument'" >&2; usage >&2; exit 2 ;;
     esac
 done
 
@@ -41,10 +45,11 @@ as_root() {
     fi
 }
 
-# Each line: names of which the first that the distribution has is taken.
+# Each line: names of one package, of which the first that the distribution has is taken.
 wanted() {
     cat <<'EOF'
 gcc
+libc6-dev
 clang
 clang-format
 cmake
@@ -67,6 +72,7 @@ libcmocka-dev
 gcovr
 curl
 EOF
+    if [ $cuda = yes ]; then echo g++; fi # nvcc compiles its host code with it
 }
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
@@ -83,61 +89,92 @@ find_missing() {
     done < <(wanted)
 }
 
-# The first of the names that apt knows.
+# The first of the names that apt can install.
 available() {
     local name
     for name in "$@"; do
-        if apt-cache show "$name" >/dev/null 2>&1; then echo "$name"; return 0; fi
+        if [ -n "$(apt-cache show "$name" 2>/dev/null)" ]; then
+            echo "$name"
+            return 0
+        fi
     done
     echo "setup: none of these packages is known here: $*" >&2
     return 1
 }
 
+install_packages() {
+    local packages=() line name
+    for line in "${missing[@]}"; do
+        # shellcheck disable=SC2086  # the line is a list of names
+        name=$(available $line) || return 1
+        packages+=("$name")
+    done
+    say "installing ${packages[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -qq \
+        -o Dpkg::Use-Pty=0 "${packages[@]}" >/dev/null
+}
+
+# Fetches the package lists only when those that are there do not do.
 install_missing() {
     command -v apt-get >/dev/null || {
         echo "setup: wanted apt-get (Debian, Ubuntu), found none; install by hand: ${missing[*]}" >&2
         exit 1
     }
-    say "updating the package lists"
-    as_root apt-get update -qq
-    local packages=() line
-    for line in "${missing[@]}"; do
-        # shellcheck disable=SC2086  # the line is a list of names
-        packages+=("$(available $line)")
-    done
-    say "installing ${packages[*]}"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        -qq "${packages[@]}" >/dev/null
-    say "done"
+    if ! install_packages 2>/dev/null; then
+        say "updating the package lists"
+        as_root apt-get update -qq
+        install_packages
+    fi
+    say "packages installed"
 }
 
-cuda_venv=${BATON_CUDA_VENV:-$HOME/.cache/baton/cuda}
-find_nvcc() {
-    local candidate
-    for candidate in "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc \
-        "$cuda_venv"/lib/python3*/site-packages/nvidia/cu13/bin/nvcc \
-        "$cuda_venv"/lib/python3*/site-packages/nvidia/cuda_nvcc/bin/nvcc; do
-        if [ -n "$candidate" ] && [ -x "$candidate" ]; then echo "$candidate"; return 0; fi
-    done
-    return 1
+# pip_install VENV PACKAGE...: makes the virtual environment when there is none.
+pip_install() {
+    local venv=$1
+    shift
+    if [ ! -x "$venv/bin/pip" ]; then
+        if ! installed python3-venv; then
+            missing=(python3-venv)
+            install_missing
+        fi
+        python3 -m venv "$venv"
+    fi
+    say "installing $* from PyPI into $venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$@"
+}
+
+# see_to WHAT FOUND VENV PACKAGE...: WHAT is not there unless FOUND is yes, and PyPI has it.
+see_to() {
+    local what=$1 found=$2
+    shift 2
+    if [ "$found" = yes ]; then return; fi
+    if [ $check_only = yes ]; then
+        say "missing: $what"
+        status=1
+    else
+        pip_install "$@"
+    fi
+}
+
+yes_if() { if "$@" >/dev/null; then echo yes; else echo no; fi; }
+
+setup_tools() {
+    see_to "CMake 3.25 or newer" "$(yes_if new_enough "$(cmake_version)" 3.25)" \
+        "$tools_venv" 'cmake>=3.25,<4'
+    see_to "UCX 1.13 or newer" "$(yes_if new_enough "$(ucx_version)" 1.13)" \
+        "$tools_venv" libucx-cu13
 }
 
 setup_cuda() {
+    see_to nvcc "$(yes_if find_nvcc)" \
+        "$cuda_venv" nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm
+    local nvcc
     if nvcc=$(find_nvcc); then
-        say "CUDA compiler: $nvcc"
-        return
+        say "CUDA compiler: $nvcc (add its folder to PATH, or build with -DBATON_NVCC=$nvcc)"
+    elif [ $check_only = no ]; then
+        echo "setup: wanted nvcc in $cuda_venv, found none after installing it" >&2
+        exit 1
     fi
-    if [ $check_only = yes ]; then
-        say "missing: nvcc"
-        status=1
-        return
-    fi
-    installed python3-venv || as_root apt-get install -y --no-install-recommends -qq python3-venv
-    say "installing nvcc from PyPI into $cuda_venv"
-    python3 -m venv "$cuda_venv"
-    "$cuda_venv/bin/pip" install -q nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm
-    nvcc=$(find_nvcc) || { echo "setup: nvcc is still not there" >&2; exit 1; }
-    say "CUDA compiler: $nvcc"
 }
 
 status=0
@@ -150,5 +187,7 @@ elif [ $check_only = yes ]; then
 else
     install_missing
 fi
+# What is missing altogether has been said; what is too old is another matter.
+if [ $status = 0 ]; then setup_tools; fi
 if [ $cuda = yes ]; then setup_cuda; fi
 exit $status

@@ -16,6 +16,7 @@ EOF
     exit 0
     ;;
 esac
+# shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 preset=${PRESET:-dev}
 "$top/scripts/setup.sh"
