@@ -68,6 +68,9 @@ static const bt_config_entry entries[] = {
     {AT("chat_template", engine.chat_template), .type = BT_CONFIG_STRING,
      .help = "chatml, llama3 or plain; default: the one whose special tokens the tokenizer has. "
              "Equal on prefill and decode engines."},
+    {AT("hash_seed", engine.hash_seed),
+     .type = BT_CONFIG_STRING,
+     .help = "Mixed into the names of KV chunks; equal on prefill and decode engines."},
     {AT("drain_ms", drain_ms), .type = BT_CONFIG_DURATION, .fallback = "30s",
      .help = "How long SIGINT and SIGTERM let running requests and transfers go on. A second "
              "signal ends them at once."},

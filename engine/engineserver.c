@@ -153,6 +153,7 @@ static baton_status create_handoff(bt_engine_server *s)
         .tp = s->options.tp,
         .chunk_tokens = s->options.chunk_tokens,
         .max_model_len = s->options.max_model_len,
+        .key_seed = s->options.hash_seed,
         .config = s->options.config,
         .overrides = s->options.overrides,
         .n_overrides = s->options.n_overrides,

@@ -28,7 +28,8 @@ struct bt_handoff_receiver {
 static baton_status open_rank(bt_handoff_receiver *r, const bt_handoff_options *options,
                               const baton_layout *layout, uint32_t rank)
 {
-    baton_receiver_options receiver = {.layout = *layout, .rank = rank, .world = options->tp};
+    baton_receiver_options receiver = {
+        .layout = *layout, .rank = rank, .world = options->tp, .key_seed = options->key_seed};
     BATON_TRY(bt_handoff_view_open(options, rank, &r->ranks[rank].view));
     if (options->config == NULL && options->n_overrides == 0)
         return baton_receiver_create(&receiver, &r->ranks[rank].receiver);

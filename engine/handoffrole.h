@@ -18,6 +18,7 @@ typedef struct {
     uint32_t tp;              /* ranks; divides the KV heads */
     uint32_t chunk_tokens;
     uint32_t max_model_len;
+    const char *key_seed; /* of the chunks' names, equal on both sides; NULL: none */
     const char *config; /* YAML file; NULL: none */
     const char *const *overrides;
     uint32_t n_overrides;
