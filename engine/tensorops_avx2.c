@@ -67,6 +67,8 @@ ALWAYS_INLINE __m256 load_f16(const uint16_t *w)
             uint32_t row = 0;                                                                  \
             for (; row + 6 <= tile->n_rows; row += 6)                                          \
                 rows_##NAME(tile, row, column, 6);                                             \
+            for (; row + 4 <= tile->n_rows; row += 4)                                          \
+                rows_##NAME(tile, row, column, 4);                                             \
             for (; row + 2 <= tile->n_rows; row += 2)                                          \
                 rows_##NAME(tile, row, column, 2);                                             \
             for (; row < tile->n_rows; row++)                                                  \

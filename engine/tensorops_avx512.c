@@ -65,6 +65,8 @@ ALWAYS_INLINE __m512 load_f16(const uint16_t *w)
         uint32_t row = 0;                                                                      \
         for (; row + 12 <= tile->n_rows; row += 12)                                            \
             rows_##NAME(tile, row, 12);                                                        \
+        for (; row + 8 <= tile->n_rows; row += 8)                                              \
+            rows_##NAME(tile, row, 8);                                                         \
         for (; row + 4 <= tile->n_rows; row += 4)                                              \
             rows_##NAME(tile, row, 4);                                                         \
         for (; row + 2 <= tile->n_rows; row += 2)                                              \
