@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/control.h"
+#include "core/alloc.h"
+#include "core/fail.h"
+#include "core/log.h"
+#include "core/ring.h"
+#include "wire/messages.h"
+#include "wire/notice.h"
+#include "wire/zmqsocket.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    RING_RECORDS = 4096,
+    N_QUESTIONS = 1024, /* STATUS questions whose answers are still recognised */
+    MAX_FRAME_BYTES = 64 << 10,
+    ANSWERS_PER_WAKEUP = 256, /* so that one loud peer does not keep the rest waiting */
+};
+
+typedef struct {
+    bt_ask ask;
+    uint32_t decoder;
+    char id[BT_ATTEMPT_ID_BYTES];
+} command;
+
+typedef struct {
+    uint64_t id; /* of the message; 0: free */
+    char attempt[BT_ATTEMPT_ID_BYTES];
+} question;
+
+typedef struct {
+    void *socket;
+    uint32_t decoder, rank;
+} dealer;
+
+struct bt_control {
+    bt_control_options options;
+    uint16_t port;
+    void *context, *pull;
+    bt_ring *ring;
+    dealer *dealers; /* [n_dealers], opened when first asked */
+    uint32_t n_dealers, cap_dealers;
+    zmq_pollitem_t *polled; /* [2 + n_dealers]: pull, ring, dealers */
+    uint64_t last_id;
+    question questions[N_QUESTIONS]; /* by id % N_QUESTIONS */
+    bt_control_metrics metrics;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic bool is_stopping;
+};
+
+/* Notices in. */
+
+static void copy_text(char *out, size_t cap, bt_blob text)
+{
+    size_t n = text.bytes < cap - 1 ? text.bytes : cap - 1;
+    if (n > 0)
+        memcpy(out, text.data, n);
+    out[n] = 0;
+}
+
+static void deliver(bt_control *control, const bt_kv_notice *notice)
+{
+    int thread = bt_kvwait_thread_of(notice->id, control->options.epoch);
+    if (thread < 0 || (uint32_t)thread >= control->options.n_threads)
+        bt_count(&control->metrics.foreign);
+    else
+        control->options.deliver(control->options.ctx, (uint32_t)thread, notice);
+}
+
+static void take_notice(bt_control *control, bt_blob frame)
+{
+    bt_notice read;
+    bt_kv_notice notice = {.rank = 0};
+    bt_count(&control->metrics.frames);
+    if (bt_notice_decode(frame.data, frame.bytes, &read) != BATON_OK) {
+        bt_count(&control->metrics.malformed);
+        bt_debug("notice dropped: %s", baton_last_error());
+        return;
+    }
+    if (read.id.bytes >= sizeof(notice.id)) {
+        bt_count(&control->metrics.foreign); /* longer than any id of ours */
+        return;
+    }
+    copy_text(notice.id, sizeof(notice.id), read.id);
+    notice.has_rank = !read.legacy;
+    notice.rank = read.rank;
+    notice.world = read.world;
+    notice.failed = read.status < 0;
+    if (notice.failed) {
+        int n = snprintf(notice.text, sizeof(notice.text),
+                         "%s: ", baton_status_name((baton_status)read.status));
+        copy_text(notice.text + n, sizeof(notice.text) - (size_t)n, read.text);
+    }
+    deliver(control, &notice);
+}
+
+static void take_notices(bt_control *control)
+{
+    bt_zmq_message message;
+    for (int i = 0; i < ANSWERS_PER_WAKEUP; i++) {
+        baton_status status = bt_zmq_recv(control->pull, &message);
+        if (status == BATON_ERR_BAD_MESSAGE) {
+            bt_count(&control->metrics.frames);
+            bt_count(&control->metrics.malformed);
+            continue;
+        }
+        if (status != BATON_OK)
+            return;
+        if (message.n_parts == 1) {
+            take_notice(control, bt_zmq_part(&message, 0));
+        } else {
+            bt_count(&control->metrics.frames);
+            bt_count(&control->metrics.malformed);
+        }
+        bt_zmq_message_close(&message);
+    }
+}
+
+/* Questions out, answers in. */
+
+static baton_status grow_dealers(bt_control *control)
+{
+    if (control->n_dealers < control->cap_dealers)
+        return BATON_OK;
+    uint32_t cap = control->cap_dealers == 0 ? 8 : 2 * control->cap_dealers;
+    dealer *dealers = bt_realloc(control->dealers, cap, sizeof(*dealers));
+    if (dealers == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "control: %u receivers", cap);
+    control->dealers = dealers;
+    zmq_pollitem_t *polled = bt_realloc(control->polled, cap + 2, sizeof(*polled));
+    if (polled == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "control: %u receivers", cap);
+    control->polled = polled;
+    control->cap_dealers = cap;
+    return BATON_OK;
+}
+
+/* The socket to a receiver rank; NULL when it cannot be had. */
+static void *dealer_to(bt_control *control, uint32_t decoder, uint32_t rank)
+{
+    for (uint32_t i = 0; i < control->n_dealers; i++) {
+        if (control->dealers[i].decoder == decoder && control->dealers[i].rank == rank)
+            return control->dealers[i].socket;
+    }
+    const bt_worker_address *at = &control->options.decoders->workers[decoder].at;
+    bt_zmq_options options = {
+        .type = ZMQ_DEALER, .max_part_bytes = MAX_FRAME_BYTES, .queue_unconnected = true};
+    void *socket = NULL;
+    if (grow_dealers(control) != BATON_OK ||
+        bt_zmq_open(control->context, &options, &socket) != BATON_OK)
+        return NULL;
+    if (bt_zmq_connect(socket, at->host, at->alloc_ports[rank]) != BATON_OK) {
+        bt_zmq_close(socket);
+        return NULL;
+    }
+    control->dealers[control->n_dealers++] = (dealer){socket, decoder, rank};
+    return socket;
+}
+
+static void ask_rank(bt_control *control, const command *order, uint32_t rank)
+{
+    uint8_t frame[512];
+    bt_packwriter writer;
+    bt_message message = {
+        .type = order->ask == BT_ASK_STATUS ? BT_MSG_STATUS : BT_MSG_RELEASE,
+        .v = BT_PROTOCOL_VERSION,
+        .epoch = control->options.epoch,
+        .id = ++control->last_id,
+        .u.request = bt_blob_of_text(order->id),
+    };
+    void *socket = dealer_to(control, order->decoder, rank);
+    bt_pack_init_fixed(&writer, frame, sizeof(frame));
+    if (socket == NULL || bt_message_encode(&message, &writer) != BATON_OK) {
+        bt_count(&control->metrics.dropped);
+        bt_debug("receiver not asked: %s", baton_last_error());
+        return;
+    }
+    if (order->ask == BT_ASK_STATUS) {
+        question *asked = &control->questions[message.id % N_QUESTIONS];
+        asked->id = message.id;
+        memcpy(asked->attempt, order->id, sizeof(asked->attempt));
+    }
+    bt_blob part = bt_blob_of(writer.bytes, writer.n);
+    if (bt_zmq_send(socket, &part, 1) == BATON_OK)
+        bt_count(&control->metrics.questions);
+    else
+        bt_count(&control->metrics.dropped);
+}
+
+static void carry_out(bt_control *control)
+{
+    command order;
+    while (bt_ring_pop(control->ring, &order)) {
+        if (order.id[0] == 0)
+            continue; /* it only rang */
+        uint32_t n_ranks = control->options.decoders->workers[order.decoder].at.n_ranks;
+        for (uint32_t rank = 0; rank < n_ranks; rank++)
+            ask_rank(control, &order, rank);
+    }
+}
+
+/* Makes a notice of a receiver's answer, when it says how the request ended. */
+static void take_answer(bt_control *control, const dealer *from, bt_blob frame)
+{
+    bt_message message;
+    if (bt_message_decode(frame.data, frame.bytes, &message) != BATON_OK) {
+        bt_count(&control->metrics.malformed);
+        return;
+    }
+    bt_count(&control->metrics.status_answers);
+    question *asked = &control->questions[message.id % N_QUESTIONS];
+    if (message.type != BT_MSG_STATUS_ANSWER || message.status != 0 || asked->id != message.id)
+        return;
+    asked->id = 0;
+    const bt_msg_status_answer *answer = &message.u.status_answer;
+    bool is_ready = answer->state == BT_REQUEST_READY || answer->state == BT_REQUEST_PINNED;
+    bool is_failed = answer->state == BT_REQUEST_FAILED || answer->state == BT_REQUEST_EXPIRED;
+    if (!is_ready && !is_failed)
+        return;
+    bt_kv_notice notice = {.has_rank = true, .rank = from->rank, .failed = is_failed};
+    memcpy(notice.id, asked->attempt, sizeof(notice.id));
+    if (is_failed)
+        snprintf(notice.text, sizeof(notice.text), "%s: the receiver says so",
+                 baton_status_name((baton_status)answer->reason));
+    deliver(control, &notice);
+}
+
+static void take_answers(bt_control *control, const dealer *from)
+{
+    bt_zmq_message message;
+    for (int i = 0; i < ANSWERS_PER_WAKEUP; i++) {
+        if (bt_zmq_recv(from->socket, &message) != BATON_OK)
+            return;
+        take_answer(control, from, bt_zmq_part(&message, message.n_parts - 1));
+        bt_zmq_message_close(&message);
+    }
+}
+
+/* The thread. */
+
+static void sleep_until_something(bt_control *control)
+{
+    int n = (int)control->n_dealers + 2;
+    control->polled[0] = (zmq_pollitem_t){.socket = control->pull, .events = ZMQ_POLLIN};
+    control->polled[1] = (zmq_pollitem_t){.fd = bt_ring_fd(control->ring), .events = ZMQ_POLLIN};
+    for (uint32_t i = 0; i < control->n_dealers; i++)
+        control->polled[2 + i] =
+            (zmq_pollitem_t){.socket = control->dealers[i].socket, .events = ZMQ_POLLIN};
+    if (!bt_ring_announce_sleep(control->ring))
+        return;
+    zmq_poll(control->polled, n, -1);
+    bt_ring_end_sleep(control->ring);
+}
+
+static void *run(void *arg)
+{
+    bt_control *control = arg;
+    for (;;) {
+        carry_out(control);
+        /* Behind carry_out, which may have swallowed the command that rang for the end: the flag
+         * was set before it. Acquire pairs with the release in bt_control_stop. */
+        if (atomic_load_explicit(&control->is_stopping, memory_order_acquire))
+            return NULL;
+        take_notices(control);
+        for (uint32_t i = 0; i < control->n_dealers; i++)
+            take_answers(control, &control->dealers[i]);
+        sleep_until_something(control);
+    }
+}
+
+static baton_status open_all(bt_control *control)
+{
+    bt_zmq_options options = {
+        .type = ZMQ_PULL, .recv_messages = 65536, .max_part_bytes = MAX_FRAME_BYTES};
+    BATON_TRY(bt_ring_create(RING_RECORDS, sizeof(command), &control->ring));
+    BATON_TRY(grow_dealers(control));
+    BATON_TRY(bt_zmq_context_create(&control->context));
+    BATON_TRY(bt_zmq_open(control->context, &options, &control->pull));
+    BATON_TRY(
+        bt_zmq_bind(control->pull, control->options.host, control->options.port, &control->port));
+    int err = pthread_create(&control->thread, NULL, run, control);
+    if (err != 0)
+        return bt_fail_errno(BATON_ERR_IO, err, "control: thread");
+    control->has_thread = true;
+    return BATON_OK;
+}
+
+baton_status bt_control_start(const bt_control_options *options, bt_control **control_p)
+{
+    bt_control *control = bt_calloc(1, sizeof(*control));
+    if (control == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "control: thread");
+    control->options = *options;
+    baton_status status = open_all(control);
+    if (status != BATON_OK) {
+        bt_control_destroy(control);
+        return status;
+    }
+    *control_p = control;
+    return BATON_OK;
+}
+
+uint16_t bt_control_port(const bt_control *control)
+{
+    return control->port;
+}
+
+void bt_control_ask(bt_control *control, bt_ask ask, uint32_t decoder, const char *id)
+{
+    command order = {.ask = ask, .decoder = decoder};
+    snprintf(order.id, sizeof(order.id), "%s", id);
+    if (bt_ring_push(control->ring, &order) != BATON_OK)
+        atomic_fetch_add_explicit(&control->metrics.dropped, 1, memory_order_relaxed);
+}
+
+const bt_control_metrics *bt_control_counters(const bt_control *control)
+{
+    return &control->metrics;
+}
+
+void bt_control_stop(bt_control *control)
+{
+    if (control == NULL || !control->has_thread)
+        return;
+    atomic_store_explicit(&control->is_stopping, true, memory_order_release);
+    /* About nothing: it only rings. A full ring's consumer is awake anyway. */
+    command order = {.ask = BT_ASK_STATUS};
+    bt_ring_push(control->ring, &order);
+    pthread_join(control->thread, NULL);
+    control->has_thread = false;
+}
+
+void bt_control_destroy(bt_control *control)
+{
+    if (control == NULL)
+        return;
+    bt_control_stop(control);
+    for (uint32_t i = 0; i < control->n_dealers; i++)
+        bt_zmq_close(control->dealers[i].socket);
+    bt_zmq_close(control->pull);
+    bt_zmq_context_destroy(control->context);
+    bt_ring_destroy(control->ring);
+    bt_free(control->dealers);
+    bt_free(control->polled);
+    bt_free(control);
+}

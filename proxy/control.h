@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control thread: everything the proxy says or hears over ZMQ.
+ *
+ *   engines --PUSH--> PULL (bound)  notices, handed to the loop that the id names
+ *   loops --ring--> this thread --DEALER--> alloc ports of a decode engine's receivers:
+ *       STATUS (a notice is late) and RELEASE (a hand-off nobody will use)
+ *
+ * It sleeps in zmq_poll over its sockets and the ring's doorbell. A frame that cannot be read is
+ * counted and dropped, and the next one is read as any other.
+ *
+ * Thread rule: create and destroy from the owner's thread; ask from any thread. */
+#ifndef BT_PROXY_CONTROL_H
+#define BT_PROXY_CONTROL_H
+#include "proxy/kvwait.h"
+#include "proxy/proxymetrics.h"
+
+typedef struct bt_control bt_control;
+
+typedef struct {
+    const char *host; /* numeric or a name, to bind the PULL socket to; borrowed during start */
+    uint16_t port;    /* 0: any free one */
+    uint64_t epoch;   /* of this process life; part of every id */
+    uint32_t n_threads;
+    const bt_worker_pool *decoders; /* borrowed; not changed any more */
+    /* Called on the control thread for each notice of thread `thread`. */
+    void (*deliver)(void *ctx, uint32_t thread, const bt_kv_notice *notice);
+    void *ctx;
+} bt_control_options;
+
+typedef enum { BT_ASK_STATUS, BT_ASK_RELEASE } bt_ask;
+
+/* Binds and starts the thread. Errors: ADDRESS_IN_USE, INVALID_ARG, NO_MEMORY, IO. */
+baton_status bt_control_start(const bt_control_options *options, bt_control **control_p);
+uint16_t bt_control_port(const bt_control *control);
+/* Sends STATUS or RELEASE for the attempt to every rank of decode engine `decoder`. Never blocks; a
+ * full queue drops it, counted. */
+void bt_control_ask(bt_control *control, bt_ask ask, uint32_t decoder, const char *id);
+const bt_control_metrics *bt_control_counters(const bt_control *control);
+/* Stops the thread: no notice is delivered any more, and what is asked from now on is dropped, as
+ * is what was not sent yet (leases end it). NULL is allowed. */
+void bt_control_stop(bt_control *control);
+/* Stops it if need be and closes everything. NULL is allowed. */
+void bt_control_destroy(bt_control *control);
+
+#endif

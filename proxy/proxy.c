@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/proxy.h"
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/fail.h"
+#include "core/log.h"
+#include "proxy/proxyloop.h"
+#include "proxy/proxyrequest.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static void set_default(uint32_t *value, uint32_t fallback)
+{
+    if (*value == 0)
+        *value = fallback;
+}
+
+static void fill_defaults(bt_proxy_options *options)
+{
+    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
+    bt_proxy_deadlines *ms = &options->ms;
+    if (options->host == NULL)
+        options->host = "127.0.0.1";
+    if (options->notice_host == NULL)
+        options->notice_host = "127.0.0.1";
+    if (options->max_body_bytes == 0)
+        options->max_body_bytes = (size_t)64 << 20;
+    set_default(&options->threads, n_cores < 1 ? 1 : n_cores > 8 ? 8 : (uint32_t)n_cores);
+    set_default(&options->max_inflight, 4096);
+    set_default(&ms->connect, 1000);
+    set_default(&ms->tokenize, 2000);
+    set_default(&ms->prefill, 300000);
+    set_default(&ms->kv_wait, 30000);
+    set_default(&ms->first_byte, 60000);
+    set_default(&ms->gap, 60000);
+    set_default(&ms->total, 3600000);
+    set_default(&ms->status_after, 1000);
+    set_default(&ms->avoid, 2000);
+    set_default(&ms->drain, 180000);
+}
+
+static baton_status check(const bt_proxy_options *options)
+{
+    if (options->n_prefill == 0 || options->n_decode == 0)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "proxy: wanted at least one prefill and one decode engine, found %u and %u",
+                       options->n_prefill, options->n_decode);
+    if (options->threads > BT_PROXY_MAX_THREADS)
+        return bt_fail(BATON_ERR_OUT_OF_RANGE, "threads: wanted 1 to %d, found %u",
+                       BT_PROXY_MAX_THREADS, options->threads);
+    if (options->notices < BT_NOTICES_AUTO || options->notices > BT_MAX_RANKS)
+        return bt_fail(BATON_ERR_OUT_OF_RANGE, "notices: wanted auto or 0 to %d, found %d",
+                       BT_MAX_RANKS, options->notices);
+    return BATON_OK;
+}
+
+/* Notices. */
+
+typedef struct {
+    bt_proxy_loop *pl;
+    bt_kv_notice notice;
+} posted_notice;
+
+static void on_posted(void *arg)
+{
+    posted_notice *posted = arg;
+    bt_proxy_loop *pl = posted->pl;
+    bt_kv_entry *entry;
+    bt_heard heard = bt_kvwait_notice(pl->kvwait, &posted->notice, &entry);
+    bt_count(&pl->metrics.notices[heard]);
+    bt_free(posted);
+    if (entry != NULL)
+        bt_req_on_notice(entry, heard);
+}
+
+/* On the control thread. A notice that is lost here is asked for again with STATUS. */
+static void deliver(void *ctx, uint32_t thread, const bt_kv_notice *notice)
+{
+    bt_proxy *proxy = ctx;
+    posted_notice *posted = bt_calloc(1, sizeof(*posted));
+    if (posted == NULL)
+        return;
+    posted->pl = &proxy->loops[thread];
+    posted->notice = *notice;
+    if (bt_loop_post(posted->pl->loop, on_posted, posted) != BATON_OK)
+        bt_free(posted);
+}
+
+/* Loops. */
+
+static void close_loop(bt_proxy_loop *pl)
+{
+    if (pl->loop == NULL)
+        return;
+    bt_req_end_all(pl);
+    bt_fanout_end_all(pl);
+    bt_http_client_destroy(pl->client);
+    bt_http_server_destroy(pl->server);
+    bt_kvwait_destroy(pl->kvwait);
+    bt_loop_destroy(pl->loop);
+}
+
+static baton_status open_loop(bt_proxy *proxy, bt_proxy_loop *pl, uint32_t index)
+{
+    const bt_proxy_options *options = &proxy->options;
+    pl->proxy = proxy;
+    pl->index = index;
+    bt_http_server_options server = {
+        .host = options->host,
+        .port = proxy->port,
+        .reuse_port = options->threads > 1,
+        .max_body_bytes = options->max_body_bytes,
+        .on_request = bt_surface_on_request,
+        .ctx = pl,
+    };
+    BATON_TRY(bt_loop_create(&pl->loop));
+    BATON_TRY(bt_kvwait_create(proxy->epoch, index, &pl->kvwait));
+    BATON_TRY(bt_http_client_create(pl->loop, NULL, &pl->client));
+    BATON_TRY(bt_http_server_create(pl->loop, &server, &pl->server));
+    proxy->port = bt_http_server_port(pl->server); /* the first loop's choice is everyone's */
+    return BATON_OK;
+}
+
+static void *run_loop(void *arg)
+{
+    bt_proxy_loop *pl = arg;
+    bt_loop_run(pl->loop);
+    /* On this thread, which owns all of it; the loop itself goes with the owner. */
+    bt_req_end_all(pl);
+    bt_fanout_end_all(pl);
+    return NULL;
+}
+
+static baton_status run_loops(bt_proxy *proxy)
+{
+    for (uint32_t i = 0; i < proxy->n_loops; i++) {
+        int err = pthread_create(&proxy->loops[i].thread, NULL, run_loop, &proxy->loops[i]);
+        if (err != 0)
+            return bt_fail_errno(BATON_ERR_IO, err, "proxy: thread %u", i);
+        proxy->loops[i].is_running = true;
+    }
+    return BATON_OK;
+}
+
+/* Start and stop. */
+
+static baton_status open_control(bt_proxy *proxy)
+{
+    const bt_proxy_options *options = &proxy->options;
+    bt_control_options control = {.host = options->notice_host,
+                                  .port = options->notice_port,
+                                  .epoch = proxy->epoch,
+                                  .n_threads = options->threads,
+                                  .decoders = &proxy->decode,
+                                  .deliver = deliver,
+                                  .ctx = proxy};
+    BATON_TRY(bt_control_start(&control, &proxy->control));
+    if (options->notice_address != NULL)
+        snprintf(proxy->notice_address, sizeof(proxy->notice_address), "%s",
+                 options->notice_address);
+    else
+        snprintf(proxy->notice_address, sizeof(proxy->notice_address), "tcp://%s:%u",
+                 options->notice_host, bt_control_port(proxy->control));
+    return BATON_OK;
+}
+
+static baton_status open_all(bt_proxy *proxy)
+{
+    bt_proxy_options *options = &proxy->options;
+    BATON_TRY(check(options));
+    for (uint32_t i = 0; i < options->n_prefill; i++)
+        BATON_TRY(bt_worker_add(&proxy->prefill, BT_ROLE_PREFILL, &options->prefill[i]));
+    for (uint32_t i = 0; i < options->n_decode; i++)
+        BATON_TRY(bt_worker_add(&proxy->decode, BT_ROLE_DECODE, &options->decode[i]));
+    proxy->prefill.policy = options->prefill_policy;
+    proxy->decode.policy = options->decode_policy;
+    proxy->loops = bt_calloc(options->threads, sizeof(*proxy->loops));
+    if (proxy->loops == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "proxy: %u threads", options->threads);
+    proxy->port = options->port;
+    proxy->n_loops = options->threads;
+    for (uint32_t i = 0; i < proxy->n_loops; i++)
+        BATON_TRY(open_loop(proxy, &proxy->loops[i], i));
+    BATON_TRY(open_control(proxy));
+    return run_loops(proxy);
+}
+
+baton_status bt_proxy_start(const bt_proxy_options *options, bt_proxy **proxy_p)
+{
+    if (sodium_init() < 0)
+        return bt_fail(BATON_ERR_IO, "proxy: no random numbers");
+    bt_proxy *proxy = bt_calloc(1, sizeof(*proxy));
+    if (proxy == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "proxy: no memory");
+    proxy->options = *options;
+    fill_defaults(&proxy->options);
+    while (proxy->epoch == 0)
+        randombytes_buf(&proxy->epoch, sizeof(proxy->epoch));
+    baton_status status = open_all(proxy);
+    if (status != BATON_OK) {
+        bt_proxy_destroy(proxy);
+        return status;
+    }
+    *proxy_p = proxy;
+    return BATON_OK;
+}
+
+uint16_t bt_proxy_port(const bt_proxy *proxy)
+{
+    return proxy->port;
+}
+
+uint16_t bt_proxy_notice_port(const bt_proxy *proxy)
+{
+    return bt_control_port(proxy->control);
+}
+
+uint32_t bt_proxy_threads(const bt_proxy *proxy)
+{
+    return proxy->n_loops;
+}
+
+uint32_t bt_proxy_inflight(const bt_proxy *proxy)
+{
+    return atomic_load_explicit(&proxy->inflight, memory_order_relaxed);
+}
+
+static void drain_loop(void *arg)
+{
+    bt_proxy_loop *pl = arg;
+    bt_http_server_drain(pl->server, NULL, NULL);
+}
+
+void bt_proxy_drain(bt_proxy *proxy)
+{
+    /* Relaxed: read by /readyz only. The loops are told through their queues. */
+    if (atomic_exchange_explicit(&proxy->is_draining, true, memory_order_relaxed))
+        return;
+    for (uint32_t i = 0; i < proxy->n_loops; i++)
+        bt_loop_post(proxy->loops[i].loop, drain_loop, &proxy->loops[i]);
+}
+
+void bt_proxy_stop(bt_proxy *proxy)
+{
+    if (proxy == NULL)
+        return;
+    bt_proxy_drain(proxy);
+    uint64_t until = bt_now_ns(&bt_clock_monotonic) + proxy->options.ms.drain * BT_NS_PER_MS;
+    const struct timespec tick = {.tv_nsec = 10 * 1000 * 1000};
+    while (bt_proxy_inflight(proxy) > 0 && bt_now_ns(&bt_clock_monotonic) < until)
+        nanosleep(&tick, NULL); /* the process is ending: nothing else is to be done meanwhile */
+    bt_proxy_destroy(proxy);
+}
+
+void bt_proxy_destroy(bt_proxy *proxy)
+{
+    if (proxy == NULL)
+        return;
+    /* First, so that each notice it posted is run, and freed, by a loop that still runs. */
+    bt_control_stop(proxy->control);
+    for (uint32_t i = 0; i < proxy->n_loops; i++) {
+        if (proxy->loops[i].is_running)
+            bt_loop_stop(proxy->loops[i].loop);
+    }
+    for (uint32_t i = 0; i < proxy->n_loops; i++) {
+        if (proxy->loops[i].is_running)
+            pthread_join(proxy->loops[i].thread, NULL);
+    }
+    bt_control_destroy(proxy->control); /* requests, which ask it, are gone */
+    for (uint32_t i = 0; i < proxy->n_loops; i++)
+        close_loop(&proxy->loops[i]);
+    bt_free(proxy->loops);
+    bt_free(proxy);
+}

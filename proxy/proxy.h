@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The proxy: pairs prefill with decode engines and answers OpenAI requests from both.
+ *
+ *   loop thread 0..n-1   libuv: HTTP server (SO_REUSEPORT), HTTP client, requests, their ids
+ *   control thread       ZMQ: notices in (PULL), questions to receivers (DEALER)
+ *
+ * A request lives and dies on its loop thread. The control thread posts notices to the loop whose
+ * number is in the id; loops hand questions over through a ring. Nothing polls.
+ *
+ * Thread rule: the calls below from one thread, the owner's. */
+#ifndef BT_PROXY_PROXY_H
+#define BT_PROXY_PROXY_H
+#include "proxy/dialect.h"
+
+#include <baton/status.h>
+
+enum { BT_PROXY_MAX_THREADS = 64, BT_NOTICES_AUTO = -1 };
+
+/* Deadlines in ms, each with its own error code in the answer; 0 means the default in brackets. */
+typedef struct {
+    uint32_t connect;      /* connect_timeout [1 s] */
+    uint32_t tokenize;     /* tokenize_timeout [2 s] */
+    uint32_t prefill;      /* prefill_timeout: queue and compute [300 s] */
+    uint32_t kv_wait;      /* kv_timeout: from the prefill engine's answer to ready [30 s] */
+    uint32_t first_byte;   /* first_byte_timeout: of the decode engine [60 s] */
+    uint32_t gap;          /* gap_timeout: between two reads of its answer [60 s] */
+    uint32_t total;        /* total_timeout [3600 s] */
+    uint32_t status_after; /* a notice that is late by this is asked for, again and again [1 s] */
+    uint32_t avoid;        /* an engine that failed to connect is avoided for this long [2 s] */
+    uint32_t drain;        /* running requests may take this long after a stop [180 s] */
+} bt_proxy_deadlines;
+
+/* Zero means the default in brackets. Strings are borrowed for the proxy's life. */
+typedef struct {
+    const char *host;           /* numeric ["127.0.0.1"] */
+    uint16_t port;              /* 0: any free one */
+    const char *notice_host;    /* where notices are received ["127.0.0.1"] */
+    uint16_t notice_port;       /* 0: any free one */
+    const char *notice_address; /* as engines reach it [tcp://notice_host:notice_port] */
+    uint32_t threads;           /* [cores, at most 8] */
+    bt_mode mode, chat_mode;
+    bt_engines engines;
+    bt_policy prefill_policy, decode_policy;
+    const bt_worker_address *prefill; /* [n_prefill], borrowed during start */
+    const bt_worker_address *decode;  /* [n_decode] */
+    uint32_t n_prefill, n_decode;
+    int notices;           /* how many make an attempt ready; BT_NOTICES_AUTO: one of each rank */
+    uint32_t max_inflight; /* requests at once; above, 503 [4096] */
+    size_t max_body_bytes; /* [64 MiB] */
+    uint32_t retries;      /* attempts more than the first, at most [as given, 0 is none] */
+    bt_proxy_deadlines ms;
+} bt_proxy_options;
+
+typedef struct bt_proxy bt_proxy;
+
+/* Binds and starts all threads. Errors: INVALID_ARG, ADDRESS_IN_USE, PERMISSION, NO_MEMORY, IO. */
+baton_status bt_proxy_start(const bt_proxy_options *options, bt_proxy **proxy_p);
+uint16_t bt_proxy_port(const bt_proxy *proxy);
+uint16_t bt_proxy_notice_port(const bt_proxy *proxy);
+uint32_t bt_proxy_threads(const bt_proxy *proxy);
+/* Requests that are being worked on. Any thread. */
+uint32_t bt_proxy_inflight(const bt_proxy *proxy);
+/* /readyz says 503, no new connection is taken; running requests go on. */
+void bt_proxy_drain(bt_proxy *proxy);
+/* Drains until nothing runs or the drain deadline has passed; then ends everything and frees. NULL
+ * is allowed. */
+void bt_proxy_stop(bt_proxy *proxy);
+/* As above without waiting for what runs. */
+void bt_proxy_destroy(bt_proxy *proxy);
+
+#endif

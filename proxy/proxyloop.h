@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One loop thread of the proxy, and what all of them share.
+ * Thread rule: bt_proxy_loop: its own thread. bt_proxy: constant once started, but for atomics. */
+#ifndef BT_PROXY_PROXYLOOP_H
+#define BT_PROXY_PROXYLOOP_H
+#include "http/httpclient.h"
+#include "http/httpserver.h"
+#include "proxy/control.h"
+#include "proxy/proxy.h"
+#include "proxy/proxymetrics.h"
+
+#include <pthread.h>
+
+typedef struct bt_proxy_loop {
+    bt_proxy *proxy;
+    uint32_t index;
+    bt_loop *loop;
+    bt_http_server *server;
+    bt_http_client *client;
+    bt_kvwait *kvwait;
+    struct bt_req *requests;   /* all that live on this loop */
+    struct bt_fanout *fanouts; /* likewise */
+    bt_proxy_metrics metrics;
+    pthread_t thread;
+    bool is_running; /* owner's: the thread exists */
+} bt_proxy_loop;
+
+struct bt_proxy {
+    bt_proxy_options options; /* defaults filled in */
+    uint64_t epoch;
+    uint16_t port;
+    char notice_address[BT_HOST_BYTES + 32];
+    bt_worker_pool prefill, decode;
+    bt_control *control;
+    bt_proxy_loop *loops; /* [n_loops] */
+    uint32_t n_loops;
+    _Atomic uint32_t inflight; /* completion requests, all loops */
+    _Atomic bool is_draining;
+};
+
+/* Handler of the loop's server; ctx is the bt_proxy_loop. */
+void bt_surface_on_request(void *ctx, bt_http_request *http);
+/* Ends what fan-outs of the loop are under way. */
+void bt_fanout_end_all(bt_proxy_loop *pl);
+
+#endif

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One request from arrival to answer.
+ *
+ *   NEW --text or chat, early--> TOKENIZE --> PREFILL --answer--> KV_WAIT --ready--> DECODE -->
+ * ENDED |  `--token ids, or decode-first----------^  ^                  |                 | |
+ * `----- retry ------+-----------------'
+ *    `--several prompts in one body, /tokenize, ...------------------------------> DECODE
+ *
+ * Every state but NEW may go to ENDED: by a failure, or because the client left. An attempt is one
+ * pass through PREFILL, KV_WAIT and DECODE with one id, one prefill and one decode engine. A failed
+ * attempt is made again with a fresh id, on other engines where there are any, as long as nothing
+ * of the decode engine's answer has gone out. A first token that went out stays: the next attempt
+ * hands the prompt's KV over again, and its decode leg goes on behind that token.
+ *
+ * Thread rule: owner thread (the loop's). */
+#ifndef BT_PROXY_PROXYREQUEST_H
+#define BT_PROXY_PROXYREQUEST_H
+#include "proxy/answermerge.h"
+#include "proxy/proxyloop.h"
+
+typedef enum {
+    BT_REQ_NEW,
+    BT_REQ_TOKENIZE,
+    BT_REQ_PREFILL,
+    BT_REQ_KV_WAIT,
+    BT_REQ_DECODE,
+    BT_REQ_ENDED,
+    BT_N_REQ_STATES
+} bt_req_state;
+
+typedef enum { BT_LEG_PREFILL, BT_LEG_DECODE } bt_leg;
+
+/* Why an attempt ends. The code is contract (docs/proxy.md), the text is for people. */
+typedef struct {
+    unsigned status;      /* HTTP status for the client, if this is the end */
+    const char *code;     /* "prefill_timeout" */
+    const char *text;     /* no addresses: clients read it */
+    bt_leg leg;           /* at fault */
+    bool may_retry;       /* another attempt could do better */
+    bool is_engine_fault; /* counts against the engine */
+    bool is_unreachable;  /* ... which is then avoided for a while */
+    bool is_kv;           /* the hand-off failed: nobody knows which side is at fault */
+    unsigned retry_after; /* seconds for the client; 0: none */
+} bt_req_failure;
+
+typedef struct bt_req {
+    bt_proxy_loop *pl;
+    bt_http_request *http;
+    struct bt_req *prev, *next;
+    bt_req_state state;
+    bt_route_id route;
+    const char *path;          /* of the decode leg, when its body is the client's own */
+    const bt_dialect *dialect; /* NULL: one leg only, relayed */
+    bt_body_plan *plan;        /* NULL: one leg only */
+    bool is_early;             /* the prefill engine's token comes first */
+    bool has_emitted;          /* ... and has been sent */
+    bool has_begun, is_sse;    /* the answer to the client */
+    bool has_relayed;          /* some of the decode engine's answer has gone out */
+    bool is_done_seen;         /* [DONE] of the decode engine */
+    bool is_merging;           /* its events are being merged */
+    bool is_paused;
+    bool is_kv_at_risk; /* receivers may hold KV for the attempt */
+    bool is_retry_of_kv;
+    uint32_t retries_left;
+    uint64_t phase_start_ns;
+    uint64_t tried_prefill, tried_decode; /* bit per engine */
+    int prefill_idx, decode_idx;          /* this attempt's engines, -1: none */
+    bool is_on_prefill, is_on_decode;     /* counted in their load */
+    uint64_t limit;                       /* tokens to make in all; 0: none said */
+    bt_timer *timer;
+    uint64_t kv_deadline_ms;
+    bt_http_call *call; /* the leg under way */
+    unsigned call_status;
+    char call_type[64]; /* its content type, for relayed errors */
+    char retry_after[16];
+    char request_id[40];
+    bt_kv_entry kv;
+    bt_leg_body *leg;     /* body of the leg under way */
+    bt_strbuf params;     /* kv_transfer_params */
+    bt_strbuf ids;        /* the prompt as a JSON array; one more number once the first is known */
+    size_t n_open_ids;    /* bytes of it without first token and closing bracket */
+    bt_strbuf collected;  /* body of an answer that is looked at as a whole */
+    bool is_cut;          /* collected was longer than allowed */
+    bt_strbuf first_json; /* the prefill engine's answer */
+    bt_prefill_answer first;
+    bt_merge merge;
+    bt_strbuf out; /* events being written */
+    bt_sse *sse;
+    char tail[16]; /* last bytes relayed, to see [DONE] and open events */
+    size_t n_tail;
+} bt_req;
+
+/* Takes a completion or chat request over, or answers it when it cannot be read. */
+void bt_req_start(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route);
+/* Relays a request as it is to one prefill engine (/tokenize, /detokenize). */
+void bt_req_start_single(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route);
+/* What a notice that was matched with the entry makes of its request. */
+void bt_req_on_notice(bt_kv_entry *entry, bt_heard result);
+/* Ends all of the loop's requests, for shutdown. */
+void bt_req_end_all(bt_proxy_loop *pl);
+
+/* Between the files that make up a request. */
+void bt_req_set_state(bt_req *req, bt_req_state state);
+bt_worker *bt_req_worker(const bt_req *req, bt_leg leg);
+/* Picks an engine for that leg and counts the request in its load, until bt_req_leave_worker.
+ * False: none is left, and the request has ended. */
+bool bt_req_enter_worker(bt_req *req, bt_leg leg);
+void bt_req_leave_worker(bt_req *req, bt_leg leg);
+/* Starts a call to the attempt's engine of that leg, with the client's headers. path, slices and
+ * ops are borrowed until its end. A failure to start ends the request. */
+typedef struct {
+    bt_leg leg;
+    const char *path;
+    const bt_slice *body;
+    size_t n_body;
+    uint32_t first_byte_ms, gap_ms, total_ms; /* 0: no own limit */
+    const bt_http_call_ops *ops;
+} bt_req_call;
+void bt_req_call_start(bt_req *req, const bt_req_call *call);
+/* Drops the call under way; its on_done finds that it is not the request's any more. */
+void bt_req_call_drop(bt_req *req);
+/* Collects bytes up to the cap. */
+void bt_req_collect(bt_req *req, const char *bytes, size_t n);
+/* Notes status, content type and retry-after of an answer's head. */
+void bt_req_note_head(bt_req *req, unsigned status, bt_http_headers headers);
+
+/* Ends the attempt: tries again when that is allowed, or tells the client and ends the request. */
+void bt_req_fail(bt_req *req, const bt_req_failure *failure);
+/* The failure that a call's result stands for; its text lives as long as result. */
+bt_req_failure bt_req_failure_of(const bt_req *req, bt_leg leg, const bt_http_result *result);
+/* Handles an answer that is no 200: passes a 4xx on, else fails the attempt. */
+void bt_req_bad_answer(bt_req *req, bt_leg leg);
+/* Ends the request after its answer has been sent; code is what the client saw. */
+void bt_req_finish(bt_req *req, unsigned code);
+/* Milliseconds of the total deadline that are left, at least 1. */
+uint32_t bt_req_left_ms(const bt_req *req);
+/* First byte to the client: notes the time once. */
+void bt_req_note_begun(bt_req *req);
+
+/* Legs. */
+void bt_req_tokenize(bt_req *req);
+void bt_req_attempt(bt_req *req);
+void bt_req_decode(bt_req *req);
+/* The prompt's ids and the first token, as a JSON array. */
+bt_slice bt_req_ids_with_first(bt_req *req);
+/* The prefill engine has answered and the KV may be there: decode, or wait for notices. */
+void bt_req_await_kv(bt_req *req);
+/* Writes to the client and pauses the call when the client is slow. False: the request has ended.
+ */
+bool bt_req_write(bt_req *req, const char *bytes, size_t n);
+bool bt_req_begin_events(bt_req *req);
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Notices that are early, lost, late, doubled, failed or somebody else's. */
+#include "rig.h"
+
+#include "wire/messages.h"
+
+#include <stdio.h>
+
+static const char body[] = "{\"prompt\":[1],\"max_tokens\":4}";
+static rig r;
+
+static void notice_before_the_prefill_engines_answer(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE});
+    fake_set(r.prefill[0], &(fake_script){.way = FAKE_HOLDS});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    notice_send(r.notice_url, fake_nth(r.prefill[0], 0)->attempt, 0, 1, 0);
+    rig_wait_metric(&r, "baton_proxy_kv_notices_total{result=\"ready\"}", 1);
+    assert_int_equal(fake_count(r.decode[0]), 0);
+    fake_release(r.prefill[0]);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+static void notice_after_the_prefill_engines_answer(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE});
+    conversation c =
+        rig_begin(&r, "/v1/completions", "{\"prompt\":[1],\"max_tokens\":4,\"stream\":true}");
+    /* The first token does not wait for the KV; the second does. */
+    rig_read_until(&c, "\"text\":\"A\"");
+    assert_int_equal(fake_count(r.decode[0]), 0);
+    notice_send(r.notice_url, fake_nth(r.prefill[0], 0)->attempt, 0, 1, 0);
+    reply answer = rig_finish(&c);
+    assert_non_null(strstr(answer.body, "[DONE]"));
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+static void doubled_notice_does_not_stand_for_another_rank(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.n_ranks = 2, .notices = FAKE_NOTICE_NONE});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    const char *id = fake_nth(r.prefill[0], 0)->attempt;
+    notice_send(r.notice_url, id, 1, 2, 0);
+    notice_send(r.notice_url, id, 1, 2, 0);
+    rig_wait_metric(&r, "baton_proxy_kv_notices_total{result=\"duplicate\"}", 1);
+    assert_int_equal(fake_count(r.decode[0]), 0);
+    notice_send(r.notice_url, id, 0, 2, 0);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+static void lost_notice_is_asked_for(void **state)
+{
+    (void)state;
+    char id[64];
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE, .options.ms.status_after = 10});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    /* Not yet there: it is asked again. */
+    assert_string_equal(rig_question(&r, 0, id, BT_REQUEST_MOVING), "STATUS");
+    assert_string_equal(id, fake_nth(r.prefill[0], 0)->attempt);
+    assert_string_equal(rig_question(&r, 0, id, BT_REQUEST_UNKNOWN), "STATUS");
+    assert_int_equal(fake_count(r.decode[0]), 0);
+    assert_string_equal(rig_question(&r, 0, id, BT_REQUEST_READY), "STATUS");
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+static void lost_failure_is_asked_for_too(void **state)
+{
+    (void)state;
+    char id[64];
+    bt_expect_log("kv_failed");
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE, .options.ms.status_after = 10});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    assert_string_equal(rig_question(&r, 0, id, BT_REQUEST_FAILED), "STATUS");
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 502);
+    assert_non_null(strstr(answer.body, "ERR_PUT_TIMEOUT"));
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+static void foreign_engines_are_not_asked(void **state)
+{
+    (void)state;
+    bt_expect_log("kv_timeout");
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE,
+                                .options = {.engines = BT_ENGINES_LMCACHE,
+                                            .ms = {.status_after = 10, .kv_wait = 60}}});
+    reply answer = rig_post(&r, "/v1/completions", "", body);
+    assert_int_equal(answer.status, 504);
+    reply_free(&answer);
+    assert_null(strstr(fake_nth(r.prefill[0], 0)->body, "notice_addr"));
+    assert_int_equal(rig_metric(&r, "baton_proxy_receiver_questions_total"), 0);
+    assert_int_equal(rig_metric(&r, "baton_proxy_kv_status_asked_total"), 0);
+    rig_close(&r);
+}
+
+static void frames_of_existing_senders_count(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.n_ranks = 2, .notices = FAKE_NOTICE_LEGACY});
+    reply answer = rig_post(&r, "/v1/completions", "", body);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    assert_int_equal(rig_metric(&r, "baton_proxy_kv_notices_total{result=\"ready\"}"), 1);
+    rig_close(&r);
+}
+
+static void one_failed_rank_fails_the_attempt(void **state)
+{
+    (void)state;
+    bt_expect_log("kv_failed");
+    rig_open(&r, &(rig_options){.n_ranks = 2, .notices = FAKE_NOTICE_FAILED});
+    reply answer = rig_post(&r, "/v1/completions", "", body);
+    assert_int_equal(answer.status, 502);
+    assert_non_null(strstr(answer.body, "\"code\":\"kv_failed\""));
+    assert_non_null(strstr(answer.body, "told to fail"));
+    reply_free(&answer);
+    assert_int_equal(fake_count(r.decode[0]), 0);
+    rig_close(&r);
+}
+
+static void failed_hand_off_is_made_again_under_another_id(void **state)
+{
+    (void)state;
+    char id[64];
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_FAILED, .options.retries = 1});
+    fake_set_notices_only_first(r.prefill[0], 1);
+    reply answer = rig_post(&r, "/v1/completions", "", body);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    const fake_request *a = fake_nth(r.prefill[0], 0), *b = fake_nth(r.prefill[0], 1);
+    assert_string_not_equal(a->attempt, b->attempt);
+    assert_int_equal(fake_count(r.decode[0]), 1);
+    assert_string_equal(rig_question(&r, 0, id, -1), "RELEASE");
+    assert_string_equal(id, a->attempt);
+    rig_close(&r);
+}
+
+static void failure_after_the_first_token_is_mended_behind_it(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE, .options.retries = 1});
+    conversation c =
+        rig_begin(&r, "/v1/completions", "{\"prompt\":[1],\"max_tokens\":4,\"stream\":true}");
+    rig_read_until(&c, "\"text\":\"A\"");
+    /* The next attempt's token may differ; the one that went out counts. */
+    fake_set(r.prefill[0], &(fake_script){.body = "{\"choices\":[{\"text\":\"Z\"}],"
+                                                  "\"kv_transfer_params\":{\"first_tok\":9}}"});
+    fake_set_notices(r.prefill[0], FAKE_NOTICE_READY, 1, NULL);
+    notice_send(r.notice_url, fake_nth(r.prefill[0], 0)->attempt, 0, 1, BATON_ERR_PUT_TIMEOUT);
+    reply answer = rig_finish(&c);
+    assert_non_null(strstr(answer.body, "[DONE]"));
+    assert_null(strstr(answer.body, "\"Z\""));
+    assert_null(strstr(answer.body, "error"));
+    reply_free(&answer);
+    assert_string_equal(fake_nth(r.prefill[0], 1)->path, "/v1/completions");
+    assert_non_null(strstr(fake_nth(r.prefill[0], 1)->body, "\"prompt\":[1],"));
+    assert_non_null(strstr(fake_nth(r.decode[0], 0)->body, "\"prompt\":[1,42]"));
+    rig_close(&r);
+}
+
+static void hold_that_ran_out_after_ready_is_counted(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){0});
+    fake_set(r.decode[0], &(fake_script){.way = FAKE_HOLDS});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    fake_nth(r.decode[0], 0);
+    notice_send(r.notice_url, fake_nth(r.prefill[0], 0)->attempt, 0, 1, BATON_ERR_LEASE_EXPIRED);
+    rig_wait_metric(&r, "baton_proxy_kv_notices_total{result=\"expired\"}", 1);
+    fake_release(r.decode[0]);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+static void a_fixed_number_of_notices_is_enough(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.n_ranks = 2, .notices = FAKE_NOTICE_NONE, .options.notices = 1});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    notice_send(r.notice_url, fake_nth(r.prefill[0], 0)->attempt, 0, 2, 0);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        bt_test(notice_before_the_prefill_engines_answer),
+        bt_test(notice_after_the_prefill_engines_answer),
+        bt_test(doubled_notice_does_not_stand_for_another_rank),
+        bt_test(lost_notice_is_asked_for),
+        bt_test(lost_failure_is_asked_for_too),
+        bt_test(foreign_engines_are_not_asked),
+        bt_test(frames_of_existing_senders_count),
+        bt_test(one_failed_rank_fails_the_attempt),
+        bt_test(failed_hand_off_is_made_again_under_another_id),
+        bt_test(failure_after_the_first_token_is_mended_behind_it),
+        bt_test(hold_that_ran_out_after_ready_is_counted),
+        bt_test(a_fixed_number_of_notices_is_enough),
+    };
+    return bt_run_tests(tests);
+}
