@@ -271,6 +271,7 @@ static void read_kv_transfer(bt_api_reader *r, const bt_api_limits *limits, bt_a
     }
     bt_api_reader inner = {.object = value, .error = r->error, .failed = r->failed};
     bt_api_bool(&inner, "ret_first_tok", &params->ret_first_tok);
+    params->generate.goes_on = params->ret_first_tok;
     const json_t *spec = bt_api_get(&inner, "disagg_spec");
     if (spec != NULL && !limits->sends_kv) {
         bt_api_refuse(&inner, 400, "kv_transfer_params", NULL,

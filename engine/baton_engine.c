@@ -71,6 +71,12 @@ static const bt_config_entry entries[] = {
     {AT("hash_seed", engine.hash_seed),
      .type = BT_CONFIG_STRING,
      .help = "Mixed into the names of KV chunks; equal on prefill and decode engines."},
+    {AT("spoil_layer", engine.spoil_layer),
+     .type = BT_CONFIG_UINT32,
+     .max = 65536,
+     .fallback = "0",
+     .help = "For proofs that moved KV is used: a decode engine overwrites this layer, counted from "
+             "1, of every prompt that was handed over. 0: none."},
     {AT("drain_ms", drain_ms), .type = BT_CONFIG_DURATION, .fallback = "30s",
      .help = "How long SIGINT and SIGTERM let running requests and transfers go on. A second "
              "signal ends them at once."},

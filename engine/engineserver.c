@@ -154,6 +154,7 @@ static baton_status create_handoff(bt_engine_server *s)
         .chunk_tokens = s->options.chunk_tokens,
         .max_model_len = s->options.max_model_len,
         .key_seed = s->options.hash_seed,
+        .spoil_layer = s->options.spoil_layer,
         .config = s->options.config,
         .overrides = s->options.overrides,
         .n_overrides = s->options.n_overrides,

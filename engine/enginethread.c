@@ -200,7 +200,8 @@ static baton_status push(bt_engine_thread *t, command *c)
 baton_status bt_engine_thread_submit(bt_engine_thread *t, const bt_generate *request)
 {
     bt_sequence *sequence;
-    BATON_TRY(bt_sequence_create(request, t->options.scheduler.block_tokens, &sequence));
+    BATON_TRY(bt_sequence_create(request, t->options.scheduler.block_tokens,
+                                 t->options.scheduler.ends.tokenizer, &sequence));
     command *c = bt_calloc(1, sizeof(*c));
     if (c == NULL) {
         bt_sequence_destroy(sequence);

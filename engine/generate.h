@@ -17,6 +17,8 @@ typedef struct {
     uint32_t min_tokens;    /* before these, no token and no stop string ends the text */
     bool ignore_eos;
     bool with_specials; /* special tokens appear in the text */
+    bool goes_on;       /* another engine goes on behind max_tokens: a character that has begun by
+                           then is left to it */
     bt_sampling sampling;
     uint32_t stop_ids[BT_MAX_STOP_IDS]; /* [n_stop_ids] tokens that end the text as EOS does */
     uint32_t n_stop_ids;
@@ -41,7 +43,6 @@ typedef struct bt_gen_event {
     bt_sampled token;
     bt_strbuf text; /* what this token made certain; may be empty; freed with the event */
     bt_finish finish;
-    uint32_t stop_id; /* the token that ended the text, or BT_NO_TOKEN */
     baton_status status;
     char error[BT_GEN_ERROR_BYTES];
     /* so far, right in every event */

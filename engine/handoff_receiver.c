@@ -22,7 +22,7 @@ struct bt_handoff_receiver {
     uint32_t n_ranks;
     receiver_rank *ranks; /* [n_ranks] */
     int64_t *slots;       /* [chunk_tokens] */
-    uint32_t chunk_tokens, block_tokens;
+    uint32_t chunk_tokens, block_tokens, spoil_layer;
 };
 
 static baton_status open_rank(bt_handoff_receiver *r, const bt_handoff_options *options,
@@ -31,8 +31,6 @@ static baton_status open_rank(bt_handoff_receiver *r, const bt_handoff_options *
     baton_receiver_options receiver = {
         .layout = *layout, .rank = rank, .world = options->tp, .key_seed = options->key_seed};
     BATON_TRY(bt_handoff_view_open(options, rank, &r->ranks[rank].view));
-    if (options->config == NULL && options->n_overrides == 0)
-        return baton_receiver_create(&receiver, &r->ranks[rank].receiver);
     return baton_receiver_create_from_file(options->config, &receiver, options->overrides,
                                            options->n_overrides, &r->ranks[rank].receiver);
 }
@@ -42,12 +40,16 @@ baton_status bt_handoff_receiver_create(const bt_handoff_options *options,
 {
     baton_layout layout;
     BATON_TRY(bt_handoff_layout(options, &layout));
+    if (options->spoil_layer > layout.n_layers)
+        return bt_fail(BATON_ERR_INVALID_ARG, "hand-off: spoil_layer: wanted at most %u, found %u",
+                       layout.n_layers, options->spoil_layer);
     bt_handoff_receiver *r = bt_calloc(1, sizeof(*r));
     if (r == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "hand-off: %zu bytes", sizeof(*r));
     r->n_ranks = options->tp;
     r->chunk_tokens = options->chunk_tokens;
     r->block_tokens = options->cache->block_tokens;
+    r->spoil_layer = options->spoil_layer;
     r->ranks = bt_calloc(r->n_ranks, sizeof(*r->ranks));
     r->slots = bt_calloc(r->chunk_tokens, sizeof(*r->slots));
     baton_status status = r->ranks == NULL || r->slots == NULL
@@ -112,6 +114,19 @@ static baton_status scatter_rank(bt_handoff_receiver *r, const receiver_rank *ra
     return BATON_OK;
 }
 
+/* Overwrites what was copied into one layer. Heads of a slot lie side by side in this cache. */
+static void spoil_rank(const bt_handoff_receiver *r, const receiver_rank *rank, const wanted *w)
+{
+    const baton_kv_view *kv = &rank->view.kv;
+    const baton_kv_plane *plane = &kv->planes[r->spoil_layer - 1];
+    for (uint32_t p = w->first; p < w->end; p++) {
+        uint64_t at = w->blocks[p / r->block_tokens] * kv->block_stride_bytes +
+                      p % r->block_tokens * kv->token_stride_bytes;
+        memset((uint8_t *)plane->k + at, 0, kv->n_kv_heads * kv->head_bytes);
+        memset((uint8_t *)plane->v + at, 0, kv->n_kv_heads * kv->head_bytes);
+    }
+}
+
 /* Pins what every rank has; *n_common is what all of them have. */
 static baton_status lookup_ranks(bt_handoff_receiver *r, const uint32_t *tokens, uint32_t n_tokens,
                                  uint32_t *n_common)
@@ -134,6 +149,8 @@ static baton_status load(void *ctx, const uint32_t *tokens, uint32_t n_tokens, u
     baton_status status = lookup_ranks(r, tokens, n_tokens, &w.end);
     for (uint32_t rank = 0; status == BATON_OK && rank < r->n_ranks && w.end > first; rank++)
         status = scatter_rank(r, &r->ranks[rank], &w);
+    for (uint32_t rank = 0; status == BATON_OK && r->spoil_layer != 0 && rank < r->n_ranks; rank++)
+        spoil_rank(r, &r->ranks[rank], &w);
     for (uint32_t rank = 0; rank < r->n_ranks; rank++) {
         receiver_rank *each = &r->ranks[rank];
         baton_status unpinned =

@@ -60,11 +60,8 @@ static baton_status open_rank(bt_handoff_sender *s, const bt_handoff_options *op
     baton_sender_options sender = {
         .layout = *layout, .rank = rank, .world = options->tp, .key_seed = options->key_seed};
     BATON_TRY(bt_handoff_view_open(options, rank, &r->view));
-    if (options->config == NULL && options->n_overrides == 0)
-        BATON_TRY(baton_sender_create(&sender, &r->sender));
-    else
-        BATON_TRY(baton_sender_create_from_file(options->config, &sender, options->overrides,
-                                                options->n_overrides, &r->sender));
+    BATON_TRY(baton_sender_create_from_file(options->config, &sender, options->overrides,
+                                            options->n_overrides, &r->sender));
     return baton_key_chain_init(layout, options->tp, rank, options->key_seed, &r->chain);
 }
 

@@ -19,7 +19,9 @@ typedef struct {
     uint32_t chunk_tokens;
     uint32_t max_model_len;
     const char *key_seed; /* of the chunks' names, equal on both sides; NULL: none */
-    const char *config; /* YAML file; NULL: none */
+    uint32_t spoil_layer; /* receivers: 1 + a layer that is overwritten after every load, which
+                             proves that moved KV is what decode computes with; 0: none */
+    const char *config;   /* YAML file; NULL: none */
     const char *const *overrides;
     uint32_t n_overrides;
 } bt_handoff_options;

@@ -9,10 +9,8 @@
 bt_gen_event *bt_gen_event_create(void *user_data)
 {
     bt_gen_event *event = bt_calloc(1, sizeof(*event));
-    if (event != NULL) {
+    if (event != NULL)
         event->user_data = user_data;
-        event->stop_id = BT_NO_TOKEN;
-    }
     return event;
 }
 
@@ -50,13 +48,28 @@ static void copy_parameters(bt_sequence *sequence, const bt_generate *request)
     sequence->min_tokens = request->min_tokens;
     sequence->ignore_eos = request->ignore_eos;
     sequence->with_specials = request->with_specials;
+    sequence->goes_on = request->goes_on;
     sequence->n_stop_ids = request->n_stop_ids;
     memcpy(sequence->stop_ids, request->stop_ids, sizeof(sequence->stop_ids));
     sequence->link = BT_PREFIX_ROOT;
 }
 
+/* Leaves the beginning of a character that the prompt ends with in the decoder. It has at most
+ * three bytes, hence as many tokens. */
+static baton_status prime_decoder(bt_sequence *sequence, const bt_tokenizer *tokenizer)
+{
+    bt_strbuf dropped = {0};
+    uint32_t n = sequence->n_prompt, first = n > 3 ? n - 3 : 0;
+    for (uint32_t i = first; i < n; i++)
+        bt_decoder_push(&sequence->decoder, tokenizer, sequence->tokens[i], sequence->with_specials,
+                        &dropped);
+    baton_status status = bt_strbuf_status(&dropped);
+    bt_strbuf_free(&dropped);
+    return status;
+}
+
 baton_status bt_sequence_create(const bt_generate *request, uint32_t block_tokens,
-                                bt_sequence **sequence_p)
+                                const bt_tokenizer *tokenizer, bt_sequence **sequence_p)
 {
     bt_stops stops = {0};
     if (request->stops != NULL) {
@@ -78,6 +91,8 @@ baton_status bt_sequence_create(const bt_generate *request, uint32_t block_token
         copy_parameters(sequence, request);
         status = allocate(sequence, request, block_tokens);
     }
+    if (status == BATON_OK)
+        status = prime_decoder(sequence, tokenizer);
     if (status < 0) {
         bt_sequence_destroy(sequence);
         return status;
@@ -160,11 +175,10 @@ baton_status bt_sequence_accept(bt_sequence *sequence, const bt_sequence_ends *e
     if (!is_end)
         bt_decoder_push(&sequence->decoder, ends->tokenizer, id, sequence->with_specials,
                         &sequence->held);
-    if (is_end || is_full)
+    if (is_end || (is_full && !sequence->goes_on))
         bt_decoder_finish(&sequence->decoder, &sequence->held);
     bool hit = give_out(sequence, is_end || is_full, &event->text);
     event->finish = is_end || hit ? BT_FINISH_STOP : is_full ? BT_FINISH_LENGTH : BT_FINISH_NONE;
-    event->stop_id = is_end ? id : BT_NO_TOKEN;
     BATON_TRY(bt_strbuf_status(&sequence->held));
     return bt_strbuf_status(&event->text);
 }

@@ -33,7 +33,7 @@ typedef struct bt_sequence {
 
     bt_sampling sampling;
     uint32_t min_tokens;
-    bool ignore_eos, with_specials;
+    bool ignore_eos, with_specials, goes_on;
     uint32_t stop_ids[BT_MAX_STOP_IDS], n_stop_ids;
     bt_stops stops;
     bt_decoder decoder;
@@ -47,10 +47,11 @@ typedef struct bt_sequence {
     uint64_t added_ns;
 } bt_sequence;
 
-/* A copy of the request. Errors: INVALID_ARG, TOO_LARGE, NO_MEMORY; request->stops is moved from in
- * every case. */
+/* A copy of the request. A character that the prompt's last tokens begin belongs to the output when
+ * that ends it: so the text behind a hand-off is the text of one engine alone. Errors: INVALID_ARG,
+ * TOO_LARGE, NO_MEMORY; request->stops is moved from in every case. */
 baton_status bt_sequence_create(const bt_generate *request, uint32_t block_tokens,
-                                bt_sequence **sequence_p);
+                                const bt_tokenizer *tokenizer, bt_sequence **sequence_p);
 /* It holds no block references any more. NULL is allowed. */
 void bt_sequence_destroy(bt_sequence *sequence);
 

@@ -280,6 +280,36 @@ static void two_ranks_hand_over_their_heads(void **state)
     check_hand_off(2);
 }
 
+static void a_layer_overwritten_after_the_move_changes_the_tokens(void **state)
+{
+    (void)state;
+    engine alone, prefill, decode;
+    bt_engine_options options = small_options(BT_ROLE_BOTH);
+    open_engine(&alone, &options);
+    options.role = BT_ROLE_PREFILL;
+    open_engine(&prefill, &options);
+    options.role = BT_ROLE_DECODE;
+    options.spoil_layer = 2;
+    open_engine(&decode, &options);
+    json_t *prompt = make_prompt(9, 100, 0);
+    json_t *wanted = complete(alone.port, request_of(prompt, 33));
+    json_decref(complete(prefill.port, prefill_request(prompt, &decode, 1)));
+    wait_for_metric(prefill.port, "baton_engine_transfers_total{result=\"done\"}", 1);
+    json_array_append(prompt, json_array_get(ids_of(wanted), 0));
+    json_t *found = complete(decode.port, request_of(prompt, 32));
+    size_t n_equal = 0;
+    for (size_t i = 0; i < 32; i++)
+        n_equal += (size_t)json_equal(json_array_get(ids_of(found), i),
+                                      json_array_get(ids_of(wanted), i + 1));
+    assert_true(n_equal < 32);
+    json_decref(found);
+    json_decref(wanted);
+    json_decref(prompt);
+    close_engine(&alone);
+    close_engine(&prefill);
+    close_engine(&decode);
+}
+
 static void an_unreachable_receiver_fails_the_prefill_leg_only(void **state)
 {
     (void)state;
@@ -341,6 +371,7 @@ int main(void)
         bt_test(sampling_goes_on_alike_from_any_first_token),
         bt_test(a_handed_over_prompt_continues_as_one_engine_alone),
         bt_test(two_ranks_hand_over_their_heads),
+        bt_test(a_layer_overwritten_after_the_move_changes_the_tokens),
         bt_test(an_unreachable_receiver_fails_the_prefill_leg_only),
         bt_test(what_cannot_start_says_why),
     };

@@ -213,7 +213,7 @@ static bt_generate request_of(answer *a, uint32_t max_tokens)
 static void add(bench *b, const bt_generate *request)
 {
     bt_sequence *sequence;
-    assert_ok(bt_sequence_create(request, FAKE_BLOCK_TOKENS, &sequence));
+    assert_ok(bt_sequence_create(request, FAKE_BLOCK_TOKENS, b->tokenizer, &sequence));
     bt_scheduler_add(b->scheduler, sequence);
 }
 
@@ -464,6 +464,59 @@ static void a_stop_string_ends_the_text_before_it(void **state)
     close_bench(b);
 }
 
+/* A character cut by the hand-off comes whole from the engine that goes on. The byte tokenizer's
+ * ids are bytes, so the prompt can end inside one. */
+static void a_character_goes_on_behind_the_prompt(void **state)
+{
+    (void)state;
+    bt_tokenizer *tokenizer;
+    assert_ok(bt_tokenizer_create_bytes(&tokenizer));
+    static const uint32_t prompt[] = {'a', 0xf0, 0x9f, 0x98};
+    bt_generate request = {
+        .prompt = prompt, .n_prompt = 2, .max_tokens = 1, .goes_on = true, .user_data = tokenizer};
+    bt_sequence_ends ends = {.tokenizer = tokenizer};
+    bt_sequence *sequence;
+    bt_sampled sampled = {.id = 0x9f};
+    bt_gen_event *event = bt_gen_event_create(NULL);
+    assert_ok(bt_sequence_create(&request, FAKE_BLOCK_TOKENS, tokenizer, &sequence));
+    assert_ok(bt_sequence_accept(sequence, &ends, &sampled, event));
+    assert_int_equal(event->text.length, 0); /* left to the next engine */
+    bt_sequence_destroy(sequence);
+
+    request.n_prompt = 4;
+    request.goes_on = false;
+    sampled.id = 0x80;
+    assert_ok(bt_sequence_create(&request, FAKE_BLOCK_TOKENS, tokenizer, &sequence));
+    assert_ok(bt_sequence_accept(sequence, &ends, &sampled, event));
+    assert_string_equal(bt_strbuf_text(&event->text), "\xf0\x9f\x98\x80");
+    bt_sequence_destroy(sequence);
+    bt_gen_event_destroy(event);
+    bt_tokenizer_destroy(tokenizer);
+}
+
+static void every_failed_allocation_of_a_request_is_reported(void **state)
+{
+    (void)state;
+    bt_tokenizer *tokenizer;
+    assert_ok(bt_tokenizer_create_bytes(&tokenizer));
+    static const uint32_t prompt[] = {1, 2, 3};
+    static const bt_handoff_target somewhere = {.request = "r"};
+    bt_generate request = {.prompt = prompt, .n_prompt = 3, .max_tokens = 2, .target = &somewhere};
+    for (uint64_t nth = 1;; nth++) {
+        bt_sequence *sequence;
+        bt_alloc_fail_at(nth);
+        baton_status status = bt_sequence_create(&request, FAKE_BLOCK_TOKENS, tokenizer, &sequence);
+        bt_alloc_fail_at(0);
+        if (status == BATON_OK) {
+            bt_sequence_destroy(sequence);
+            assert_true(nth > 5);
+            break;
+        }
+        assert_int_equal(status, BATON_ERR_NO_MEMORY);
+    }
+    bt_tokenizer_destroy(tokenizer);
+}
+
 static const bt_handoff_target target = {.request = "req-1", .host = "h", .n_ranks = 1};
 
 static void prefill_then_decode_computes_one_prompt_token(void **state)
@@ -646,6 +699,8 @@ int main(void)
         bt_test(a_failed_forward_pass_ends_its_requests),
         bt_test(ends_are_honoured_unless_ignored_or_too_early),
         bt_test(a_stop_string_ends_the_text_before_it),
+        bt_test(a_character_goes_on_behind_the_prompt),
+        bt_test(every_failed_allocation_of_a_request_is_reported),
         bt_test(prefill_then_decode_computes_one_prompt_token),
         bt_test(chunks_go_out_while_the_next_is_computed),
         bt_test(blocks_are_not_reused_before_the_transfer_is_over),
