@@ -13,6 +13,11 @@ pkg_check_modules(MSGPACK QUIET IMPORTED_TARGET msgpack-c)
 if(NOT MSGPACK_FOUND)
     pkg_check_modules(MSGPACK REQUIRED IMPORTED_TARGET msgpack)
 endif()
+# Debian 13's msgpack-c.pc says "-Iinclude"; the headers are on the default path.
+get_target_property(msgpack_includes PkgConfig::MSGPACK INTERFACE_INCLUDE_DIRECTORIES)
+if(msgpack_includes AND NOT "${msgpack_includes}" MATCHES "^/")
+    set_target_properties(PkgConfig::MSGPACK PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "")
+endif()
 
 # UCX: UCX_ROOT names a build of one's own (a vendor's, the PyPI wheel's), else the packaged one.
 set(UCX_ROOT "$ENV{UCX_ROOT}" CACHE PATH "Prefix of the UCX to use; empty: the packaged one")

@@ -2,6 +2,7 @@
 #include "core/log.h"
 
 #include "core/fail.h"
+#include "core/processstate.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -12,24 +13,23 @@
 enum { LINE_BYTES = 2048 };
 
 static const char *const level_names[] = {"error", "warn", "info", "debug", "trace"};
-static atomic_int max_level = BATON_LOG_WARN;
-static baton_log_fn sink_fn; /* set up before threads start */
-static void *sink_ctx;
 
 void baton_log_set_sink(baton_log_fn fn, void *ctx)
 {
-    sink_fn = fn;
-    sink_ctx = ctx;
+    bt_log_state *log = baton_process_log();
+    log->sink = fn;
+    log->sink_ctx = ctx;
 }
 
 void baton_log_set_level(baton_log_level level)
 {
-    atomic_store_explicit(&max_level, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&baton_process_log()->max_level, (int)level, memory_order_relaxed);
 }
 
 baton_log_level baton_log_get_level(void)
 {
-    return (baton_log_level)atomic_load_explicit(&max_level, memory_order_relaxed);
+    return (baton_log_level)atomic_load_explicit(&baton_process_log()->max_level,
+                                                 memory_order_relaxed);
 }
 
 baton_status baton_log_level_parse(const char *name, baton_log_level *level)
@@ -46,7 +46,8 @@ baton_status baton_log_level_parse(const char *name, baton_log_level *level)
 
 bool bt_log_wanted(baton_log_level level)
 {
-    return (int)level <= atomic_load_explicit(&max_level, memory_order_relaxed);
+    return (int)level <=
+           atomic_load_explicit(&baton_process_log()->max_level, memory_order_relaxed);
 }
 
 void bt_log_stderr(void *ctx, baton_log_level level, const char *line)
@@ -68,8 +69,9 @@ void bt_log_write(baton_log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof(line), format, args);
     va_end(args);
-    if (sink_fn != NULL)
-        sink_fn(sink_ctx, level, line);
+    const bt_log_state *log = baton_process_log();
+    if (log->sink != NULL)
+        log->sink(log->sink_ctx, level, line);
     else
         bt_log_stderr(NULL, level, line);
 }

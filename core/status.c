@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/fail.h"
 
+#include "core/processstate.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-static _Thread_local char last_error[BT_ERROR_TEXT_BYTES];
 
 const char *baton_strerror(baton_status status)
 {
@@ -34,7 +34,7 @@ const char *baton_status_name(baton_status status)
 
 const char *baton_last_error(void)
 {
-    return last_error;
+    return baton_process_error_text();
 }
 
 const char *baton_version(void)
@@ -44,10 +44,10 @@ const char *baton_version(void)
 
 __attribute__((format(printf, 1, 0))) static void store_text(const char *format, va_list args)
 {
-    /* Formatted aside first: the arguments may point into last_error itself. */
+    /* Formatted aside first: the arguments may point into the stored text itself. */
     char text[BT_ERROR_TEXT_BYTES];
     vsnprintf(text, sizeof(text), format, args);
-    memcpy(last_error, text, sizeof(text));
+    memcpy(baton_process_error_text(), text, sizeof(text));
 }
 
 baton_status bt_fail(baton_status status, const char *format, ...)
@@ -65,9 +65,10 @@ baton_status bt_fail_errno(baton_status status, int err, const char *format, ...
     va_start(args, format);
     store_text(format, args);
     va_end(args);
-    size_t used = strlen(last_error);
+    char *stored = baton_process_error_text();
+    size_t used = strlen(stored);
     char reason[128];
-    snprintf(last_error + used, sizeof(last_error) - used, ": %s",
+    snprintf(stored + used, BT_ERROR_TEXT_BYTES - used, ": %s",
              strerror_r(err, reason, sizeof(reason)));
     return status;
 }
