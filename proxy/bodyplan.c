@@ -161,18 +161,26 @@ static void decide_early(bt_body_plan *plan)
     plan->unsafe_key = plan->is_early_safe ? NULL : key_names[KEY_prompt];
 }
 
-static bool is_id_list(bt_json_value value)
+/* Looks at bytes, not at values: a prompt may have a million of them. */
+uint64_t bt_token_ids_count(bt_json_value value)
 {
+    uint64_t n = 0, id = 0;
+    bool is_inside = false; /* of a number */
     if (value.type != BT_JSON_ARRAY)
-        return false;
-    bt_json_iter it = bt_json_begin(value);
-    bt_json_value element;
-    uint64_t id, n = 0;
-    for (; bt_json_next(&it, &element); n++) {
-        if (bt_json_uint64(element, &id) != BATON_OK || id > INT32_MAX)
-            return false;
+        return 0;
+    for (size_t i = 1; i + 1 < value.text.n; i++) {
+        unsigned char c = (unsigned char)value.text.at[i];
+        bool is_digit = c >= '0' && c <= '9';
+        if (is_digit) {
+            id = (is_inside ? id * 10 : 0) + (uint64_t)(c - '0');
+            n += !is_inside;
+        }
+        is_inside = is_digit;
+        bool is_between = c == ',' || c == ' ' || c == '\n' || c == '\r' || c == '\t';
+        if (id > INT32_MAX || (!is_digit && !is_between))
+            return 0;
     }
-    return n > 0;
+    return n;
 }
 
 /* A token is at least a byte of text and on average about four. */
@@ -184,23 +192,22 @@ static uint64_t guess_tokens(bt_json_value text)
 static baton_status read_completion_prompt(bt_body_plan *plan)
 {
     bt_json_value prompt = at(plan, KEY_prompt);
-    bt_json_value first = {.type = BT_JSON_ABSENT};
-    size_t n = prompt.type == BT_JSON_ARRAY ? bt_json_length(prompt) : 0;
-    if (n == 1) {
-        /* ["text"] and [[1, 2]] are one prompt in a list. */
-        bt_json_iter it = bt_json_begin(prompt);
-        bt_json_next(&it, &first);
-        if (first.type == BT_JSON_STRING || first.type == BT_JSON_ARRAY)
-            prompt = first;
-    }
+    bt_json_value first, second;
+    uint64_t n_ids;
+    /* ["text"] and [[1, 2]] are one prompt in a list. */
+    bt_json_iter it = bt_json_begin(prompt);
+    bool is_nested = prompt.type == BT_JSON_ARRAY && bt_json_next(&it, &first) &&
+                     (first.type == BT_JSON_STRING || first.type == BT_JSON_ARRAY);
+    if (is_nested && !bt_json_next(&it, &second))
+        prompt = first;
     plan->prompt = prompt;
     plan->n_prompt_tokens = guess_tokens(prompt);
     if (prompt.type == BT_JSON_STRING) {
         plan->form = BT_PROMPT_TEXT;
-    } else if (is_id_list(prompt)) {
+    } else if ((n_ids = bt_token_ids_count(prompt)) > 0) {
         plan->form = BT_PROMPT_IDS;
-        plan->n_prompt_tokens = bt_json_length(prompt);
-    } else if (n > 1) {
+        plan->n_prompt_tokens = n_ids;
+    } else if (prompt.type == BT_JSON_ARRAY && bt_json_length(prompt) > 1) {
         plan->form = BT_PROMPT_BATCH;
     } else {
         return bt_fail(BATON_ERR_INVALID_ARG,

@@ -45,6 +45,9 @@ typedef struct {
 baton_status bt_body_plan_make(bt_route route, const char *body, size_t n, bt_body_plan *plan,
                                const char **param);
 
+/* Token ids in a checked array, or 0 when it holds anything else. */
+uint64_t bt_token_ids_count(bt_json_value value);
+
 /* Slices of one leg's body, and room for the small patches that they point to. */
 typedef struct {
     bt_slice slices[BT_PLAN_MAX_SLICES];

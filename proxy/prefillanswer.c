@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/prefillanswer.h"
 #include "core/fail.h"
+#include "proxy/bodyplan.h"
 
 #include <string.h>
 
@@ -91,19 +92,9 @@ baton_status bt_tokenize_answer_read(const char *json, size_t n, bt_tokenize_ans
     memset(answer, 0, sizeof(*answer));
     BATON_TRY(bt_json_scan(json, n, names, 2, &scan));
     bt_json_value tokens = bt_json_at(&scan, 0);
-    bt_json_iter it = bt_json_begin(tokens);
-    bt_json_value element;
-    uint64_t id;
-    if (tokens.type != BT_JSON_ARRAY)
-        return bt_fail(BATON_ERR_BAD_MESSAGE, "tokenize answer: wanted a list \"tokens\"");
-    while (bt_json_next(&it, &element)) {
-        if (bt_json_uint64(element, &id) != BATON_OK)
-            return bt_fail(BATON_ERR_BAD_MESSAGE, "tokenize answer: tokens[%llu] is no token id",
-                           (unsigned long long)answer->n_ids);
-        answer->n_ids++;
-    }
+    answer->n_ids = bt_token_ids_count(tokens);
     if (answer->n_ids == 0)
-        return bt_fail(BATON_ERR_BAD_MESSAGE, "tokenize answer: no tokens");
+        return bt_fail(BATON_ERR_BAD_MESSAGE, "tokenize answer: wanted a list \"tokens\" of ids");
     answer->ids = tokens.text;
     if (bt_json_uint64(bt_json_at(&scan, 1), &answer->max_model_tokens) != BATON_OK)
         answer->max_model_tokens = 0;

@@ -231,6 +231,10 @@ static const struct {
     {BT_ROUTE_COMPLETIONS, "{\"prompt\":[]}", "prompt"},
     {BT_ROUTE_COMPLETIONS, "{\"prompt\":[-1]}", "prompt"},
     {BT_ROUTE_COMPLETIONS, "{\"prompt\":[1.5]}", "prompt"},
+    {BT_ROUTE_COMPLETIONS, "{\"prompt\":[1e2]}", "prompt"},
+    {BT_ROUTE_COMPLETIONS, "{\"prompt\":[2147483648]}", "prompt"},
+    {BT_ROUTE_COMPLETIONS, "{\"prompt\":[true]}", "prompt"},
+    {BT_ROUTE_COMPLETIONS, "{\"prompt\":[{}]}", "prompt"},
     {BT_ROUTE_COMPLETIONS, "{\"prompt\":[[]]}", "prompt"},
     {BT_ROUTE_COMPLETIONS, "{\"prompt\":\"a\",\"max_tokens\":0}", "max_tokens"},
     {BT_ROUTE_COMPLETIONS, "{\"prompt\":\"a\",\"max_tokens\":-1}", "max_tokens"},
@@ -269,6 +273,11 @@ static void several_prompts_are_a_batch(void **state)
     assert_false(plan.is_early_safe);
     make(BT_ROUTE_COMPLETIONS, "{\"prompt\":[[1],[2]]}");
     assert_int_equal(plan.form, BT_PROMPT_BATCH);
+    make(BT_ROUTE_COMPLETIONS, "{\"prompt\":[1,[2]]}");
+    assert_int_equal(plan.form, BT_PROMPT_BATCH);
+    make(BT_ROUTE_COMPLETIONS, "{\"prompt\":[ 1 ,\n23]}");
+    assert_int_equal(plan.form, BT_PROMPT_IDS);
+    assert_int_equal(plan.n_prompt_tokens, 2);
     make(BT_ROUTE_COMPLETIONS, "{\"prompt\":[1,2]}");
     assert_int_equal(plan.form, BT_PROMPT_IDS);
     assert_int_equal(plan.n_prompt_tokens, 2);
