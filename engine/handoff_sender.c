@@ -210,7 +210,11 @@ static void on_event(bt_handoff_sender *s, const baton_sender_event *event,
     }
     if (t->n_ended < t->n_begun)
         return;
-    if (t->status < 0)
+    if (t->status == BATON_ERR_CANCELED) /* the client is gone, or decode is not needed */
+        bt_debug("engine: hand-off canceled %s", t->text);
+    else if (t->status == BATON_ERR_REVOKED)
+        bt_info("engine: hand-off revoked %s", t->text);
+    else if (t->status < 0)
         bt_warn("engine: hand-off failed status=%s %s", baton_status_name(t->status), t->text);
     if (t->user_data != NULL)
         ended(sink, t->user_data, t->status, t->text);

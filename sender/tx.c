@@ -79,7 +79,8 @@ static void free_peer(bt_tx *tx, bt_tx_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_regions; i++)
         bt_remote_release(peer->regions[i].remote);
-    if (peer->endpoint != NULL)
+    /* One that is being closed goes with its worker. */
+    if (peer->endpoint != NULL && peer->state != BT_TX_PEER_CLOSING)
         bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, 0);
     tx->out.close(tx->out.ctx, peer);
     if (peer->pidfd >= 0)

@@ -278,6 +278,22 @@ static void a_receiver_that_goes_silent_fails_the_transfer_in_time(void **state)
     pair_destroy(&kit);
 }
 
+static void a_sender_may_end_while_a_connection_is_being_closed(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended");
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    bt_tx *tx = kit.senders[0].tx;
+    kit.receiver_is_cut = true;
+    kit.manual.now_ns += 6 * BT_NS_PER_S; /* silent for too long */
+    bt_tx_progress(tx);
+    assert_int_equal(tx->peers->state, BT_TX_PEER_CLOSING);
+    pair_destroy(&kit);
+}
+
 static void a_deadline_ends_a_transfer_that_waits_for_chunks(void **state)
 {
     (void)state;
@@ -493,6 +509,7 @@ int main(void)
         bt_test(a_page_with_a_late_writer_is_not_used_again),
         bt_test(a_put_that_never_ends_costs_its_connection_and_no_page),
         bt_test(a_receiver_that_goes_silent_fails_the_transfer_in_time),
+        bt_test(a_sender_may_end_while_a_connection_is_being_closed),
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
         bt_test(a_chunk_that_was_never_pushed_fails_the_transfer),
         bt_test(a_hold_that_nobody_wants_expires_and_is_told),
