@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* baton-perf: moves pages between two processes, checks them and measures. */
+#include "bench/perf_control.h"
+#include "bench/perf_receiver.h"
+#include "bench/perf_report.h"
+#include "core/fail.h"
+
+#include <baton/log.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* Exit statuses. */
+enum { ALL_RIGHT = 0, WRONG_BYTE = 1, NOTHING_RAN = 2 };
+
+static int complain(baton_status status)
+{
+    fprintf(stderr, "baton-perf: %s\n", baton_last_error());
+    return status == BATON_ERR_CORRUPT ? WRONG_BYTE : NOTHING_RAN;
+}
+
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "localhost") == 0;
+}
+
+/* One sender after the other; what is wrong with one is no reason to turn the next one away. */
+static baton_status serve_all(const bt_perf_place *place, int listener)
+{
+    for (;;) {
+        bt_perf_control control = {.fd = accept(listener, NULL, NULL)};
+        if (control.fd < 0 && errno == EINTR)
+            continue;
+        if (control.fd < 0)
+            return bt_fail_errno(BATON_ERR_IO, errno, "perf: accept");
+        if (bt_perf_serve(place, &control) != BATON_OK)
+            complain(BATON_ERR_IO);
+        bt_perf_close(&control);
+    }
+}
+
+static int receive(const bt_perf_options *o)
+{
+    bt_perf_place place = {.devices = o->devices, .n_devices = o->n_devices};
+    baton_status status;
+    if (o->control_fd >= 0) {
+        bt_perf_control control = {.fd = o->control_fd};
+        status = bt_perf_serve(&place, &control);
+        return status == BATON_OK ? ALL_RIGHT : complain(status);
+    }
+    int listener;
+    uint16_t port = o->port;
+    place.host = o->host;
+    place.allow_unauthenticated = !is_loopback(o->host);
+    status = bt_perf_listen(o->host, &port, &listener);
+    if (status != BATON_OK)
+        return complain(status);
+    printf("baton-perf: --role sender --peer %s:%u\n", o->host, port);
+    fflush(stdout);
+    return complain(serve_all(&place, listener));
+}
+
+static int measure(const bt_perf_options *o)
+{
+    bt_perf_result result;
+    bt_strbuf text = {0};
+    baton_status status = bt_perf_run(o, "/proc/self/exe", &result);
+    if (status == BATON_OK)
+        status = bt_perf_report(o, &result, &text);
+    fputs(bt_strbuf_text(&text), stdout);
+    bt_strbuf_free(&text);
+    bt_perf_result_free(&result);
+    return status == BATON_OK ? ALL_RIGHT : complain(status);
+}
+
+int main(int argc, char **argv)
+{
+    bt_perf_options options;
+    bt_strbuf info = {0};
+    int exit_code = ALL_RIGHT;
+    baton_status status = bt_perf_options_parse(argc, argv, &options, &info);
+    if (status != BATON_OK)
+        exit_code = complain(BATON_ERR_INVALID_ARG);
+    else if (info.length > 0)
+        fputs(bt_strbuf_text(&info), stdout);
+    else
+        exit_code = options.role == BT_PERF_RECEIVER ? receive(&options) : measure(&options);
+    bt_strbuf_free(&info);
+    bt_perf_options_free(&options);
+    return exit_code;
+}

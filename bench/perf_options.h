@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What baton-perf is asked to do, from its command line.
+ * Thread rule: set up before threads start; read-only after that. */
+#ifndef BT_BENCH_PERF_OPTIONS_H
+#define BT_BENCH_PERF_OPTIONS_H
+#include "core/args.h"
+
+#include <baton/sender.h>
+
+enum { BT_PERF_N_TABLES = 3, BT_PERF_MAX_PAGES = 65536, BT_PERF_HOST_BYTES = 256 };
+
+typedef enum { BT_PERF_PAIR, BT_PERF_SENDER, BT_PERF_RECEIVER } bt_perf_role;
+typedef enum { BT_PERF_SCATTER, BT_PERF_CONTIGUOUS, BT_PERF_DESCENDING } bt_perf_order;
+typedef enum {
+    BT_PERF_AUTO,   /* what a sender chooses */
+    BT_PERF_MAPPED, /* stores into the receiver's mapped pages, or fail */
+    BT_PERF_PUT,    /* UCX puts, over what UCX chooses */
+    BT_PERF_TCP,    /* UCX puts over tcp */
+    BT_PERF_LOOP,   /* both ends in this process */
+} bt_perf_transport;
+
+/* Texts belong to config, which points back here: not to be moved. */
+typedef struct {
+    bt_config_table tables[BT_PERF_N_TABLES];
+    bt_config *config; /* owned */
+
+    uint32_t n_pages;
+    uint64_t page_bytes;
+    bt_perf_order order;
+    bool scatter, contiguous, descending; /* as given; order says what they mean */
+    bool paged;
+    uint32_t pool_pages; /* 0: as many as a transfer needs */
+    uint32_t n_iterations, n_warmup;
+    uint64_t seed;
+    bool flip_byte;
+
+    bt_perf_transport transport;
+    bool loop; /* as given; transport says what it means */
+    bool digests;
+    baton_progress_mode progress;
+    const char *const *devices; /* [n_devices] */
+    uint32_t n_devices;
+
+    bt_perf_role role;
+    const char *peer;              /* sender: "host:port" of the receiver's control port */
+    const char *listen;            /* receiver: "host:port" to bind */
+    char host[BT_PERF_HOST_BYTES]; /* of peer or listen */
+    uint16_t port;
+    int32_t control_fd; /* receiver: a connected socket instead of listen; -1: none */
+    bool json;
+    bool verbose;
+} bt_perf_options;
+
+/* Parses argv[argc]. When the user asked for --help or --version, *info holds the text and nothing
+ * else is set. *options is to be freed also after a failure. Errors: INVALID_ARG, CONFIG,
+ * NO_MEMORY. */
+baton_status bt_perf_options_parse(int argc, char *const *argv, bt_perf_options *options,
+                                   bt_strbuf *info);
+void bt_perf_options_free(bt_perf_options *options);
+const char *bt_perf_order_name(bt_perf_order order);
+const char *bt_perf_transport_name(bt_perf_transport transport);
+
+#endif
