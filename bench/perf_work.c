@@ -112,26 +112,29 @@ void bt_perf_fill_page(const bt_perf_work *work, uint32_t iteration, uint32_t pa
     memcpy(to + i, &word, work->page_bytes - i);
 }
 
-static uint64_t first_difference(const uint8_t *a, const uint8_t *b, uint64_t n)
+/* The last, or only, few bytes. */
+static uint64_t check_tail(const uint8_t *bytes, uint64_t at, uint64_t end, uint64_t word)
 {
-    uint64_t i = 0;
-    while (i < n && a[i] == b[i])
-        i++;
-    return i;
+    uint8_t wanted[sizeof(word)];
+    memcpy(wanted, &word, sizeof(word));
+    for (uint64_t i = 0; at + i < end && i < sizeof(word); i++) {
+        if (bytes[at + i] != wanted[i])
+            return at + i;
+    }
+    return end;
 }
 
 uint64_t bt_perf_check_page(const bt_perf_work *work, uint32_t iteration, uint32_t page,
                             const void *bytes)
 {
     const uint8_t *from = bytes;
-    uint64_t word = first_word(work, iteration, page), i = 0;
-    for (; i < work->page_bytes; i += sizeof(word), word += STEP) {
-        uint64_t left = work->page_bytes - i;
-        uint64_t n = left < sizeof(word) ? left : sizeof(word);
-        if (memcmp(from + i, &word, n) != 0)
-            return i + first_difference(from + i, (const uint8_t *)&word, n);
+    uint64_t word = first_word(work, iteration, page), i = 0, found;
+    for (; i + sizeof(word) <= work->page_bytes; i += sizeof(word), word += STEP) {
+        memcpy(&found, from + i, sizeof(found));
+        if (found != word)
+            break;
     }
-    return work->page_bytes;
+    return check_tail(from, i, work->page_bytes, word);
 }
 
 void bt_perf_request_name(uint32_t iteration, char name[BT_PERF_REQUEST_BYTES])
