@@ -23,8 +23,10 @@
 
 enum {
     BT_TX_HOST_BYTES = 256,
-    BT_TX_CHUNK_BITS = 20,    /* of a transport call's user_data; the rest names the transfer */
-    BT_TX_COMMIT_RANGES = 64, /* of one COMMIT */
+    BT_TX_CHUNK_BITS = 20,        /* of a transport call's user_data; the rest names the transfer */
+    BT_TX_COMMIT_RANGES = 64,     /* of one COMMIT */
+    BT_TX_TURN_BYTES = 1 << 20,   /* of one transfer, before others and the sockets have theirs */
+    BT_TX_COMMIT_BYTES = 8 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
 };
 
 typedef struct bt_tx bt_tx;
@@ -137,16 +139,17 @@ struct bt_tx_transfer {
     bt_tx_peer *peer; /* set when the owner has taken BEGIN */
     baton_key *keys;  /* [n_chunks] */
     uint32_t n_chunks, last_tokens;
-    bt_tx_chunk *chunks; /* [n_chunks] */
-    uint8_t *pushed;     /* [n_chunks] inbox lock */
-    bool is_finishing;   /* inbox lock: finish was called */
-    bool finish_seen;    /* owner: the FINISH command has come */
-    uint32_t next_chunk; /* no PUSHED chunk lies before it */
-    uint32_t n_pushed, n_posted, n_landed, n_committed, n_present; /* chunks, growing */
-    uint32_t n_puts_out;                                           /* puts without BT_EVENT_PUT */
-    bool flush_out;     /* a flush without BT_EVENT_FLUSH */
-    bool asked_regions; /* MEMREG was asked again for a region that its grant names */
-    bool revoked;       /* the receiver wants DRAINED */
+    bt_tx_chunk *chunks;                                 /* [n_chunks] */
+    uint8_t *pushed;                                     /* [n_chunks] inbox lock */
+    bool is_finishing;                                   /* inbox lock: finish was called */
+    bool finish_seen;                                    /* owner: the FINISH command has come */
+    uint32_t next_chunk;                                 /* no PUSHED chunk lies before it */
+    uint32_t n_posted, n_landed, n_committed, n_present; /* chunks, growing */
+    uint32_t n_pushed;   /* without those that turned out to be present */
+    uint32_t n_puts_out; /* puts without BT_EVENT_PUT */
+    bool flush_out;      /* a flush without BT_EVENT_FLUSH */
+    bool asked_regions;  /* MEMREG was asked again for a region that its grant names */
+    bool revoked;        /* the receiver wants DRAINED */
     bool has_ticket;
     bool force_closed; /* what was under way ended with its endpoint: DRAINED must not be said */
     uint64_t ticket;
@@ -248,8 +251,8 @@ baton_status bt_tx_create(const baton_sender_options *options, bt_transport *tra
                           const bt_tx_out *out, bt_tx **tx_p);
 void bt_tx_destroy(bt_tx *tx); /* NULL is allowed. */
 
-/* In, tx.c. handle: a frame from a peer's port. progress: commands, worker, timers, one chunk of
- * each transfer; returns when it wants to run again at the latest (now: there is more to do). */
+/* In, tx.c. handle: a frame from a peer's port. progress: commands, worker, timers, a few chunks
+ * of each transfer; returns when it wants to run again at the latest (now: there is more to do). */
 void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
 uint64_t bt_tx_progress(bt_tx *tx);
 void bt_tx_peer_exited(bt_tx *tx, bt_tx_peer *peer);
@@ -317,12 +320,12 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
 /* Ends a DRAINING transfer when nothing of it is under way any more. */
 void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer);
 void bt_tx_transfers_tick(bt_tx *tx, uint64_t now_ns);
-/* Sends COMMIT for what has landed, if none is under way. */
+/* Sends COMMIT for what has landed, if none is under way and it is worth it. */
 void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer);
 
 /* Bytes, txmove.c. */
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
-/* Moves the next chunk of a MOVING transfer; true when there may be more to do at once. */
+/* Moves the next chunks of a MOVING transfer; true when there may be more to do at once. */
 bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer);
 void bt_tx_on_event(bt_tx *tx, const bt_event *event);
 baton_status bt_tx_register(bt_tx *tx, void *base, size_t bytes, baton_memory_kind kind);

@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "kernels/digest.h"
+#include "kernels/kv_rows.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -40,7 +41,9 @@ static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t
                                 bool past_cache)
 {
     if (source->view == NULL) {
-        memcpy(page, source->data, bytes);
+        const bt_rows_ops *ops = bt_rows_best(past_cache);
+        ops->copy(page, 0, source->data, 0, bytes, 1);
+        ops->finish();
         return BATON_OK;
     }
     uint32_t n_layers = source->view->n_layers;
@@ -178,7 +181,7 @@ static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
 /* One flush at a time; what is posted meanwhile waits for the next. */
 static baton_status flush(bt_tx_transfer *transfer)
 {
-    if (transfer->flush_out)
+    if (transfer->flush_out || transfer->n_posted == transfer->n_landed)
         return BATON_OK;
     uint32_t n = 0;
     for (uint32_t i = 0; i < transfer->n_chunks; i++) {
@@ -232,9 +235,10 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
     if (transfer->state != BT_TX_MOVING)
         return false;
     uint32_t chunk;
-    bool more = false;
     baton_status status = BATON_OK;
-    if (next_pushed(transfer, &chunk)) {
+    bool more = next_pushed(transfer, &chunk);
+    for (uint64_t bytes = 0; more && status == BATON_OK && bytes < BT_TX_TURN_BYTES;
+         bytes += tx->page_bytes) {
         status = move_chunk(tx, transfer, chunk);
         more = status == BATON_OK && next_pushed(transfer, &chunk);
     }

@@ -264,6 +264,7 @@ static void on_granted(bt_tx *tx, bt_tx_transfer *transfer, const bt_msg_alloc_a
         bt_tx_chunk *chunk = &transfer->chunks[i];
         if (chunk->generation != 0)
             continue;
+        transfer->n_pushed -= chunk->state == BT_TX_CHUNK_PUSHED;
         chunk->state = BT_TX_CHUNK_PRESENT;
         transfer->n_present++;
         if (chunk->source_busy)
@@ -347,9 +348,18 @@ static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
     }
 }
 
+/* More of what was pushed lands by itself, so a few chunks can wait for it: every COMMIT wakes the
+ * receiver. */
+static bool waits_for_more(const bt_tx *tx, const bt_tx_transfer *transfer)
+{
+    uint32_t n_uncommitted = transfer->n_landed - transfer->n_committed;
+    return transfer->n_pushed > transfer->n_landed &&
+           n_uncommitted * tx->page_bytes < BT_TX_COMMIT_BYTES;
+}
+
 void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
 {
-    if (transfer->state != BT_TX_MOVING || transfer->commit != NULL)
+    if (transfer->state != BT_TX_MOVING || transfer->commit != NULL || waits_for_more(tx, transfer))
         return;
     uint32_t n_unlanded = transfer->n_landed - transfer->n_committed;
     bool may_be_last =

@@ -325,6 +325,26 @@ static void a_chunk_that_was_never_pushed_fails_the_transfer(void **state)
     pair_destroy(&kit);
 }
 
+/* A chunk that was pushed and then turned out to be there is no excuse for one that was not. */
+static void a_chunk_that_is_missing_is_noticed_beside_one_that_was_there(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 8, .path = BATON_PATH_PUT});
+    pair_tokens(1, PAIR_CHUNK, 3 * PAIR_CHUNK, tokens);
+    hand_off(0, "a", 3 * PAIR_CHUNK);
+    pair_tokens(2, PAIR_CHUNK, 3 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "b", tokens, 3 * PAIR_CHUNK, 0);
+    const bt_tx_source source = {.data = data[0], .bytes = PAIR_PAGE_BYTES};
+    for (uint32_t i = 0; i < 2; i++)
+        assert_ok(bt_tx_push(kit.senders[0].tx, transfer, i, &source));
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_FINISH, transfer));
+    pair_advance(&kit, 200);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_STATE);
+    assert_int_equal(kit.senders[0].n_source_free, 3 + 2);
+    pair_destroy(&kit);
+}
+
 static void a_hold_that_nobody_wants_expires_and_is_told(void **state)
 {
     (void)state;
@@ -501,6 +521,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(every_length_arrives_on_every_path),
         bt_test(chunks_that_are_there_are_not_sent_again),
+        bt_test(a_chunk_that_is_missing_is_noticed_beside_one_that_was_there),
         bt_test(repeated_frames_change_nothing),
         bt_test(every_lost_message_is_said_again),
         bt_test(requests_wait_for_pages_in_order),
