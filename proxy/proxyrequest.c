@@ -56,7 +56,7 @@ void bt_req_set_state(bt_req *req, bt_req_state state)
 
 uint32_t bt_req_left_ms(const bt_req *req)
 {
-    uint64_t used_ms = (now_ns() - req->http->arrived_ns) / BT_NS_PER_MS;
+    uint64_t used_ms = (now_ns() - req->arrived_ns) / BT_NS_PER_MS;
     uint32_t total_ms = req->pl->proxy->options.ms.total;
     return used_ms >= total_ms ? 1 : (uint32_t)(total_ms - used_ms);
 }
@@ -64,7 +64,7 @@ uint32_t bt_req_left_ms(const bt_req *req)
 void bt_req_note_begun(bt_req *req)
 {
     if (!req->has_begun)
-        bt_histogram_record(&req->pl->metrics.ttft, now_ns() - req->http->arrived_ns);
+        bt_histogram_record(&req->pl->metrics.ttft, now_ns() - req->arrived_ns);
     req->has_begun = true;
 }
 
@@ -156,6 +156,7 @@ void bt_req_finish(bt_req *req, unsigned code)
     bt_req_set_state(req, BT_REQ_ENDED);
     leave_attempt(req);
     bt_count_request(&pl->metrics, req->route, code);
+    bt_histogram_record(&pl->metrics.duration, now_ns() - req->arrived_ns);
     if (req->prev != NULL)
         req->prev->next = req->next;
     else
@@ -224,6 +225,7 @@ static bt_req *create(bt_proxy_loop *pl, bt_http_request *http, bt_route_id rout
         return NULL;
     req->pl = pl;
     req->http = http;
+    req->arrived_ns = http->arrived_ns;
     req->route = route;
     req->path = http->path;
     req->prefill_idx = req->decode_idx = -1;

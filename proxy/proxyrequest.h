@@ -62,6 +62,7 @@ typedef struct bt_req {
     bool is_kv_at_risk; /* receivers may hold KV for the attempt */
     bool is_retry_of_kv;
     uint32_t retries_left;
+    uint64_t arrived_ns; /* also once http is finished */
     uint64_t phase_start_ns;
     uint64_t tried_prefill, tried_decode; /* bit per engine */
     int prefill_idx, decode_idx;          /* this attempt's engines, -1: none */

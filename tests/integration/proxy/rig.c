@@ -235,6 +235,11 @@ conversation rig_begin(rig *r, const char *path, const char *body)
     return begin(r, "POST", path, "", body);
 }
 
+conversation rig_begin_get(rig *r, const char *path)
+{
+    return begin(r, "GET", path, "", "");
+}
+
 void rig_read_until(conversation *c, const char *text)
 {
     while (c->raw == NULL || strstr(c->raw, text) == NULL) {

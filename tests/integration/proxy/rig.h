@@ -54,6 +54,7 @@ void reply_free(reply *answer);
 reply rig_raw(rig *r, const char *bytes, size_t n);
 
 conversation rig_begin(rig *r, const char *path, const char *body);
+conversation rig_begin_get(rig *r, const char *path);
 /* Reads until text has come; fails the test when the answer ends before. */
 void rig_read_until(conversation *c, const char *text);
 /* Reads the rest. */

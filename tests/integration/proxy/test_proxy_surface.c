@@ -77,6 +77,26 @@ static void tokenize_and_detokenize_pass_through(void **state)
     rig_close(&r);
 }
 
+static void client_that_leaves_a_question_to_all_engines_is_no_trouble(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.n_prefill = 2});
+    fake_set(r.prefill[0], &(fake_script){.way = FAKE_HOLDS});
+    conversation c = rig_begin_get(&r, "/v1/models");
+    fake_nth(r.prefill[0], 0);
+    fake_nth(r.prefill[1], 0);
+    rig_leave(&c);
+    fake_wait_gone(r.prefill[0], 1);
+    /* And a proxy that ends meanwhile ends the question too. */
+    c = rig_begin_get(&r, "/readyz");
+    fake_nth(r.prefill[0], 1);
+    bt_proxy_destroy(r.proxy);
+    r.proxy = NULL;
+    fake_wait_gone(r.prefill[0], 2);
+    rig_leave(&c);
+    rig_close(&r);
+}
+
 static void metrics_count_what_happened(void **state)
 {
     (void)state;
@@ -90,6 +110,7 @@ static void metrics_count_what_happened(void **state)
     assert_int_equal(
         rig_metric(&r, "baton_proxy_requests_total{route=\"completions\",code=\"400\"}"), 1);
     assert_int_equal(rig_metric(&r, "baton_proxy_ttft_seconds_count"), 1);
+    assert_int_equal(rig_metric(&r, "baton_proxy_duration_seconds_count"), 2);
     const char *phases[] = {"prefill", "decode_first"};
     for (int i = 0; i < 2; i++) {
         char name[96];
@@ -149,6 +170,7 @@ int main(void)
         bt_test(ready_says_which_role_is_missing),
         bt_test(models_of_all_engines_are_named_once),
         bt_test(tokenize_and_detokenize_pass_through),
+        bt_test(client_that_leaves_a_question_to_all_engines_is_no_trouble),
         bt_test(metrics_count_what_happened),
         bt_test(draining_says_so_and_lets_requests_end),
         bt_test(wrong_options_are_refused),
