@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Peers: INIT, epochs, silence, exit, renewed connections, and what each proves about pages. */
+#include "rxkit.h"
+
+#include "support/test.h"
+
+static rx_kit kit;
+static rx_kit_sender alice, bob;
+static rx_kit_request a, b;
+
+static void open_kit(uint32_t n_pages)
+{
+    const baton_receiver_options options = rx_kit_options(n_pages);
+    rx_kit_open(&kit, &options);
+    alice = rx_kit_sender_make(1);
+    bob = rx_kit_sender_make(2);
+}
+
+static baton_receiver_stats stats_now(void)
+{
+    baton_receiver_stats stats;
+    rx_kit_stats(&kit, &stats);
+    return stats;
+}
+
+static void drop_frames(void)
+{
+    bt_message message;
+    while (rx_kit_take(&kit, &message))
+        ;
+}
+
+static void heartbeat(rx_kit_sender *sender)
+{
+    bt_message message = rx_kit_message(sender, BT_MSG_HEARTBEAT);
+    rx_kit_send(&kit, sender, BT_RX_ALLOC_PORT, &message);
+}
+
+static void init_answers_with_a_worker_and_what_is_agreed(void **state)
+{
+    (void)state;
+    open_kit(4);
+    alice.digests = 1;
+    bt_message answer;
+    rx_kit_init(&kit, &alice, BATON_OK);
+    assert_int_equal(stats_now().peers, 1);
+    assert_int_equal(kit.n_watched, 1);
+    /* Again: answered from what is there. */
+    bt_worker *worker = kit.rx->peers->worker;
+    rx_kit_init(&kit, &alice, BATON_OK);
+    assert_ptr_equal(kit.rx->peers->worker, worker);
+    assert_int_equal(stats_now().peers, 1);
+    bt_message memreg = rx_kit_message(&alice, BT_MSG_MEMREG);
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &memreg);
+    rx_kit_expect(&kit, BT_MSG_MEMREG_ANSWER, &answer);
+    assert_int_equal(answer.u.memreg_answer.n_regions, 2);
+    assert_int_equal(answer.u.memreg_answer.regions[0].page_bytes, kit.rx->page_bytes);
+    rx_kit_close(&kit);
+}
+
+static void a_mismatch_is_refused_with_every_field(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_expect_log("peer refused");
+    bt_message init = rx_kit_message(&alice, BT_MSG_INIT), answer;
+    init.u.init = (bt_msg_init){.name = bt_blob_of_text("kit"),
+                                .world = 1,
+                                .layout = rx_kit_layout(),
+                                .seed = bt_blob_of(kit.rx->root.last.bytes, BATON_KEY_BYTES),
+                                .connection = 1};
+    init.u.init.layout.n_layers = 3;
+    init.u.init.layout.head_dim = 5;
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
+    rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_LAYOUT_MISMATCH);
+    char text[512];
+    bt_blob_to_text(answer.text, text, sizeof(text));
+    assert_non_null(strstr(text, "n_layers ours 2 theirs 3"));
+    assert_non_null(strstr(text, "head_dim ours 4 theirs 5"));
+
+    init.u.init.layout = rx_kit_layout();
+    init.u.init.world = 2;
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
+    rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_LAYOUT_MISMATCH);
+
+    init.u.init.world = 1;
+    uint8_t other[BATON_KEY_BYTES] = {1};
+    init.u.init.seed = bt_blob_of(other, sizeof(other));
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
+    rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_LAYOUT_MISMATCH);
+    assert_int_equal(stats_now().peers, 0);
+    rx_kit_close(&kit);
+}
+
+static void another_protocol_version_is_told_both(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_message answer;
+    static const uint8_t v2[] = "\x84\xa4type\xa4INIT\xa1v\x02\xa5"
+                                "epoch\x07\xa2id\x01";
+    rx_kit_send_bytes(&kit, BT_RX_INIT_PORT, 1, v2, sizeof(v2) - 1);
+    rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_VERSION_MISMATCH);
+    rx_kit_close(&kit);
+}
+
+static void only_so_many_peers_are_let_in(void **state)
+{
+    (void)state;
+    baton_receiver_options options = rx_kit_options(2);
+    options.max_peers = 1;
+    rx_kit_open(&kit, &options);
+    bt_expect_log("peer refused");
+    alice = rx_kit_sender_make(1);
+    bob = rx_kit_sender_make(2);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_init(&kit, &bob, BATON_ERR_OVERLOADED);
+    assert_int_equal(stats_now().peers, 1);
+    rx_kit_close(&kit);
+}
+
+static void messages_of_other_epochs_change_nothing(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_prompt(&a, 1, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a); /* before INIT */
+    assert_int_equal(a.status, BATON_ERR_STALE);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    alice.peer_epoch++; /* meant for a receiver that is no more */
+    rx_kit_alloc(&kit, &alice, &a);
+    assert_int_equal(a.status, BATON_ERR_STALE);
+    alice.peer_epoch--;
+    alice.epoch++; /* a restarted sender that has not said INIT */
+    rx_kit_alloc(&kit, &alice, &a);
+    assert_int_equal(a.status, BATON_ERR_STALE);
+    assert_int_equal(stats_now().messages_stale_total, 3);
+    assert_int_equal(stats_now().tickets_live, 0);
+    rx_kit_close(&kit);
+}
+
+static void a_ticket_of_another_peer_is_out_of_reach(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_init(&kit, &bob, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    assert_int_equal(rx_kit_commit(&kit, &bob, &a, 0, 1, true, NULL), BATON_ERR_STALE);
+    assert_int_equal(rx_kit_cancel(&kit, &bob, &a, true), BATON_ERR_STALE);
+    assert_int_equal(stats_now().pages_reserved, 1);
+    rx_kit_close(&kit);
+}
+
+static void heartbeats_keep_a_peer_and_name_tickets_that_are_unknown(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    for (int i = 0; i < 20; i++) {
+        const bt_ticket_progress tickets[] = {{.ticket = a.name.ticket}, {.ticket = 999}};
+        bt_message beat = rx_kit_message(&alice, BT_MSG_HEARTBEAT), answer;
+        beat.u.heartbeat = (bt_msg_heartbeat){.tickets = tickets, .n_tickets = 2};
+        rx_kit_send(&kit, &alice, BT_RX_ALLOC_PORT, &beat);
+        rx_kit_expect(&kit, BT_MSG_HEARTBEAT_ANSWER, &answer);
+        bt_list_cursor cursor = {0};
+        bt_ticket_progress unknown;
+        assert_true(bt_message_next_ticket(&answer.u.heartbeat, &cursor, &unknown));
+        assert_int_equal(unknown.ticket, 999);
+        assert_false(bt_message_next_ticket(&answer.u.heartbeat, &cursor, &unknown));
+        rx_kit_advance_ms(&kit, 2000);
+    }
+    assert_int_equal(stats_now().pages_reserved, 1);
+    rx_kit_close(&kit);
+}
+
+/* It may be stopped in the middle of a copy into a mapped page: nothing but its word or its exit is
+ * proof, so its pages are never used again, and a fresh region takes the place of theirs. */
+static void a_silent_peer_on_this_host_costs_its_region(void **state)
+{
+    (void)state;
+    open_kit(8);
+    bt_expect_log("pages retired");
+    bt_expect_log("replaced");
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 3 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    const void *old = kit.rx->regions[a.runs[0].region].memory->base;
+    rx_kit_advance_ms(&kit, 4999);
+    assert_int_equal(stats_now().pages_reserved, 3);
+    rx_kit_advance_ms(&kit, 1);
+    assert_int_equal(stats_now().pages_quarantined, 3);
+    assert_int_equal(kit.event.status, BATON_ERR_PEER_SILENT);
+    assert_int_equal(kit.notice.status, BATON_ERR_PEER_SILENT);
+    rx_kit_advance_ms(&kit, 59999);
+    assert_int_equal(stats_now().pages_quarantined, 3);
+    assert_int_equal(stats_now().peers, 1);
+    rx_kit_advance_ms(&kit, 1);
+    assert_int_equal(stats_now().peers, 0);
+    assert_int_equal(stats_now().peers_lost_total, 1);
+    rx_kit_advance_ms(&kit, 1); /* the region has emptied */
+    /* Its memory stays, and the whole pool's capacity is back. */
+    assert_ptr_equal(kit.rx->regions[a.runs[0].region].memory->base, old);
+    assert_int_equal(stats_now().pages_total, 8);
+    assert_int_equal(stats_now().pages_free, 8);
+    drop_frames();
+    rx_kit_init(&kit, &bob, BATON_OK);
+    rx_kit_prompt(&b, 2, 0, 8 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &bob, &b);
+    assert_int_equal(b.outcome, BT_ALLOC_GRANTED);
+    for (uint32_t i = 0; i < b.n_runs; i++)
+        assert_ptr_not_equal(kit.rx->regions[b.runs[i].region].memory->base, old);
+    bt_message memreg = rx_kit_message(&bob, BT_MSG_MEMREG), answer;
+    rx_kit_send(&kit, &bob, BT_RX_INIT_PORT, &memreg);
+    rx_kit_expect(&kit, BT_MSG_MEMREG_ANSWER, &answer);
+    assert_int_equal(answer.u.memreg_answer.n_regions, 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_not_equal(answer.u.memreg_answer.regions[i].base, (uintptr_t)old);
+    rx_kit_close(&kit);
+}
+
+static void a_silent_peer_that_speaks_again_settles_its_pages(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_advance_ms(&kit, 5000);
+    assert_int_equal(stats_now().pages_quarantined, 2);
+    drop_frames();
+    heartbeat(&alice);
+    drop_frames();
+    rx_kit_advance_ms(&kit, 4000);
+    bt_message revoke;
+    rx_kit_expect(&kit, BT_MSG_REVOKE, &revoke);
+    rx_kit_drained(&kit, &alice, &a);
+    assert_int_equal(stats_now().pages_free, 4);
+    assert_int_equal(stats_now().peers, 1);
+    rx_kit_close(&kit);
+}
+
+/* From another host nothing is mapped: with the worker, its last writes have ended. */
+static void a_silent_peer_elsewhere_is_settled_by_its_worker(void **state)
+{
+    (void)state;
+    open_kit(4);
+    alice.boot = "another-host";
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_advance_ms(&kit, 5000);
+    assert_int_equal(stats_now().peers, 0);
+    assert_int_equal(stats_now().pages_free, 4);
+    assert_int_equal(stats_now().tickets_live, 0);
+    rx_kit_close(&kit);
+}
+
+static void an_exited_peer_leaves_only_what_is_complete(void **state)
+{
+    (void)state;
+    open_kit(8);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_init(&kit, &bob, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_land(&kit, &alice, &a);
+    rx_kit_prompt(&b, 2, 0, 5 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &b);
+    bt_rx_peer *peer = kit.rx->peers;
+    while (peer->epoch != alice.epoch)
+        peer = peer->next;
+    bt_rx_peer_exited(kit.rx, peer);
+    rx_kit_check(&kit);
+    assert_int_equal(stats_now().peers, 1);
+    assert_int_equal(stats_now().holds_live, 1);
+    assert_int_equal(stats_now().pages_free, 6);
+    assert_int_equal(kit.event.status, BATON_ERR_PEER_GONE);
+    assert_int_equal(rx_kit_release(&kit, &bob, a.request), 1);
+    rx_kit_close(&kit);
+}
+
+static void a_renewed_connection_settles_what_the_old_one_wrote(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_prompt(&b, 2, 0, 4 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &b);
+    assert_int_equal(b.outcome, BT_ALLOC_QUEUED);
+    bt_worker *old = kit.rx->peers->worker;
+    uint8_t address[BT_ADDRESS_BYTES_MAX];
+    size_t n = old->address_bytes;
+    memcpy(address, old->address, n);
+    alice.connection = 2;
+    bt_message init = rx_kit_message(&alice, BT_MSG_INIT), message;
+    init.u.init = (bt_msg_init){.name = bt_blob_of_text("kit"),
+                                .world = 1,
+                                .layout = rx_kit_layout(),
+                                .seed = bt_blob_of(kit.rx->root.last.bytes, BATON_KEY_BYTES),
+                                .connection = 2};
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
+    bool answered = false;
+    while (rx_kit_take(&kit, &message)) {
+        if (message.type != BT_MSG_INIT_ANSWER)
+            continue;
+        answered = true;
+        assert_int_equal(message.status, BATON_OK);
+        assert_false(bt_blob_equals(message.u.init.worker, bt_blob_of(address, n)));
+    }
+    assert_true(answered);
+    assert_int_equal(stats_now().peers, 1);
+    assert_int_equal(stats_now().pages_quarantined, 0);
+    assert_int_equal(stats_now().tickets_live, 0);
+    assert_int_equal(stats_now().pages_free, 4);
+    rx_kit_close(&kit);
+}
+
+/* A peer without tickets that goes silent is forgotten; its next message says so. */
+static void an_idle_silent_peer_is_forgotten_and_may_come_back(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_advance_ms(&kit, 5000);
+    assert_int_equal(stats_now().peers, 0);
+    bt_message answer;
+    heartbeat(&alice);
+    rx_kit_expect(&kit, BT_MSG_HEARTBEAT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_STALE);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    assert_int_equal(stats_now().peers, 1);
+    rx_kit_close(&kit);
+}
+
+static void garbage_is_counted_and_dropped(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    static uint8_t junk[4096];
+    bt_rng rng = {3};
+    uint64_t dropped = 0;
+    for (int i = 0; i < 2000; i++) {
+        size_t n = (size_t)bt_rng_below(&rng, 64);
+        bt_rng_fill(&rng, junk, n);
+        rx_kit_send_bytes(&kit, (bt_rx_port)(i % 2), 1, junk, n);
+        dropped++;
+    }
+    /* A good message, cut off everywhere, and on the wrong port. */
+    bt_packwriter writer;
+    bt_message memreg = rx_kit_message(&alice, BT_MSG_MEMREG);
+    bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
+    assert_ok(bt_message_encode(&memreg, &writer));
+    for (size_t n = 0; n < writer.n; n++, dropped++)
+        rx_kit_send_bytes(&kit, BT_RX_INIT_PORT, 1, writer.bytes, n);
+    rx_kit_send_bytes(&kit, BT_RX_ALLOC_PORT, 1, writer.bytes, writer.n);
+    bt_pack_release(&writer);
+    assert_int_equal(stats_now().messages_dropped_total, dropped + 1);
+    rx_kit_expect_nothing(&kit);
+    assert_int_equal(stats_now().peers, 1);
+    rx_kit_close(&kit);
+}
+
+static void a_receiver_without_work_asks_for_no_time(void **state)
+{
+    (void)state;
+    open_kit(4);
+    assert_int_equal(bt_rx_progress(kit.rx), BT_NEVER_NS);
+    assert_true(bt_rx_arm(kit.rx));
+    rx_kit_init(&kit, &alice, BATON_OK);
+    assert_int_equal(bt_rx_progress(kit.rx), kit.time.now_ns + 500 * BT_NS_PER_MS);
+    rx_kit_close(&kit);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        bt_test(init_answers_with_a_worker_and_what_is_agreed),
+        bt_test(a_mismatch_is_refused_with_every_field),
+        bt_test(another_protocol_version_is_told_both),
+        bt_test(only_so_many_peers_are_let_in),
+        bt_test(messages_of_other_epochs_change_nothing),
+        bt_test(a_ticket_of_another_peer_is_out_of_reach),
+        bt_test(heartbeats_keep_a_peer_and_name_tickets_that_are_unknown),
+        bt_test(a_silent_peer_on_this_host_costs_its_region),
+        bt_test(a_silent_peer_that_speaks_again_settles_its_pages),
+        bt_test(a_silent_peer_elsewhere_is_settled_by_its_worker),
+        bt_test(an_exited_peer_leaves_only_what_is_complete),
+        bt_test(a_renewed_connection_settles_what_the_old_one_wrote),
+        bt_test(an_idle_silent_peer_is_forgotten_and_may_come_back),
+        bt_test(garbage_is_counted_and_dropped),
+        bt_test(a_receiver_without_work_asks_for_no_time),
+    };
+    return bt_run_tests(tests);
+}
