@@ -254,6 +254,15 @@ static void pass_time(void)
     }
 }
 
+/* Writers that have been told to stop, or whose peer is gone, write once more. */
+static void write_late(void)
+{
+    for (int i = 0; i < N_SLOTS; i++) {
+        if (slots[i].revoked || slots[i].canceled || peer_of(slots[i].sender) == NULL)
+            write_some(&slots[i]);
+    }
+}
+
 static void look_up(void)
 {
     static rx_kit_request prompt;
@@ -315,10 +324,12 @@ static void step(void)
             cancel(s);
         break;
     case 10:
-        drained(s);
+        if (below(3) == 0)
+            drained(s);
         break;
     case 11:
     case 12:
+        write_late();
         look_up();
         break;
     case 13:
