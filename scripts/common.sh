@@ -11,16 +11,38 @@ if command -v ccache >/dev/null; then export CMAKE_C_COMPILER_LAUNCHER=ccache; f
 
 # build PRESET [cmake option...]: configures and builds build/PRESET; says nothing unless it fails.
 build() {
-    local preset=$1 log began=$SECONDS
+    local preset=$1
     shift
-    log=$(mktemp -t "baton-build-$preset.XXXXXX")
-    echo "build: $preset"
-    if ! (cd "$top" && cmake --preset "$preset" "$@" && cmake --build --preset "$preset") \
-        >"$log" 2>&1; then
+    logged "$preset" "build: $preset" build_now "$preset" "$@"
+}
+build_now() {
+    cmake --preset "$@" && cmake --build --preset "$1"
+}
+
+# build_programs PRESET TARGET...: as build, but only these; does nothing when they are up to date.
+build_programs() {
+    local preset=$1
+    shift
+    "$top/scripts/setup.sh"
+    logged "$preset" "build: $preset ($*)" build_targets "$preset" "$@"
+}
+build_targets() {
+    local preset=$1
+    shift
+    cmake --preset "$preset" && cmake --build --preset "$preset" --target "$@"
+}
+
+# logged NAME TITLE COMMAND...: runs it in the root; what it prints is shown only when it fails.
+logged() {
+    local log began=$SECONDS title=$2
+    log=$(mktemp -t "baton-build-$1.XXXXXX")
+    shift 2
+    echo "$title"
+    if ! (cd "$top" && "$@") >"$log" 2>&1; then
         grep -E 'error|warning|FAILED|Error' -A5 "$log" | head -60 || true
-        echo "build: $preset failed, whole log: $log" >&2
+        echo "$title failed, whole log: $log" >&2
         return 1
     fi
     rm -f "$log"
-    echo "build: $preset took $((SECONDS - began)) s"
+    echo "build: took $((SECONDS - began)) s"
 }
