@@ -10,7 +10,6 @@
 #include "core/alloc.h"
 #include "core/fail.h"
 #include "core/log.h"
-#include "core/promtext.h"
 
 typedef struct {
     baton_receiver *receiver;
@@ -204,64 +203,57 @@ void bt_handoff_receiver_ops(bt_handoff_receiver *receiver, bt_handoff_ops *ops)
     };
 }
 
+static const bt_handoff_metric metrics[] = {
+#define FIELD(field, type, help)                                                    \
+    {                                                                               \
+        "baton_receiver_" #field, help, offsetof(baton_receiver_stats, field), type \
+    }
+    FIELD(pages_total, BT_PROM_GAUGE, "Pages of the pool, over ranks."),
+    FIELD(pages_free, BT_PROM_GAUGE, "Pages free."),
+    FIELD(pages_reserved, BT_PROM_GAUGE, "Pages that senders may write."),
+    FIELD(pages_landed, BT_PROM_GAUGE, "Pages with a chunk that can be looked up."),
+    FIELD(pages_quarantined, BT_PROM_GAUGE, "Pages that may still be written after an abort."),
+    FIELD(pages_retired, BT_PROM_GAUGE, "Pages that wait for a fresh region."),
+    FIELD(chunks_landed_total, BT_PROM_COUNTER, "Chunks landed."),
+    FIELD(chunks_present_total, BT_PROM_COUNTER, "Chunks that were there already."),
+    FIELD(chunks_evicted_total, BT_PROM_COUNTER, "Chunks evicted."),
+    FIELD(chunks_duplicate_total, BT_PROM_COUNTER, "Chunks sent twice at once."),
+    FIELD(bytes_landed_total, BT_PROM_COUNTER, "Bytes landed."),
+    FIELD(tickets_granted_total, BT_PROM_COUNTER, "Requests granted pages."),
+    FIELD(tickets_queued_total, BT_PROM_COUNTER, "Requests that had to wait for pages."),
+    FIELD(tickets_refused_total, BT_PROM_COUNTER, "Requests refused."),
+    FIELD(requests_ready_total, BT_PROM_COUNTER, "Requests ready."),
+    FIELD(requests_failed_total, BT_PROM_COUNTER, "Requests failed."),
+    FIELD(holds_expired_total, BT_PROM_COUNTER, "Requests that nobody came for."),
+    FIELD(digests_checked_total, BT_PROM_COUNTER, "Chunks whose digest was checked."),
+    FIELD(digests_failed_total, BT_PROM_COUNTER, "Chunks whose digest did not match."),
+    FIELD(lookups_total, BT_PROM_COUNTER, "Lookups."),
+    FIELD(lookup_tokens_total, BT_PROM_COUNTER, "Tokens looked up."),
+    FIELD(lookup_hit_tokens_total, BT_PROM_COUNTER, "Tokens found."),
+    FIELD(pins_expired_total, BT_PROM_COUNTER, "Pins that ran out."),
+    FIELD(messages_total, BT_PROM_COUNTER, "Control messages."),
+    FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed control messages."),
+    FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
+    FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
+    FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
+    FIELD(peers_lost_total, BT_PROM_COUNTER, "Senders lost."),
+    FIELD(peers, BT_PROM_GAUGE, "Senders connected."),
+    FIELD(tickets_live, BT_PROM_GAUGE, "Requests that are being written."),
+    FIELD(tickets_queued, BT_PROM_GAUGE, "Requests that wait for pages."),
+    FIELD(holds_live, BT_PROM_GAUGE, "Requests that wait for decode."),
+    FIELD(pins_live, BT_PROM_GAUGE, "Pins."),
+#undef FIELD
+};
+
 void bt_handoff_receiver_metrics(void *receiver, bt_strbuf *out)
 {
-    static const struct {
-        const char *name, *help;
-        size_t offset;
-        bt_prom_type type;
-    } fields[] = {
-#define FIELD(field, type, help) \
-    {"baton_receiver_" #field, help, offsetof(baton_receiver_stats, field), type}
-        FIELD(pages_total, BT_PROM_GAUGE, "Pages of the pool, over ranks."),
-        FIELD(pages_free, BT_PROM_GAUGE, "Pages free."),
-        FIELD(pages_reserved, BT_PROM_GAUGE, "Pages that senders may write."),
-        FIELD(pages_landed, BT_PROM_GAUGE, "Pages with a chunk that can be looked up."),
-        FIELD(pages_quarantined, BT_PROM_GAUGE, "Pages that may still be written after an abort."),
-        FIELD(pages_retired, BT_PROM_GAUGE, "Pages that wait for a fresh region."),
-        FIELD(chunks_landed_total, BT_PROM_COUNTER, "Chunks landed."),
-        FIELD(chunks_present_total, BT_PROM_COUNTER, "Chunks that were there already."),
-        FIELD(chunks_evicted_total, BT_PROM_COUNTER, "Chunks evicted."),
-        FIELD(chunks_duplicate_total, BT_PROM_COUNTER, "Chunks sent twice at once."),
-        FIELD(bytes_landed_total, BT_PROM_COUNTER, "Bytes landed."),
-        FIELD(tickets_granted_total, BT_PROM_COUNTER, "Requests granted pages."),
-        FIELD(tickets_queued_total, BT_PROM_COUNTER, "Requests that had to wait for pages."),
-        FIELD(tickets_refused_total, BT_PROM_COUNTER, "Requests refused."),
-        FIELD(requests_ready_total, BT_PROM_COUNTER, "Requests ready."),
-        FIELD(requests_failed_total, BT_PROM_COUNTER, "Requests failed."),
-        FIELD(holds_expired_total, BT_PROM_COUNTER, "Requests that nobody came for."),
-        FIELD(digests_checked_total, BT_PROM_COUNTER, "Chunks whose digest was checked."),
-        FIELD(digests_failed_total, BT_PROM_COUNTER, "Chunks whose digest did not match."),
-        FIELD(lookups_total, BT_PROM_COUNTER, "Lookups."),
-        FIELD(lookup_tokens_total, BT_PROM_COUNTER, "Tokens looked up."),
-        FIELD(lookup_hit_tokens_total, BT_PROM_COUNTER, "Tokens found."),
-        FIELD(pins_expired_total, BT_PROM_COUNTER, "Pins that ran out."),
-        FIELD(messages_total, BT_PROM_COUNTER, "Control messages."),
-        FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed control messages."),
-        FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
-        FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
-        FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
-        FIELD(peers_lost_total, BT_PROM_COUNTER, "Senders lost."),
-        FIELD(peers, BT_PROM_GAUGE, "Senders connected."),
-        FIELD(tickets_live, BT_PROM_GAUGE, "Requests that are being written."),
-        FIELD(tickets_queued, BT_PROM_GAUGE, "Requests that wait for pages."),
-        FIELD(holds_live, BT_PROM_GAUGE, "Requests that wait for decode."),
-        FIELD(pins_live, BT_PROM_GAUGE, "Pins."),
-#undef FIELD
-    };
     bt_handoff_receiver *r = receiver;
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        uint64_t sum = 0;
-        for (uint32_t rank = 0; rank < r->n_ranks; rank++) {
-            baton_receiver_stats stats;
-            uint64_t value;
-            baton_receiver_get_stats(r->ranks[rank].receiver, &stats);
-            memcpy(&value, (const char *)&stats + fields[i].offset, sizeof(value));
-            sum += value;
-        }
-        bt_prom_family(out, fields[i].name, fields[i].type, fields[i].help);
-        bt_prom_u64(out, fields[i].name, NULL, 0, sum);
+    baton_receiver_stats sum = {0}, stats;
+    for (uint32_t rank = 0; rank < r->n_ranks; rank++) {
+        baton_receiver_get_stats(r->ranks[rank].receiver, &stats);
+        bt_handoff_add_stats(&sum, &stats, sizeof(sum));
     }
+    bt_handoff_put_metrics(out, metrics, sizeof(metrics) / sizeof(metrics[0]), &sum);
 }
 
 void bt_handoff_receiver_describe(bt_handoff_receiver *r, bt_strbuf *out)

@@ -12,7 +12,6 @@
 #include "core/alloc.h"
 #include "core/fail.h"
 #include "core/log.h"
-#include "core/promtext.h"
 
 typedef struct {
     baton_sender *sender;
@@ -259,44 +258,37 @@ void bt_handoff_sender_ops(bt_handoff_sender *sender, bt_handoff_ops *ops)
     };
 }
 
+static const bt_handoff_metric metrics[] = {
+#define FIELD(field, type, help)                                                \
+    {                                                                           \
+        "baton_sender_" #field, help, offsetof(baton_sender_stats, field), type \
+    }
+    FIELD(transfers_begun_total, BT_PROM_COUNTER, "Transfers begun, over ranks."),
+    FIELD(transfers_done_total, BT_PROM_COUNTER, "Transfers done."),
+    FIELD(transfers_failed_total, BT_PROM_COUNTER, "Transfers failed."),
+    FIELD(chunks_sent_total, BT_PROM_COUNTER, "Chunks written to receivers."),
+    FIELD(chunks_present_total, BT_PROM_COUNTER, "Chunks that receivers had already."),
+    FIELD(bytes_sent_total, BT_PROM_COUNTER, "Bytes written to receivers."),
+    FIELD(bytes_mapped_total, BT_PROM_COUNTER, "The part written without puts."),
+    FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
+    FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
+    FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed messages."),
+    FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
+    FIELD(peers_lost_total, BT_PROM_COUNTER, "Receivers lost."),
+    FIELD(peers_ready, BT_PROM_GAUGE, "Receivers connected."),
+    FIELD(transfers_live, BT_PROM_GAUGE, "Transfers now."),
+#undef FIELD
+};
+
 void bt_handoff_sender_metrics(void *sender, bt_strbuf *out)
 {
-    static const struct {
-        const char *name, *help;
-        size_t offset;
-        bt_prom_type type;
-    } fields[] = {
-#define FIELD(field, type, help) \
-    {"baton_sender_" #field, help, offsetof(baton_sender_stats, field), type}
-        FIELD(transfers_begun_total, BT_PROM_COUNTER, "Transfers begun, over ranks."),
-        FIELD(transfers_done_total, BT_PROM_COUNTER, "Transfers done."),
-        FIELD(transfers_failed_total, BT_PROM_COUNTER, "Transfers failed."),
-        FIELD(chunks_sent_total, BT_PROM_COUNTER, "Chunks written to receivers."),
-        FIELD(chunks_present_total, BT_PROM_COUNTER, "Chunks that receivers had already."),
-        FIELD(bytes_sent_total, BT_PROM_COUNTER, "Bytes written to receivers."),
-        FIELD(bytes_mapped_total, BT_PROM_COUNTER, "The part written without puts."),
-        FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
-        FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
-        FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed messages."),
-        FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
-        FIELD(peers_lost_total, BT_PROM_COUNTER, "Receivers lost."),
-        FIELD(peers_ready, BT_PROM_GAUGE, "Receivers connected."),
-        FIELD(transfers_live, BT_PROM_GAUGE, "Transfers now."),
-#undef FIELD
-    };
     bt_handoff_sender *s = sender;
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        uint64_t sum = 0;
-        for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
-            baton_sender_stats stats;
-            uint64_t value;
-            baton_sender_get_stats(s->ranks[rank].sender, &stats);
-            memcpy(&value, (const char *)&stats + fields[i].offset, sizeof(value));
-            sum += value;
-        }
-        bt_prom_family(out, fields[i].name, fields[i].type, fields[i].help);
-        bt_prom_u64(out, fields[i].name, NULL, 0, sum);
+    baton_sender_stats sum = {0}, stats;
+    for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
+        baton_sender_get_stats(s->ranks[rank].sender, &stats);
+        bt_handoff_add_stats(&sum, &stats, sizeof(sum));
     }
+    bt_handoff_put_metrics(out, metrics, sizeof(metrics) / sizeof(metrics[0]), &sum);
 }
 
 void bt_handoff_sender_destroy(bt_handoff_sender *s)

@@ -8,7 +8,7 @@
 #define BT_ENGINE_HANDOFFROLE_H
 #include <baton/layout.h>
 
-#include "core/strbuf.h"
+#include "core/promtext.h"
 #include "engine/handoff.h"
 #include "engine/kvcache.h"
 
@@ -44,6 +44,18 @@ void bt_handoff_receiver_metrics(void *receiver, bt_strbuf *out);
 /* Appends " init_ports=7300,7301 alloc_ports=7400,7401". */
 void bt_handoff_receiver_describe(bt_handoff_receiver *receiver, bt_strbuf *out);
 void bt_handoff_receiver_destroy(bt_handoff_receiver *receiver); /* NULL is allowed. */
+
+/* A counter of the libraries: a uint64_t at `offset` of their statistics, which hold nothing else.
+ */
+typedef struct {
+    const char *name, *help;
+    size_t offset;
+    bt_prom_type type;
+} bt_handoff_metric;
+/* sum += stats, field by field. */
+void bt_handoff_add_stats(void *sum, const void *stats, size_t bytes);
+void bt_handoff_put_metrics(bt_strbuf *out, const bt_handoff_metric *metrics, size_t n,
+                            const void *stats);
 
 /* Shape of one rank's KV, for its sender or receiver. Errors: INVALID_ARG. */
 baton_status bt_handoff_layout(const bt_handoff_options *options, baton_layout *layout);

@@ -227,6 +227,9 @@ static json_t *prefill_request(json_t *prompt, const engine *decode, int n)
  * must be those of one engine alone, and decode may compute one prompt token each. */
 static void check_hand_off(uint32_t tp)
 {
+    static const char *const pages[] = {
+        "baton_receiver_pages_free", "baton_receiver_pages_reserved", "baton_receiver_pages_landed",
+        "baton_receiver_pages_quarantined", "baton_receiver_pages_retired"};
     static const uint32_t lengths[] = {1, 15, 31, 32, 33, 64, 65, 130, 200};
     enum { N = sizeof(lengths) / sizeof(lengths[0]) };
     engine alone, prefill, decode;
@@ -263,6 +266,12 @@ static void check_hand_off(uint32_t tp)
     assert_true(metric(decode.port, computed) == N);
     assert_true(metric(decode.port, "baton_engine_load_misses_total") == 0);
     assert_true(metric(prefill.port, "baton_engine_transfers_total{result=\"failed\"}") == 0);
+    assert_true(metric(prefill.port, "baton_sender_chunks_sent_total") ==
+                metric(decode.port, "baton_receiver_chunks_landed_total"));
+    double n_pages = 0;
+    for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+        n_pages += metric(decode.port, pages[i]);
+    assert_true(n_pages == metric(decode.port, "baton_receiver_pages_total"));
     close_engine(&alone);
     close_engine(&prefill);
     close_engine(&decode);

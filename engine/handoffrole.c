@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What senders and receivers have in common: layout, views, counters. */
 #include "engine/handoffrole.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "core/alloc.h"
 #include "core/fail.h"
@@ -45,4 +47,26 @@ void bt_handoff_view_close(bt_handoff_view *view)
 {
     bt_free(view->planes);
     view->planes = NULL;
+}
+
+void bt_handoff_add_stats(void *sum, const void *stats, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += sizeof(uint64_t)) {
+        uint64_t total, more;
+        memcpy(&total, (const char *)sum + at, sizeof(total));
+        memcpy(&more, (const char *)stats + at, sizeof(more));
+        total += more;
+        memcpy((char *)sum + at, &total, sizeof(total));
+    }
+}
+
+void bt_handoff_put_metrics(bt_strbuf *out, const bt_handoff_metric *metrics, size_t n,
+                            const void *stats)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)stats + metrics[i].offset, sizeof(value));
+        bt_prom_family(out, metrics[i].name, metrics[i].type, metrics[i].help);
+        bt_prom_u64(out, metrics[i].name, NULL, 0, value);
+    }
 }
