@@ -283,6 +283,16 @@ static void read_kv_transfer(bt_api_reader *r, const bt_api_limits *limits, bt_a
     r->failed = inner.failed;
 }
 
+/* A tokenizer may know ids that the model does not have. */
+static void check_ids(bt_api_reader *r, const bt_api_limits *limits, const bt_api_params *params)
+{
+    for (size_t i = 0; i < params->prompt.n && !r->failed; i++)
+        if (params->prompt.ids[i] >= limits->n_vocab)
+            bt_api_refuse(r, 400, params->is_chat ? "messages" : "prompt", NULL,
+                          "The prompt has token %u, the model's vocabulary only %u.",
+                          params->prompt.ids[i], limits->n_vocab);
+}
+
 static void read_lengths(bt_api_reader *r, const bt_api_limits *limits, bt_api_params *params)
 {
     uint32_t n_prompt = (uint32_t)params->prompt.n, max_tokens = DEFAULT_COMPLETION_TOKENS;
@@ -396,6 +406,7 @@ bool bt_api_parse(const bt_api_limits *limits, bool is_chat, const char *body, s
         read_messages(&r, limits, &params->prompt);
     else if (!r.failed)
         read_prompt(&r, limits, &params->prompt);
+    check_ids(&r, limits, params);
     read_lengths(&r, limits, params);
     params->generate.prompt = params->prompt.ids;
     params->generate.n_prompt = (uint32_t)params->prompt.n;

@@ -6,7 +6,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { N_VOCAB = 260, MAX_LEN = 300 };
+enum { N_VOCAB = 110, MAX_LEN = 300 };
 
 static void check(const bt_api_params *params)
 {

@@ -524,6 +524,34 @@ static void bad_requests_are_refused_with_the_reason(void **state)
     close_bench(b);
 }
 
+static void tokens_that_the_model_lacks_are_refused(void **state)
+{
+    (void)state;
+    bt_tokenizer *tokenizer;
+    assert_ok(bt_tokenizer_create_bytes(&tokenizer));
+    bt_api_limits limits = {.tokenizer = tokenizer,
+                            .chat_template = BT_CHAT_CHATML,
+                            .model_names = names,
+                            .n_model_names = 2,
+                            .n_vocab = 'c',
+                            .max_len = 100};
+    static const char *const bodies[] = {"{\"prompt\":\"abc\"}", "{\"prompt\":[1,99]}"};
+    for (int i = 0; i < 2; i++) {
+        bt_api_params params = {0};
+        bt_api_error error = {0};
+        assert_false(bt_api_parse(&limits, false, bodies[i], strlen(bodies[i]), &params, &error));
+        assert_int_equal(error.status, 400);
+        bt_api_params_clear(&params);
+    }
+    const char *chat = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}";
+    bt_api_params params = {0};
+    bt_api_error error = {0};
+    assert_false(bt_api_parse(&limits, true, chat, strlen(chat), &params, &error));
+    assert_non_null(strstr(error.message, "The prompt has token 258"));
+    bt_api_params_clear(&params);
+    bt_tokenizer_destroy(tokenizer);
+}
+
 static void logprobs_come_in_both_shapes(void **state)
 {
     (void)state;
@@ -709,6 +737,7 @@ int main(void)
         bt_test(a_client_that_leaves_ends_its_request),
         bt_test(a_full_queue_refuses_with_retry_after),
         bt_test(bad_requests_are_refused_with_the_reason),
+        bt_test(tokens_that_the_model_lacks_are_refused),
         bt_test(logprobs_come_in_both_shapes),
         bt_test(a_stop_string_ends_the_answer),
         bt_test(small_routes_answer),

@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -98,6 +100,30 @@ static void qwen2_agrees_with_hugging_face(void **state)
 {
     (void)state;
     check_fixture("qwen2");
+}
+
+static void a_model_folder_has_its_own_tokenizer_or_bytes(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/baton-tokenizer-XXXXXX", path[64], from[512];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/tokenizer.json", folder);
+    bt_tokenizer *tokenizer;
+    assert_ok(bt_tokenizer_load(folder, &tokenizer));
+    assert_int_equal(bt_tokenizer_n_ids(tokenizer), BT_BYTES_N_TOKENS);
+    bt_tokenizer_destroy(tokenizer);
+
+    snprintf(from, sizeof(from), "%s/tokenizer/llama3.json", getenv("BATON_TEST_DATA"));
+    assert_int_equal(symlink(from, path), 0);
+    assert_ok(bt_tokenizer_load(folder, &tokenizer));
+    assert_int_equal(bt_tokenizer_find(tokenizer, "<|begin|>"), 700);
+    bt_tokenizer_destroy(tokenizer);
+
+    unlink(path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_fails(bt_tokenizer_load(folder, &tokenizer), BATON_ERR_INVALID_ARG, "no regular file");
+    rmdir(path);
+    rmdir(folder);
 }
 
 static void bytes_are_their_own_ids(void **state)
@@ -222,6 +248,7 @@ int main(void)
         bt_test(gpt2_agrees_with_hugging_face),
         bt_test(llama3_agrees_with_hugging_face),
         bt_test(qwen2_agrees_with_hugging_face),
+        bt_test(a_model_folder_has_its_own_tokenizer_or_bytes),
         bt_test(bytes_are_their_own_ids),
         bt_test(a_character_is_held_back_until_it_is_whole),
         bt_test(what_it_cannot_do_exactly_is_refused),
