@@ -12,6 +12,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -262,10 +263,20 @@ static void lose_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status reas
         bt_tx_transfer_fail(tx, transfer, reason, text);
 }
 
+static bool has_exited(const bt_tx_peer *peer)
+{
+    struct pollfd fd = {.fd = peer->pidfd, .events = POLLIN};
+    return peer->pidfd >= 0 && poll(&fd, 1, 0) == 1;
+}
+
 void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text)
 {
     if (peer->state == BT_TX_PEER_DOWN || peer->state == BT_TX_PEER_CLOSING)
         return;
+    if (has_exited(peer)) { /* whoever noticed first: the transport's own words say less */
+        reason = BATON_ERR_PEER_GONE;
+        text = "the receiver's process has exited";
+    }
     bool was_ready = peer->state == BT_TX_PEER_READY;
     if (was_ready)
         bt_tx_stat(tx, &tx->stats.peers_lost_total, 1);
