@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* baton-perf between two processes on every path: the bytes arrive, and a wrong one is found.
+ * Argument: the program. */
+#include "support/test.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { OUTPUT_BYTES = 8192, MAX_ARGUMENTS = 24 };
+
+static const char *program;
+static char output[OUTPUT_BYTES];
+
+static _Noreturn void become_program(char *const *argv, int out)
+{
+    dup2(out, STDOUT_FILENO);
+    dup2(out, STDERR_FILENO);
+    execv(program, argv);
+    _exit(127);
+}
+
+/* arguments: separated by spaces. What it wrote is in `output`. */
+static pid_t start(const char *arguments, int *out)
+{
+    static char copy[1024];
+    char *argv[MAX_ARGUMENTS] = {(char *)(uintptr_t)program};
+    int fds[2], n = 1;
+    snprintf(copy, sizeof(copy), "%s", arguments);
+    for (char *word = strtok(copy, " "); word != NULL; word = strtok(NULL, " "))
+        argv[n++] = word;
+    assert_int_equal(pipe(fds), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        become_program(argv, fds[1]);
+    close(fds[1]);
+    *out = fds[0];
+    return child;
+}
+
+static int finish(pid_t child, int out)
+{
+    size_t n = 0;
+    ssize_t got;
+    int status;
+    while (n + 1 < sizeof(output) && (got = read(out, output + n, sizeof(output) - 1 - n)) > 0)
+        n += (size_t)got;
+    output[n] = '\0';
+    close(out);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int run(const char *arguments)
+{
+    int out;
+    pid_t child = start(arguments, &out);
+    return finish(child, out);
+}
+
+static void assert_output(const char *text)
+{
+    if (strstr(output, text) == NULL)
+        fail_msg("wanted '%s', found:\n%s", text, output);
+}
+
+static void every_byte_arrives_on_every_path(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arguments, *path;
+    } cases[] = {
+        {"--transport mapped --scatter", "\"path\": \"mapped\""},
+        {"--transport mapped --digests --descending", "\"path\": \"mapped\""},
+        {"--transport mapped --paged --page-bytes 32768", "\"path\": \"mapped\""},
+        {"--transport auto --progress manual --contiguous", "\"path\": \"mapped\""},
+        {"--transport put --digests --scatter", "\"path\": \"put\""},
+        {"--transport put --paged --page-bytes 12288 --digests", "\"path\": \"put\""},
+        {"--transport put --progress manual", "\"path\": \"put\""},
+        {"--transport tcp --scatter", "\"path\": \"put\""},
+        {"--transport tcp --paged --page-bytes 32768", "\"path\": \"put\""},
+        {"--loop --digests", "\"path\": \"put\""},
+        {"--loop --paged --page-bytes 8192 --progress manual", "\"path\": \"put\""},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char arguments[512];
+        snprintf(arguments, sizeof(arguments),
+                 "--pages 37 --page-bytes 4096 --iterations 4 --warmup 1 --json %s",
+                 cases[i].arguments);
+        int code = run(arguments);
+        if (code != 0)
+            fail_msg("%s: exit status %d:\n%s", arguments, code, output);
+        assert_output(cases[i].path);
+        assert_output("\"verified\": 5");
+    }
+}
+
+static void odd_sizes_arrive(void **state)
+{
+    (void)state;
+    static const char *const sizes[] = {"1", "3", "63", "4097", "65537", "200003"};
+    static const char *const paths[] = {"mapped", "put", "tcp"};
+    for (size_t p = 0; p < sizeof(paths) / sizeof(paths[0]); p++) {
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+            char arguments[512];
+            snprintf(arguments, sizeof(arguments),
+                     "--pages 5 --page-bytes %s --iterations 2 --warmup 0 --transport %s "
+                     "--digests --json",
+                     sizes[i], paths[p]);
+            if (run(arguments) != 0)
+                fail_msg("%s:\n%s", arguments, output);
+            assert_output("\"verified\": 2");
+        }
+    }
+}
+
+static void a_wrong_byte_is_found(void **state)
+{
+    (void)state;
+    assert_int_equal(run("--pages 4 --page-bytes 5000 --flip-byte --iterations 2"), 1);
+    assert_output("transfer 0, page 2: wrong byte at offset 2500");
+    assert_int_equal(run("--pages 4 --page-bytes 8192 --flip-byte --paged --loop"), 1);
+    assert_output("transfer 0, page 2: wrong byte at offset 4096");
+}
+
+static void what_cannot_work_is_said(void **state)
+{
+    (void)state;
+    assert_int_equal(run("--pages 0"), 2);
+    assert_output("pages");
+    assert_int_equal(run("--paged --page-bytes 5000"), 2);
+    assert_output("multiple of 4096");
+    assert_int_equal(run("--role sender --peer 127.0.0.1:1"), 2);
+    assert_output("127.0.0.1:1");
+    assert_int_equal(run("--loop --transport tcp"), 2);
+    assert_output("--loop");
+}
+
+/* One receiver, started by hand, takes one sender after the other. */
+static void a_receiver_of_its_own_serves_senders(void **state)
+{
+    (void)state;
+    int out;
+    pid_t receiver = start("--role receiver", &out);
+    char line[256] = "";
+    for (size_t n = 0; n + 1 < sizeof(line) && strchr(line, '\n') == NULL; n++)
+        assert_int_equal(read(out, line + n, 1), 1);
+    line[strcspn(line, "\n")] = '\0';
+    const char *arguments = strchr(line, '-') != NULL ? strstr(line, "--role") : NULL;
+    assert_non_null(arguments);
+    for (int i = 0; i < 2; i++) {
+        char all[512];
+        snprintf(all, sizeof(all), "%s --pages 9 --page-bytes 10000 --iterations 2 --json",
+                 arguments);
+        assert_int_equal(run(all), 0);
+        assert_output("\"verified\": 5");
+    }
+    kill(receiver, SIGTERM);
+    assert_int_equal(finish(receiver, out), -1);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        bt_test_skip("wanted the path of baton-perf");
+    program = argv[1];
+    const struct CMUnitTest tests[] = {
+        bt_test(every_byte_arrives_on_every_path),
+        bt_test(odd_sizes_arrive),
+        bt_test(a_wrong_byte_is_found),
+        bt_test(what_cannot_work_is_said),
+        bt_test(a_receiver_of_its_own_serves_senders),
+    };
+    return bt_run_tests(tests);
+}
