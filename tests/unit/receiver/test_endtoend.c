@@ -4,6 +4,7 @@
 #include <baton/receiver.h>
 #include <baton/sender.h>
 
+#include "core/alloc.h"
 #include "support/test.h"
 #include "transport/loop.h"
 
@@ -333,13 +334,42 @@ static void ends_in_the_middle(void **state)
     }
 }
 
+static void every_failing_allocation_of_a_sender_leaves_nothing(void **state)
+{
+    (void)state;
+    bt_loop_net *net;
+    assert_ok(bt_loop_net_create(1, NULL, &net));
+    const baton_sender_options options = {.layout = test_layout(),
+                                          .progress = BATON_PROGRESS_MANUAL,
+                                          .data = {.transport = "loop", .loop_net = net}};
+    const char *const overrides[] = {"name=x", "data_devices=lo,eth0", "notice=tcp://127.0.0.1:5"};
+    baton_status status = BATON_ERR_NO_MEMORY;
+    uint64_t nth = 0;
+    while (status != BATON_OK) {
+        baton_sender *sender = NULL;
+        assert_true(++nth < 1000);
+        bt_alloc_fail_at(nth);
+        status = baton_sender_create_from_file(NULL, &options, overrides, 3, &sender);
+        bt_alloc_fail_at(0);
+        if (status != BATON_OK)
+            assert_int_equal(status, BATON_ERR_NO_MEMORY);
+        baton_sender_destroy(sender);
+    }
+    assert_true(nth > 10);
+    bt_loop_net_destroy(net);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        bt_test(over_loop_with_threads),  bt_test(over_loop_by_hand),
-        bt_test(over_ucx_with_threads),   bt_test(over_ucx_by_hand),
-        bt_test(over_ucx_with_puts_only), bt_test(over_ucx_with_puts_only_by_hand),
+        bt_test(over_loop_with_threads),
+        bt_test(over_loop_by_hand),
+        bt_test(over_ucx_with_threads),
+        bt_test(over_ucx_by_hand),
+        bt_test(over_ucx_with_puts_only),
+        bt_test(over_ucx_with_puts_only_by_hand),
         bt_test(ends_in_the_middle),
+        bt_test(every_failing_allocation_of_a_sender_leaves_nothing),
     };
     return bt_run_tests(tests);
 }
