@@ -15,7 +15,8 @@ const bt_clock bt_clock_monotonic = {.now_ns = monotonic_now_ns};
 
 static uint64_t manual_now_ns(void *ctx)
 {
-    return ((bt_manual_clock *)ctx)->now_ns;
+    bt_manual_clock *clock = ctx;
+    return clock->now_ns += clock->tick_ns;
 }
 
 bt_clock bt_manual_clock_ops(bt_manual_clock *clock)

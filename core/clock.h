@@ -31,9 +31,16 @@ static inline uint64_t bt_deadline_ns(uint64_t now_ns, uint64_t delta_ns)
     return delta_ns > UINT64_MAX - now_ns ? BT_NEVER_NS : now_ns + delta_ns;
 }
 
-/* A clock that stands still until it is told otherwise. */
+/* How long ago since_ns was: 0 when it is not before now_ns, as when it was noted after now_ns had
+ * been read, in the same round of work. */
+static inline uint64_t bt_elapsed_ns(uint64_t now_ns, uint64_t since_ns)
+{
+    return now_ns > since_ns ? now_ns - since_ns : 0;
+}
+
+/* A clock that stands still until it is told otherwise, or goes on by tick_ns at every look. */
 typedef struct {
-    uint64_t now_ns;
+    uint64_t now_ns, tick_ns;
 } bt_manual_clock;
 bt_clock bt_manual_clock_ops(bt_manual_clock *clock);
 

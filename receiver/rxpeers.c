@@ -311,7 +311,7 @@ static void silent_peer(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
         fail_tickets(rx, peer, BATON_ERR_PEER_SILENT, baton_strerror(BATON_ERR_PEER_SILENT));
     }
     if (!peer->same_host || peer->n_revoked == 0 ||
-        now_ns - oldest_revoked_ns(rx, peer) >= BT_RX_RETIRE_NS)
+        bt_elapsed_ns(now_ns, oldest_revoked_ns(rx, peer)) >= BT_RX_RETIRE_NS)
         bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_SILENT, false);
 }
 
@@ -321,9 +321,9 @@ void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)
     uint64_t again_ns = rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS;
     for (bt_rx_peer *peer = rx->peers, *next; peer != NULL; peer = next) {
         next = peer->next;
-        if (peer->n_revoked > 0 && now_ns - peer->last_revoke_ns >= again_ns)
+        if (peer->n_revoked > 0 && bt_elapsed_ns(now_ns, peer->last_revoke_ns) >= again_ns)
             send_revokes(rx, peer, now_ns);
-        if (now_ns - peer->last_heard_ns >= silent_ns)
+        if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= silent_ns)
             silent_peer(rx, peer, now_ns);
     }
 }

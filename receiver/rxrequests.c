@@ -106,7 +106,7 @@ static void status_of_ended(const bt_rx *rx, bt_blob name, bt_msg_status_answer 
     uint64_t now_ns = bt_now_ns(rx->clock);
     for (uint32_t back = 1; back <= BT_RX_ENDED_MAX; back++) {
         const bt_rx_ended *ended = &rx->ended[(rx->ended_next - back) % BT_RX_ENDED_MAX];
-        if (ended->ended_ns == 0 || now_ns - ended->ended_ns > BT_RX_ENDED_NS)
+        if (ended->ended_ns == 0 || bt_elapsed_ns(now_ns, ended->ended_ns) > BT_RX_ENDED_NS)
             return;
         if (!is_named(ended->request, name))
             continue;

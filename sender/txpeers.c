@@ -340,9 +340,9 @@ static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
 
 static void ready_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
 {
-    if (now_ns - peer->last_heard_ns >= peer->silent_ms * BT_NS_PER_MS)
+    if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= peer->silent_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, peer, BATON_ERR_PEER_SILENT, "nothing heard from the receiver");
-    else if (now_ns - peer->last_heartbeat_ns >= peer->heartbeat_ms * BT_NS_PER_MS)
+    else if (bt_elapsed_ns(now_ns, peer->last_heartbeat_ns) >= peer->heartbeat_ms * BT_NS_PER_MS)
         send_heartbeat(tx, peer, now_ns);
 }
 
@@ -368,7 +368,7 @@ void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns)
             continue;
         else if (is_wanted(tx, peer))
             send_init(tx, peer);
-        else if (now_ns - peer->next_attempt_ns >= FORGET_MS * BT_NS_PER_MS)
+        else if (bt_elapsed_ns(now_ns, peer->next_attempt_ns) >= FORGET_MS * BT_NS_PER_MS)
             forget(tx, peer);
     }
 }

@@ -152,7 +152,7 @@ static void create_receiver(pair *kit, const pair_options *options)
 void pair_create(pair *kit, const pair_options *options)
 {
     memset(kit, 0, sizeof(*kit));
-    kit->manual.now_ns = BT_NS_PER_S;
+    kit->manual = (bt_manual_clock){.now_ns = BT_NS_PER_S, .tick_ns = 1};
     kit->clock = bt_manual_clock_ops(&kit->manual);
     assert_ok(bt_loop_net_create(7, &kit->clock, &kit->net));
     bt_loop_set_mapping(kit->net, options->mapped, false);

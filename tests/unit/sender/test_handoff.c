@@ -307,6 +307,34 @@ static void a_deadline_ends_a_transfer_that_waits_for_chunks(void **state)
     pair_destroy(&kit);
 }
 
+/* Its bytes are on the way when the deadline passes: it waits for them, and its neighbours on the
+ * same connection go on. */
+static void a_deadline_in_the_middle_of_a_put_costs_no_connection(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+    uint32_t other[2 * PAIR_CHUNK];
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, other);
+    baton_transfer neighbour = pair_begin(&kit, 0, "neighbour", other, 2 * PAIR_CHUNK, 0);
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 1000);
+    pair_push_all(&kit, 0, transfer, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_advance(&kit, 2000);
+    assert_int_equal(kit.senders[0].n_failed, 0); /* the put may still arrive */
+    bt_loop_release(kit.net, BT_LOOP_ALL_LINKS);
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, NULL));
+    pair_push_all(&kit, 0, neighbour, other, 2 * PAIR_CHUNK, data[1]);
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(kit.senders[0].tx->stats.peers_lost_total, 0);
+    assert_int_equal(pair_check(&kit, other, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
 static void a_chunk_that_was_never_pushed_fails_the_transfer(void **state)
 {
     (void)state;
@@ -532,6 +560,7 @@ int main(void)
         bt_test(a_receiver_that_goes_silent_fails_the_transfer_in_time),
         bt_test(a_sender_may_end_while_a_connection_is_being_closed),
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
+        bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
         bt_test(a_chunk_that_was_never_pushed_fails_the_transfer),
         bt_test(a_hold_that_nobody_wants_expires_and_is_told),
         bt_test(a_receiver_that_restarts_is_connected_again),
