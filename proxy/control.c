@@ -89,6 +89,7 @@ static void take_notice(bt_control *control, bt_blob frame)
     notice.rank = read.rank;
     notice.world = read.world;
     notice.failed = read.status < 0;
+    notice.status = read.status;
     if (notice.failed) {
         int n = snprintf(notice.text, sizeof(notice.text),
                          "%s: ", baton_status_name((baton_status)read.status));
@@ -220,7 +221,8 @@ static void take_answer(bt_control *control, const dealer *from, bt_blob frame)
     bool is_failed = answer->state == BT_REQUEST_FAILED || answer->state == BT_REQUEST_EXPIRED;
     if (!is_ready && !is_failed)
         return;
-    bt_kv_notice notice = {.has_rank = true, .rank = from->rank, .failed = is_failed};
+    bt_kv_notice notice = {
+        .has_rank = true, .rank = from->rank, .failed = is_failed, .status = answer->reason};
     memcpy(notice.id, asked->attempt, sizeof(notice.id));
     if (is_failed)
         snprintf(notice.text, sizeof(notice.text), "%s: the receiver says so",

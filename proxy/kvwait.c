@@ -92,6 +92,7 @@ static bt_heard apply(bt_kv_entry *entry, const bt_kv_notice *notice)
         return BT_HEARD_INVALID;
     if (notice->failed) {
         entry->failed = true;
+        entry->status = notice->status;
         snprintf(entry->text, sizeof(entry->text), "%s", notice->text);
         return BT_HEARD_FAILED;
     }

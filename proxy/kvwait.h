@@ -24,7 +24,7 @@ typedef struct {
     bool has_rank;                /* false: existing frames that name no rank */
     uint32_t rank, world;         /* world 0: not said */
     bool failed;
-    bool answers_status;             /* came as the answer to a STATUS question */
+    int status;                      /* a baton_status */
     char text[BT_NOTICE_TEXT_BYTES]; /* why it failed, terminated */
 } bt_kv_notice;
 
@@ -50,6 +50,7 @@ typedef struct bt_kv_entry {
     uint32_t n_anonymous; /* frames without a rank */
     uint64_t ranks;       /* bit r: rank r is ready */
     bool ready, failed, listed;
+    int status;                      /* why it failed, a baton_status */
     char text[BT_NOTICE_TEXT_BYTES]; /* why it failed */
 } bt_kv_entry;
 

@@ -281,8 +281,23 @@ void bt_req_attempt(bt_req *req)
 
 /* The wait for the KV. */
 
+/* The prefill engine could not reach the decode engine's receiver. */
+static bool is_receiver_gone(int status)
+{
+    static const baton_status gone[] = {BATON_ERR_UNREACHABLE,    BATON_ERR_CONNECT_TIMEOUT,
+                                        BATON_ERR_INIT_TIMEOUT,   BATON_ERR_ALLOC_TIMEOUT,
+                                        BATON_ERR_COMMIT_TIMEOUT, BATON_ERR_PEER_GONE,
+                                        BATON_ERR_PEER_SILENT};
+    for (size_t i = 0; i < sizeof(gone) / sizeof(gone[0]); i++) {
+        if ((int)gone[i] == status)
+            return true;
+    }
+    return false;
+}
+
 static void fail_kv(bt_req *req, bool is_timeout)
 {
+    bool is_gone = !is_timeout && is_receiver_gone(req->kv.status);
     bt_req_failure failure = {
         .status = is_timeout ? 504 : 502,
         .code = is_timeout ? "kv_timeout" : "kv_failed",
@@ -290,6 +305,8 @@ static void fail_kv(bt_req *req, bool is_timeout)
         .leg = BT_LEG_DECODE,
         .may_retry = !is_timeout,
         .is_kv = true,
+        .is_engine_fault = is_gone,
+        .is_unreachable = is_gone,
     };
     bt_req_fail(req, &failure);
 }

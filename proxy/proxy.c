@@ -3,7 +3,7 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fail.h"
-#include "core/log.h"
+#include "proxy/probe.h"
 #include "proxy/proxyloop.h"
 #include "proxy/proxyrequest.h"
 
@@ -39,7 +39,7 @@ static void fill_defaults(bt_proxy_options *options)
     set_default(&ms->gap, 60000);
     set_default(&ms->total, 3600000);
     set_default(&ms->status_after, 1000);
-    set_default(&ms->avoid, 2000);
+    set_default(&ms->probe, 1000);
     set_default(&ms->drain, 180000);
 }
 
@@ -98,6 +98,7 @@ static void close_loop(bt_proxy_loop *pl)
         return;
     bt_req_end_all(pl);
     bt_fanout_end_all(pl);
+    bt_probe_end_all(pl);
     bt_http_client_destroy(pl->client);
     bt_http_server_destroy(pl->server);
     bt_kvwait_destroy(pl->kvwait);
@@ -132,6 +133,7 @@ static void *run_loop(void *arg)
     /* On this thread, which owns all of it; the loop itself goes with the owner. */
     bt_req_end_all(pl);
     bt_fanout_end_all(pl);
+    bt_probe_end_all(pl);
     return NULL;
 }
 

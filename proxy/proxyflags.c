@@ -57,7 +57,9 @@ static const bt_args_option flags[] = {
     {NULL, "gap-ms", "MS", "60000", "Between two reads of its answer (gap_timeout).", false},
     {NULL, "total-ms", "MS", "3600000", "The whole request (total_timeout).", false},
     {NULL, "status-after-ms", "MS", "1000", "A notice this late is asked for, repeatedly.", false},
-    {NULL, "avoid-ms", "MS", "2000", "An unreachable engine is avoided for this long.", false},
+    {NULL, "probe-ms", "MS", "1000",
+     "An unreachable engine is avoided, and asked for /health this often, until it answers.",
+     false},
     {NULL, "drain-ms", "MS", "180000", "Running requests may take this long after SIGTERM.", false},
     {"Other", "log-level", "LEVEL", "info", "error, warn, info, debug or trace.", false},
 };
@@ -330,7 +332,7 @@ static baton_status read_deadlines(const bt_args *args, bt_proxy_deadlines *ms)
                {"prefill-ms", &ms->prefill},       {"kv-wait-ms", &ms->kv_wait},
                {"first-byte-ms", &ms->first_byte}, {"gap-ms", &ms->gap},
                {"total-ms", &ms->total},           {"status-after-ms", &ms->status_after},
-               {"avoid-ms", &ms->avoid},           {"drain-ms", &ms->drain}};
+               {"probe-ms", &ms->probe},           {"drain-ms", &ms->drain}};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         BATON_TRY(read_u32(args, all[i].name, 1, 86400000, all[i].value));
     return BATON_OK;

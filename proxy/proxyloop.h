@@ -20,6 +20,7 @@ typedef struct bt_proxy_loop {
     bt_kvwait *kvwait;
     struct bt_req *requests;   /* all that live on this loop */
     struct bt_fanout *fanouts; /* likewise */
+    struct bt_probe *probes;   /* likewise */
     bt_proxy_metrics metrics;
     pthread_t thread;
     bool is_running; /* owner's: the thread exists */

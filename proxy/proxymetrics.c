@@ -136,7 +136,7 @@ static void print_times(const bt_metrics_view *view, bt_strbuf *out)
 
 typedef enum { WORKER_INFLIGHT, WORKER_REQUESTS, WORKER_FAILURES, WORKER_UP } worker_figure;
 
-static uint64_t figure_of(const bt_worker *worker, worker_figure figure, uint64_t now_ns)
+static uint64_t figure_of(const bt_worker *worker, worker_figure figure)
 {
     switch (figure) {
     case WORKER_INFLIGHT:
@@ -146,7 +146,7 @@ static uint64_t figure_of(const bt_worker *worker, worker_figure figure, uint64_
     case WORKER_FAILURES:
         return bt_counted(&worker->failures);
     case WORKER_UP:
-        return bt_counted(&worker->avoid_until_ns) <= now_ns;
+        return !atomic_load_explicit(&worker->is_down, memory_order_relaxed);
     }
     return 0;
 }
@@ -161,7 +161,7 @@ static void print_worker_figure(const bt_metrics_view *view, worker_figure figur
             const bt_worker *worker = &pools[p]->workers[i];
             bt_prom_label labels[] = {{"worker", worker->name},
                                       {"role", p == 0 ? "prefill" : "decode"}};
-            bt_prom_u64(out, name, labels, 2, figure_of(worker, figure, view->now_ns));
+            bt_prom_u64(out, name, labels, 2, figure_of(worker, figure));
         }
     }
 }
@@ -175,7 +175,7 @@ static void print_workers(const bt_metrics_view *view, bt_strbuf *out)
     print_worker_figure(view, WORKER_FAILURES, P "worker_failures_total", BT_PROM_COUNTER,
                         "Legs that an engine failed.", out);
     print_worker_figure(view, WORKER_UP, P "worker_up", BT_PROM_GAUGE,
-                        "0 while an engine is avoided after a failure.", out);
+                        "0 while an engine cannot be reached.", out);
 }
 
 static void print_control(const bt_control_metrics *control, bt_strbuf *out)

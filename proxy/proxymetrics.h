@@ -83,7 +83,7 @@ typedef struct {
     uint32_t n_loops;
     const bt_control_metrics *control;
     const bt_worker_pool *prefill, *decode;
-    uint64_t inflight, now_ns;
+    uint64_t inflight;
 } bt_metrics_view;
 
 /* Prometheus text of everything. */

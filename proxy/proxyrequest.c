@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/fail.h"
 #include "core/log.h"
+#include "proxy/probe.h"
 
 #include <assert.h>
 #include <sodium.h>
@@ -101,9 +102,9 @@ static bool enter_worker(bt_req *req, bt_leg leg)
     bt_worker_pool *pool = pool_of(req, leg);
     uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
     bt_req_leave_worker(req, leg);
-    int idx = bt_worker_pick(pool, tried, now_ns());
+    int idx = bt_worker_pick(pool, tried);
     if (idx < 0 && req->is_retry_of_kv)
-        idx = bt_worker_pick(pool, 0, now_ns());
+        idx = bt_worker_pick(pool, 0);
     *(leg == BT_LEG_PREFILL ? &req->prefill_idx : &req->decode_idx) = idx;
     if (idx < 0)
         return false;
@@ -498,8 +499,9 @@ static void blame(bt_req *req, const bt_req_failure *failure)
         req->tried_decode |= UINT64_C(1) << req->decode_idx;
     if (worker == NULL || !failure->is_engine_fault)
         return;
-    uint64_t avoid_ns = req->pl->proxy->options.ms.avoid * BT_NS_PER_MS;
-    bt_worker_failed(worker, failure->is_unreachable ? now_ns() + avoid_ns : 0);
+    bt_worker_failed(worker, failure->is_unreachable);
+    if (failure->is_unreachable)
+        bt_probe_start(req->pl, worker);
 }
 
 static void retry(bt_req *req, const bt_req_failure *failure)

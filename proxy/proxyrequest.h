@@ -38,7 +38,7 @@ typedef struct {
     bt_leg leg;           /* at fault */
     bool may_retry;       /* another attempt could do better */
     bool is_engine_fault; /* counts against the engine */
-    bool is_unreachable;  /* ... which is then avoided for a while */
+    bool is_unreachable;  /* ... which is then avoided until it is healthy */
     bool is_kv;           /* the hand-off failed: nobody knows which side is at fault */
     unsigned retry_after; /* seconds for the client; 0: none */
 } bt_req_failure;

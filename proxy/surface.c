@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which path does what. */
-#include "core/clock.h"
 #include "core/promtext.h"
 #include "http/jsonscan.h"
 #include "proxy/fanout.h"
@@ -62,8 +61,7 @@ static void on_metrics(bt_proxy_loop *pl, bt_http_request *http)
                             .control = bt_control_counters(proxy->control),
                             .prefill = &proxy->prefill,
                             .decode = &proxy->decode,
-                            .inflight = bt_proxy_inflight(proxy),
-                            .now_ns = bt_now_ns(&bt_clock_monotonic)};
+                            .inflight = bt_proxy_inflight(proxy)};
     bt_strbuf text = {0};
     bt_proxy_metrics_print(&view, &text);
     bt_http_header header = {"Content-Type", BT_PROM_CONTENT_TYPE};

@@ -24,14 +24,10 @@ baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_a
 
 /* The relaxed loads and adds below pair with each other only: a figure that is a moment old makes a
  * choice a little less good, never wrong. */
-static bool is_avoided(const bt_worker *worker, uint64_t now_ns)
-{
-    return atomic_load_explicit(&worker->avoid_until_ns, memory_order_relaxed) > now_ns;
-}
 
-/* Lower is better. The avoided come last, whatever their load is: an engine that refuses
+/* Lower is better. Those that are down come last, whatever their load is: an engine that refuses
  * connections has none. */
-static uint64_t cost_of(const bt_worker *worker, bt_policy policy, uint64_t now_ns)
+static uint64_t cost_of(const bt_worker *worker, bt_policy policy)
 {
     uint64_t cost = 0;
     if (policy == BT_POLICY_LEAST_LOADED) {
@@ -40,10 +36,11 @@ static uint64_t cost_of(const bt_worker *worker, bt_policy policy, uint64_t now_
         /* 256 tokens, a chunk, weigh as much as one more leg. */
         cost = legs + tokens / 256;
     }
-    return is_avoided(worker, now_ns) ? cost + (UINT64_C(1) << 62) : cost;
+    bool is_down = atomic_load_explicit(&worker->is_down, memory_order_relaxed);
+    return is_down ? cost + (UINT64_C(1) << 62) : cost;
 }
 
-int bt_worker_pick(bt_worker_pool *pool, uint64_t tried, uint64_t now_ns)
+int bt_worker_pick(bt_worker_pool *pool, uint64_t tried)
 {
     uint32_t n = pool->n_workers;
     if (n == 0)
@@ -55,7 +52,7 @@ int bt_worker_pick(bt_worker_pool *pool, uint64_t tried, uint64_t now_ns)
     uint64_t best_cost = UINT64_MAX;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t idx = (uint32_t)((start + i) % n);
-        uint64_t cost = cost_of(&pool->workers[idx], pool->policy, now_ns);
+        uint64_t cost = cost_of(&pool->workers[idx], pool->policy);
         if ((tried >> idx & 1) == 0 && cost < best_cost) {
             best = (int)idx;
             best_cost = cost;
@@ -77,13 +74,16 @@ void bt_worker_end(bt_worker *worker, uint64_t n_tokens)
     atomic_fetch_sub_explicit(&worker->inflight_tokens, n_tokens, memory_order_relaxed);
 }
 
-void bt_worker_failed(bt_worker *worker, uint64_t avoid_until_ns)
+void bt_worker_failed(bt_worker *worker, bool is_down)
 {
     atomic_fetch_add_explicit(&worker->failures, 1, memory_order_relaxed);
-    atomic_store_explicit(&worker->avoid_until_ns, avoid_until_ns, memory_order_relaxed);
+    if (is_down)
+        atomic_store_explicit(&worker->is_down, true, memory_order_relaxed);
 }
 
 void bt_worker_answered(bt_worker *worker)
 {
-    atomic_store_explicit(&worker->avoid_until_ns, 0, memory_order_relaxed);
+    /* Read first: while all is well, loops do not fight for the line. */
+    if (atomic_load_explicit(&worker->is_down, memory_order_relaxed))
+        atomic_store_explicit(&worker->is_down, false, memory_order_relaxed);
 }

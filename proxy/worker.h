@@ -32,7 +32,8 @@ typedef struct {
     _Atomic uint64_t inflight_tokens; /* estimated prompt tokens of those legs */
     _Atomic uint64_t requests;        /* legs sent, ever */
     _Atomic uint64_t failures;        /* legs that ended by the engine's fault */
-    _Atomic uint64_t avoid_until_ns;  /* monotonic; after a failed connect others are preferred */
+    _Atomic bool is_down;             /* could not be reached: others are preferred */
+    _Atomic bool is_probed;           /* some loop asks for its health (proxy/probe.h) */
 } bt_worker;
 
 typedef struct {
@@ -46,17 +47,17 @@ typedef struct {
 baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_address *at);
 
 /* Index of the engine that the pool's policy names, or -1 when every one is in `tried` (bit i =
- * engine i). Engines to be avoided are named only when nothing else is left.
+ * engine i). Engines that are down are named only when nothing else is left.
  * Among prefill engines round robin starts one further after each full round, so that pools of
  * equal size do not marry their members to each other. */
-int bt_worker_pick(bt_worker_pool *pool, uint64_t tried, uint64_t now_ns);
+int bt_worker_pick(bt_worker_pool *pool, uint64_t tried);
 
 /* Begins and ends a leg of about n_tokens on the engine. */
 void bt_worker_begin(bt_worker *worker, uint64_t n_tokens);
 void bt_worker_end(bt_worker *worker, uint64_t n_tokens);
-/* Counts a failure; until then the engine is picked only when there is no other. */
-void bt_worker_failed(bt_worker *worker, uint64_t avoid_until_ns);
-/* The engine answered: it is picked as any other again. */
+/* Counts a failure; is_down: from now on it is picked only when there is no other. */
+void bt_worker_failed(bt_worker *worker, bool is_down);
+/* The engine answered: it is picked as any other. */
 void bt_worker_answered(bt_worker *worker);
 
 #endif

@@ -333,7 +333,8 @@ static void on_loop(void (*fn)(fake *engine), fake *engine)
 
 static void open_server(fake *engine)
 {
-    bt_http_server_options options = {.on_request = on_request, .ctx = engine};
+    bt_http_server_options options = {
+        .port = engine->port, .on_request = on_request, .ctx = engine};
     assert_ok(bt_http_server_create(all.loop, &options, &engine->server));
     engine->port = bt_http_server_port(engine->server);
 }
@@ -363,6 +364,11 @@ static void die(fake *engine)
 void fake_die(fake *engine)
 {
     on_loop(die, engine);
+}
+
+void fake_revive(fake *engine)
+{
+    on_loop(open_server, engine);
 }
 
 void fake_set_tokenize(fake *engine, const fake_script *script)

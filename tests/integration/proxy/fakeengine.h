@@ -44,6 +44,8 @@ fake *fake_open(bool is_prefill);
 uint16_t fake_port(const fake *engine);
 /* Closes the listener and all connections: from now on connections are refused. */
 void fake_die(fake *engine);
+/* Listens again, on the same port. */
+void fake_revive(fake *engine);
 /* How /tokenize is answered, and how everything else is. */
 void fake_set_tokenize(fake *engine, const fake_script *script);
 void fake_set(fake *engine, const fake_script *script);

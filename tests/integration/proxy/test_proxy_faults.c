@@ -24,6 +24,7 @@ static void expect(reply answer, unsigned status, const char *code)
 static void dead_prefill_engine_is_replaced(void **state)
 {
     (void)state;
+    bt_expect_log("cannot be reached");
     rig_open(&r, &(rig_options){.n_prefill = 2, .options.retries = 1});
     fake_die(r.prefill[0]);
     for (int i = 0; i < 4; i++) {
@@ -32,12 +33,14 @@ static void dead_prefill_engine_is_replaced(void **state)
         reply_free(&answer);
     }
     assert_int_equal(fake_count(r.prefill[1]), 4);
+    assert_int_equal(rig_metric(&r, "baton_proxy_retries_total{leg=\"prefill\"}"), 1);
     rig_close(&r);
 }
 
 static void dead_decode_engine_means_prefill_again_for_another(void **state)
 {
     (void)state;
+    bt_expect_log("cannot be reached");
     rig_open(&r, &(rig_options){.n_decode = 2, .options.retries = 1});
     fake_die(r.decode[0]);
     const char *bodies[] = {whole, stream};
@@ -58,9 +61,39 @@ static void dead_decode_engine_means_prefill_again_for_another(void **state)
     rig_close(&r);
 }
 
+static void engine_that_is_down_is_left_alone_until_it_is_healthy(void **state)
+{
+    (void)state;
+    char up[96];
+    bt_expect_log("cannot be reached");
+    rig_open(&r, &(rig_options){.n_decode = 2, .options = {.retries = 1, .ms.probe = 10}});
+    snprintf(up, sizeof(up), "baton_proxy_worker_up{worker=\"127.0.0.1:%u\",role=\"decode\"}",
+             fake_port(r.decode[0]));
+    assert_int_equal(rig_metric(&r, up), 1);
+    fake_die(r.decode[0]);
+    for (int i = 0; i < 6; i++) {
+        reply answer = rig_post(&r, "/v1/completions", "", whole);
+        assert_int_equal(answer.status, 200);
+        reply_free(&answer);
+    }
+    /* One request found out, the others were spared. */
+    assert_int_equal(rig_metric(&r, "baton_proxy_retries_total{leg=\"decode\"}"), 1);
+    assert_int_equal(rig_metric(&r, up), 0);
+    fake_revive(r.decode[0]);
+    rig_wait_metric(&r, up, 1);
+    assert_string_equal(fake_nth(r.decode[0], 0)->path, "/health");
+    for (int i = 0; i < 4; i++) {
+        reply answer = rig_post(&r, "/v1/completions", "", whole);
+        reply_free(&answer);
+    }
+    assert_string_equal(fake_nth(r.decode[0], 1)->path, "/v1/completions");
+    rig_close(&r);
+}
+
 static void no_engine_left_is_an_honest_502(void **state)
 {
     (void)state;
+    bt_expect_log("cannot be reached");
     bt_expect_log("request failed");
     rig_open(&r, &(rig_options){.options.retries = 1});
     fake_die(r.decode[0]);
@@ -74,6 +107,7 @@ static void no_engine_left_is_an_honest_502(void **state)
 static void dead_decode_engine_ends_a_begun_stream_with_an_error(void **state)
 {
     (void)state;
+    bt_expect_log("cannot be reached");
     bt_expect_log("request failed");
     rig_open(&r, &(rig_options){.options.retries = 1});
     fake_die(r.decode[0]);
@@ -384,6 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(dead_prefill_engine_is_replaced),
         bt_test(dead_decode_engine_means_prefill_again_for_another),
+        bt_test(engine_that_is_down_is_left_alone_until_it_is_healthy),
         bt_test(no_engine_left_is_an_honest_502),
         bt_test(dead_decode_engine_ends_a_begun_stream_with_an_error),
         bt_test(broken_leg_is_tried_elsewhere),

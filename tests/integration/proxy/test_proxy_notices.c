@@ -149,6 +149,29 @@ static void failed_hand_off_is_made_again_under_another_id(void **state)
     rig_close(&r);
 }
 
+static void receiver_that_cannot_be_reached_makes_its_engine_down(void **state)
+{
+    (void)state;
+    bt_expect_log("cannot be reached");
+    rig_open(&r, &(rig_options){.n_decode = 2,
+                                .notices = FAKE_NOTICE_NONE,
+                                .options = {.retries = 1, .ms.probe = 60000}});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    const fake_request *leg = fake_nth(r.prefill[0], 0);
+    fake_set_notices(r.prefill[0], FAKE_NOTICE_READY, 1, NULL);
+    notice_send(r.notice_url, leg->attempt, 0, 1, BATON_ERR_CONNECT_TIMEOUT);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    for (int i = 0; i < 4; i++) {
+        answer = rig_post(&r, "/v1/completions", "", body);
+        assert_int_equal(answer.status, 200);
+        reply_free(&answer);
+    }
+    assert_int_equal(fake_count(r.decode[0]) * fake_count(r.decode[1]), 0);
+    rig_close(&r);
+}
+
 static void failure_after_the_first_token_is_mended_behind_it(void **state)
 {
     (void)state;
@@ -212,6 +235,7 @@ int main(void)
         bt_test(frames_of_existing_senders_count),
         bt_test(one_failed_rank_fails_the_attempt),
         bt_test(failed_hand_off_is_made_again_under_another_id),
+        bt_test(receiver_that_cannot_be_reached_makes_its_engine_down),
         bt_test(failure_after_the_first_token_is_mended_behind_it),
         bt_test(hold_that_ran_out_after_ready_is_counted),
         bt_test(a_fixed_number_of_notices_is_enough),

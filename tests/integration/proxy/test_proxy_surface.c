@@ -62,6 +62,7 @@ static void models_of_all_engines_are_named_once(void **state)
 static void tokenize_and_detokenize_pass_through(void **state)
 {
     (void)state;
+    bt_expect_log("cannot be reached");
     rig_open(&r, &(rig_options){.n_prefill = 2, .options.retries = 1});
     const char *body = "{\"prompt\" : \"x\"}";
     reply answer = rig_post(&r, "/tokenize", "", body);

@@ -24,7 +24,7 @@ static void round_robin_takes_everyone_once_per_round(void **state)
     for (int round = 0; round < 4; round++) {
         unsigned seen = 0;
         for (int i = 0; i < 3; i++)
-            seen |= 1u << bt_worker_pick(engines, 0, 0);
+            seen |= 1u << bt_worker_pick(engines, 0);
         assert_int_equal(seen, 7);
     }
 }
@@ -39,8 +39,8 @@ static void equal_pools_are_not_married(void **state)
     /* LMCache's proxies take one counter modulo both lengths: P0 only ever meets D0. */
     unsigned pairs = 0;
     for (int i = 0; i < 16; i++) {
-        int d = bt_worker_pick(&decode, 0, 0);
-        int p = bt_worker_pick(&prefill, 0, 0);
+        int d = bt_worker_pick(&decode, 0);
+        int p = bt_worker_pick(&prefill, 0);
         pairs |= 1u << (2 * p + d);
     }
     assert_int_equal(pairs, 15);
@@ -53,11 +53,11 @@ static void least_loaded_counts_legs_and_tokens(void **state)
     bt_worker_begin(&engines->workers[0], 100);
     bt_worker_begin(&engines->workers[0], 100);
     bt_worker_begin(&engines->workers[1], 100000);
-    assert_int_equal(bt_worker_pick(engines, 0, 0), 2);
+    assert_int_equal(bt_worker_pick(engines, 0), 2);
     bt_worker_begin(&engines->workers[2], 5000);
-    assert_int_equal(bt_worker_pick(engines, 0, 0), 0);
+    assert_int_equal(bt_worker_pick(engines, 0), 0);
     bt_worker_end(&engines->workers[1], 100000);
-    assert_int_equal(bt_worker_pick(engines, 0, 0), 1);
+    assert_int_equal(bt_worker_pick(engines, 0), 1);
     bt_worker_end(&engines->workers[0], 100);
     bt_worker_end(&engines->workers[0], 100);
     bt_worker_end(&engines->workers[2], 5000);
@@ -70,13 +70,13 @@ static void unreachable_engine_is_the_last_choice_until_it_answers(void **state)
     (void)state;
     bt_worker_pool *engines = pool_of(2, BT_POLICY_LEAST_LOADED);
     bt_worker_begin(&engines->workers[1], 1 << 20);
-    bt_worker_failed(&engines->workers[0], 1000);
-    assert_int_equal(bt_worker_pick(engines, 0, 500), 1);
-    assert_int_equal(bt_worker_pick(engines, 2, 500), 0);
-    assert_int_equal(bt_worker_pick(engines, 0, 1000), 0);
-    bt_worker_failed(&engines->workers[0], 5000);
+    bt_worker_failed(&engines->workers[0], true);
+    assert_int_equal(bt_worker_pick(engines, 0), 1);
+    assert_int_equal(bt_worker_pick(engines, 2), 0);
+    bt_worker_failed(&engines->workers[0], false);
+    assert_int_equal(bt_worker_pick(engines, 0), 1);
     bt_worker_answered(&engines->workers[0]);
-    assert_int_equal(bt_worker_pick(engines, 0, 1000), 0);
+    assert_int_equal(bt_worker_pick(engines, 0), 0);
     assert_int_equal(engines->workers[0].failures, 2);
     bt_worker_end(&engines->workers[1], 1 << 20);
 }
@@ -86,10 +86,10 @@ static void tried_engines_are_not_named_again(void **state)
     (void)state;
     bt_worker_pool *engines = pool_of(2, BT_POLICY_ROUND_ROBIN);
     for (int i = 0; i < 4; i++)
-        assert_int_equal(bt_worker_pick(engines, 1, 0), 1);
-    assert_int_equal(bt_worker_pick(engines, 3, 0), -1);
+        assert_int_equal(bt_worker_pick(engines, 1), 1);
+    assert_int_equal(bt_worker_pick(engines, 3), -1);
     static bt_worker_pool empty;
-    assert_int_equal(bt_worker_pick(&empty, 0, 0), -1);
+    assert_int_equal(bt_worker_pick(&empty, 0), -1);
 }
 
 static void bad_addresses_and_too_many_are_refused(void **state)
