@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rig.h"
 
+#include "core/alloc.h"
+
 #include <stdio.h>
 
 static rig r;
@@ -164,6 +166,26 @@ static void wrong_options_are_refused(void **state)
     rig_close(&r);
 }
 
+static void every_failed_allocation_at_start_is_an_error(void **state)
+{
+    (void)state;
+    bt_worker_address at = {.host = "127.0.0.1", .port = 1};
+    bt_proxy_options options = {
+        .prefill = &at, .decode = &at, .n_prefill = 1, .n_decode = 1, .threads = 2};
+    baton_status status = BATON_ERR_NO_MEMORY;
+    uint64_t nth = 0;
+    while (status != BATON_OK) {
+        bt_proxy *proxy = NULL;
+        bt_alloc_fail_at(++nth);
+        status = bt_proxy_start(&options, &proxy);
+        bt_alloc_fail_at(0);
+        if (status != BATON_OK)
+            assert_int_equal(status, BATON_ERR_NO_MEMORY);
+        bt_proxy_destroy(proxy);
+    }
+    assert_true(nth > 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +196,7 @@ int main(void)
         bt_test(client_that_leaves_a_question_to_all_engines_is_no_trouble),
         bt_test(metrics_count_what_happened),
         bt_test(draining_says_so_and_lets_requests_end),
+        bt_test(every_failed_allocation_at_start_is_an_error),
         bt_test(wrong_options_are_refused),
     };
     return bt_run_tests(tests);
