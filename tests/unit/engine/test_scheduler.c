@@ -517,6 +517,43 @@ static void every_failed_allocation_of_a_request_is_reported(void **state)
     bt_tokenizer_destroy(tokenizer);
 }
 
+static void every_failed_allocation_of_a_scheduler_is_reported(void **state)
+{
+    (void)state;
+    bench *b = open_bench(20, false, false);
+    for (uint64_t nth = 1;; nth++) {
+        bt_scheduler *scheduler;
+        bt_alloc_fail_at(nth);
+        baton_status status = bt_scheduler_create(&b->options, &scheduler);
+        bt_alloc_fail_at(0);
+        if (status == BATON_OK) {
+            bt_scheduler_destroy(scheduler);
+            assert_true(nth > 10);
+            break;
+        }
+        assert_int_equal(status, BATON_ERR_NO_MEMORY);
+    }
+    close_bench(b);
+}
+
+/* No memory for an event: the request ends with the one that was made in advance. */
+static void a_token_that_cannot_be_told_ends_the_request(void **state)
+{
+    (void)state;
+    static answer a;
+    bench *b = open_bench(20, false, false);
+    make_prompt(&a, 1, 3);
+    bt_generate request = request_of(&a, 5);
+    add(b, &request);
+    bt_alloc_fail_at(1);
+    bt_scheduler_step(b->scheduler);
+    bt_alloc_fail_at(0);
+    assert_int_equal(a.n_finished, 1);
+    assert_int_equal(a.status, BATON_ERR_NO_MEMORY);
+    assert_true(bt_scheduler_is_empty(b->scheduler));
+    close_bench(b);
+}
+
 static const bt_handoff_target target = {.request = "req-1", .host = "h", .n_ranks = 1};
 
 static void prefill_then_decode_computes_one_prompt_token(void **state)
@@ -701,6 +738,8 @@ int main(void)
         bt_test(a_stop_string_ends_the_text_before_it),
         bt_test(a_character_goes_on_behind_the_prompt),
         bt_test(every_failed_allocation_of_a_request_is_reported),
+        bt_test(every_failed_allocation_of_a_scheduler_is_reported),
+        bt_test(a_token_that_cannot_be_told_ends_the_request),
         bt_test(prefill_then_decode_computes_one_prompt_token),
         bt_test(chunks_go_out_while_the_next_is_computed),
         bt_test(blocks_are_not_reused_before_the_transfer_is_over),
