@@ -84,23 +84,28 @@ static void begin_stream(call *c)
                         BT_HTTP_CHUNKED);
 }
 
-/* Writes "data: json\n\n" and frees json. False: the client cannot be served any more. */
-static bool write_event(call *c, char *json)
+/* Writes "data: json\n\n". False: the client cannot be served any more. */
+static bool write_event(call *c, const char *json)
 {
     bt_strbuf text = {0};
-    bt_strbuf_puts(&text, "data: ");
-    bt_strbuf_puts(&text, json != NULL ? json : "");
-    bt_strbuf_puts(&text, "\n\n");
-    bool ok = json != NULL && bt_strbuf_status(&text) == BATON_OK &&
+    bt_strbuf_printf(&text, "data: %s\n\n", json);
+    bool ok = bt_strbuf_status(&text) == BATON_OK &&
               bt_http_write(c->http, text.data, text.length) == BATON_OK;
     bt_strbuf_free(&text);
+    return ok;
+}
+
+/* As above; json is jansson's, and freed. NULL: there was no memory for it. */
+static bool write_chunk(call *c, char *json)
+{
+    bool ok = json != NULL && write_event(c, json);
     free(json);
     return ok;
 }
 
 static void end_stream(call *c)
 {
-    bool ok = write_event(c, strdup("[DONE]"));
+    bool ok = write_event(c, "[DONE]");
     bt_http_request *http = c->http;
     c->http = NULL;
     if (ok)
@@ -114,9 +119,9 @@ static void stream_event(call *c, const bt_gen_event *event)
     if (!c->streams)
         begin_stream(c);
     bool is_last = event->finish != BT_FINISH_NONE;
-    bool ok = write_event(c, bt_api_reply_chunk(&c->reply, event));
+    bool ok = write_chunk(c, bt_api_reply_chunk(&c->reply, event));
     if (ok && is_last && c->params.include_usage)
-        ok = write_event(c, bt_api_reply_usage(&c->reply, event));
+        ok = write_chunk(c, bt_api_reply_usage(&c->reply, event));
     if (ok && is_last) {
         end_stream(c);
     } else if (!ok) {
@@ -138,7 +143,7 @@ static void respond_body(call *c, const bt_gen_event *last)
     free(body);
 }
 
-/* Before the first byte: an honest status. After it: an error event, and no [DONE]. */
+/* Before the first byte: an honest status. After it: an error event. */
 static void respond_failure(call *c, const bt_gen_event *event)
 {
     unsigned status = event->status == BATON_ERR_CANCELED    ? 503
@@ -154,12 +159,10 @@ static void respond_failure(call *c, const bt_gen_event *event)
     char body[1024];
     bt_http_error_body(body, sizeof(body), status, NULL, event->error, NULL,
                        baton_status_name(event->status));
-    bool ok = write_event(c, strdup(body));
-    c->http = NULL;
-    if (ok)
-        (void)bt_http_end(http);
+    if (write_event(c, body))
+        end_stream(c);
     else
-        bt_http_abort(http);
+        give_up_http(c);
 }
 
 static void on_engine_event(const bt_gen_event *event)

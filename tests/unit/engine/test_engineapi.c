@@ -552,6 +552,30 @@ static void tokens_that_the_model_lacks_are_refused(void **state)
     bt_tokenizer_destroy(tokenizer);
 }
 
+static void a_failure_in_a_stream_is_an_error_event(void **state)
+{
+    (void)state;
+    bench *b = open_bench(false, 4, 8);
+    pthread_mutex_lock(&b->lock);
+    b->model.fail_after = 5;
+    pthread_mutex_unlock(&b->lock);
+    bt_expect_log("forward pass of 1 sequences failed");
+    bt_http_answer answer;
+    bt_http_call(b->port, "POST", "/v1/completions",
+                 "{\"prompt\":\"a\",\"max_tokens\":50,\"ignore_eos\":true,\"stream\":true}",
+                 &answer);
+    assert_int_equal(answer.status, 200);
+    assert_true(answer.complete);
+    const char *error = strstr(answer.body.data, "data: {\"error\":");
+    assert_non_null(error);
+    assert_non_null(strstr(error, "fake model: told to fail"));
+    assert_non_null(strstr(error, "data: [DONE]\n\n"));
+    bt_http_answer_clear(&answer);
+    json_decref(call(b, "/v1/completions", "{\"prompt\":\"a\"}",
+                     bt_http_status_of(BATON_ERR_IO))); /* before the first byte */
+    close_bench(b);
+}
+
 static void logprobs_come_in_both_shapes(void **state)
 {
     (void)state;
@@ -738,6 +762,7 @@ int main(void)
         bt_test(a_full_queue_refuses_with_retry_after),
         bt_test(bad_requests_are_refused_with_the_reason),
         bt_test(tokens_that_the_model_lacks_are_refused),
+        bt_test(a_failure_in_a_stream_is_an_error_event),
         bt_test(logprobs_come_in_both_shapes),
         bt_test(a_stop_string_ends_the_answer),
         bt_test(small_routes_answer),
