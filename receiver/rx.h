@@ -126,6 +126,7 @@ typedef struct {
     baton_status reason;
     uint32_t n_chunks, landed;
     uint64_t ended_ns;
+    uint64_t peer_epoch, alloc_id; /* 0: of a peer that had gone before */
     uint64_t ticket;
     uint32_t generation;
     uint8_t nonce[BT_NONCE_BYTES];
@@ -247,6 +248,8 @@ uint32_t bt_rx_release_request(bt_rx *rx, const char *request, size_t bytes);
 void bt_rx_consume(bt_rx *rx, const bt_rx_command *command);
 /* The ticket was complete and has ended since: a COMMIT of it is answered once more. */
 bool bt_rx_was_complete(const bt_rx *rx, const bt_ticket_name *name, uint32_t *landed);
+/* Why the request of an ALLOC has ended; OK when it is not remembered, or ended well. */
+baton_status bt_rx_reason_of(const bt_rx *rx, uint64_t peer_epoch, uint64_t alloc_id);
 void bt_rx_remember(bt_rx *rx, const bt_rx_ticket *ticket, bt_request_state state,
                     baton_status reason);
 

@@ -130,7 +130,9 @@ void bt_rx_on_commit(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     const bt_rx_route *route = &peer->routes[BT_RX_ALLOC_PORT];
     const bt_msg_commit *commit = &message->u.commit;
     uint32_t landed;
-    if (bt_rx_was_complete(rx, &commit->name, &landed)) {
+    /* What has ended is looked at only when the ticket is not live: it is a long list. */
+    if (bt_rx_ticket_find(rx, commit->name.ticket) == NULL &&
+        bt_rx_was_complete(rx, &commit->name, &landed)) {
         bt_message again = {.u.commit_answer = {.landed = landed, .final = 1}};
         bt_rx_answer(rx, BT_RX_ALLOC_PORT, route, message, &again);
         return;

@@ -56,7 +56,7 @@ bool bt_rx_seen_before(bt_rx_peer *peer, uint64_t id)
         if (step >= BT_RX_ID_WINDOW) {
             memset(peer->seen_ids, 0, sizeof(peer->seen_ids));
         } else {
-            for (uint64_t i = peer->newest_id + 1; i <= id; i++)
+            for (uint64_t i = id; i != peer->newest_id; i--) /* ends for the largest id, too */
                 peer->seen_ids[i % BT_RX_ID_WINDOW / 64] &= ~(UINT64_C(1) << (i % 64));
         }
         peer->newest_id = id;
@@ -267,6 +267,7 @@ static void send_revokes(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
             continue;
         bt_message revoke = {
             .type = BT_MSG_REVOKE,
+            .id = ticket->alloc_id,
             .peer_epoch = peer->epoch,
             .text = bt_blob_of_text(ticket->reason_text),
             .u.end = {.name = {.ticket = ticket->id, .generation = ticket->generation},

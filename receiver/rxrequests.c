@@ -23,6 +23,8 @@ void bt_rx_remember(bt_rx *rx, const bt_rx_ticket *ticket, bt_request_state stat
         .n_chunks = ticket->n_chunks,
         .landed = ticket->present_chunks + ticket->sent_chunks,
         .ended_ns = bt_now_ns(rx->clock),
+        .peer_epoch = ticket->peer != NULL ? ticket->peer->epoch : 0,
+        .alloc_id = ticket->alloc_id,
         .ticket = ticket->id,
         .generation = ticket->generation,
     };
@@ -41,6 +43,15 @@ bool bt_rx_was_complete(const bt_rx *rx, const bt_ticket_name *name, uint32_t *l
         return bt_blob_equals(name->nonce, bt_blob_of(ended->nonce, BT_NONCE_BYTES));
     }
     return false;
+}
+
+baton_status bt_rx_reason_of(const bt_rx *rx, uint64_t peer_epoch, uint64_t alloc_id)
+{
+    for (uint32_t i = 0; i < BT_RX_ENDED_MAX; i++) {
+        if (rx->ended[i].peer_epoch == peer_epoch && rx->ended[i].alloc_id == alloc_id)
+            return rx->ended[i].reason;
+    }
+    return BATON_OK;
 }
 
 uint32_t bt_rx_release_request(bt_rx *rx, const char *request, size_t bytes)

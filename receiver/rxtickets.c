@@ -309,6 +309,19 @@ static bt_rx_ticket *find_by_alloc(bt_rx *rx, const bt_rx_peer *peer, uint64_t a
     return ticket;
 }
 
+/* Why the request of this ALLOC has ended, as the last error; not STALE, which would say that this
+ * peer is not known here. */
+static baton_status why_ended(const bt_rx *rx, const bt_rx_peer *peer, uint64_t alloc_id,
+                              const bt_rx_ticket *ticket)
+{
+    if (ticket != NULL)
+        return bt_fail(ticket->reason, "alloc: %s", ticket->reason_text);
+    baton_status reason = bt_rx_reason_of(rx, peer->epoch, alloc_id);
+    if (reason >= 0 || reason == BATON_ERR_STALE)
+        reason = BATON_ERR_REVOKED;
+    return bt_fail(reason, "alloc: this request has ended: %s", baton_strerror(reason));
+}
+
 /* The same ALLOC once more: its answer is lost, or late. */
 static void answer_again(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
 {
@@ -317,9 +330,8 @@ static void answer_again(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
         answer_alloc(rx, ticket);
         return;
     }
-    bt_fail(BATON_ERR_STALE, "alloc: this request id has ended");
     bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, &peer->routes[BT_RX_ALLOC_PORT], message,
-                         BATON_ERR_STALE);
+                         why_ended(rx, peer, message->id, ticket));
 }
 
 void bt_rx_on_alloc(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)

@@ -87,7 +87,10 @@ static void expired(bt_tx *tx, bt_tx_pending *pending)
         bt_tx_peer_down(tx, peer, BATON_ERR_INIT_TIMEOUT, "init: no answer to MEMREG");
         break;
     case BT_MSG_ALLOC:
-        bt_tx_transfer_fail(tx, transfer, BATON_ERR_ALLOC_TIMEOUT, "alloc: no answer");
+        if (transfer->has_ticket) /* queued: it waited as long as the request may */
+            bt_tx_transfer_fail(tx, transfer, BATON_ERR_DEADLINE, "no pages within the deadline");
+        else
+            bt_tx_transfer_fail(tx, transfer, BATON_ERR_ALLOC_TIMEOUT, "alloc: no answer");
         break;
     case BT_MSG_COMMIT:
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_COMMIT_TIMEOUT, "commit: no answer");

@@ -32,8 +32,11 @@ void bt_tx_set_state(bt_tx_transfer *transfer, bt_tx_state state)
     transfer->state = state;
 }
 
+/* While it is queued a ticket has neither generation nor nonce: they come with the grant. */
 static bt_ticket_name name_of(const bt_tx_transfer *transfer)
 {
+    if (transfer->state == BT_TX_WAIT_GRANT)
+        return (bt_ticket_name){.ticket = transfer->ticket};
     return (bt_ticket_name){.ticket = transfer->ticket,
                             .generation = transfer->generation,
                             .nonce = bt_blob_of(transfer->nonce, BT_NONCE_BYTES)};
@@ -414,20 +417,38 @@ void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_messag
     }
 }
 
-void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
+/* The transfer whose ticket this is: by its name, or, when its grant has not come, by the id of its
+ * ALLOC. */
+static bt_tx_transfer *find_revoked(bt_tx *tx, const bt_tx_peer *peer, const bt_message *message)
 {
     const bt_ticket_name *name = &message->u.end.name;
     for (bt_tx_transfer *transfer = tx->first; transfer != NULL; transfer = transfer->next) {
         if (transfer->peer != peer || !transfer->has_ticket || transfer->ticket != name->ticket ||
             transfer->generation != name->generation)
             continue;
+        return transfer;
+    }
+    const bt_tx_pending *pending = bt_tx_pending_find(tx, peer, message->id);
+    return pending != NULL && pending->type == BT_MSG_ALLOC ? pending->transfer : NULL;
+}
+
+void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
+{
+    const bt_ticket_name *name = &message->u.end.name;
+    bt_tx_transfer *transfer = find_revoked(tx, peer, message);
+    bool is_granted = transfer != NULL && transfer->state != BT_TX_WAIT_GRANT;
+    if (transfer != NULL) {
+        int32_t reason = message->u.end.reason;
         char text[BATON_EVENT_TEXT_BYTES];
         bt_blob_to_text(message->text, text, sizeof(text));
         transfer->revoked = true;
-        bt_tx_transfer_fail(tx, transfer, (baton_status)message->u.end.reason, text);
-        return;
+        /* A grant that is still on its way finds nobody any more: it would be written too late. */
+        bt_tx_transfer_fail(tx, transfer, reason < 0 ? (baton_status)reason : BATON_ERR_REVOKED,
+                            text);
     }
-    /* Not ours any more, or its grant got lost: no write of it is under way. */
+    if (is_granted)
+        return;
+    /* Not ours any more, or never seen: no write of it is under way, and none will come. */
     bt_message drained = {.type = BT_MSG_DRAINED,
                           .u.drained = {.ticket = name->ticket, .generation = name->generation}};
     bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &drained);

@@ -335,6 +335,163 @@ static void a_deadline_in_the_middle_of_a_put_costs_no_connection(void **state)
     pair_destroy(&kit);
 }
 
+/* A queued request that is canceled leaves the queue at once: the next gets its turn. */
+static void a_canceled_request_leaves_the_queue(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_senders = 2, .n_pages = 2, .path = BATON_PATH_PUT});
+    uint32_t other[2 * PAIR_CHUNK];
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer first = pair_begin(&kit, 0, "first", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, other);
+    baton_transfer waiting = pair_begin(&kit, 1, "waiting", other, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_int_equal(kit.rx->n_queued, 1);
+    assert_ok(bt_tx_post(kit.senders[1].tx, BT_TX_CANCEL, waiting));
+    pair_run(&kit);
+    assert_int_equal(kit.senders[1].n_failed, 1);
+    assert_int_equal(kit.rx->n_queued, 0);
+    assert_int_equal(kit.rx->stats.messages_stale_total, 0);
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_CANCEL, first));
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_queued_request_fails_by_its_deadline_and_says_so(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_senders = 2, .n_pages = 2, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "first", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 1, "waiting", tokens, 2 * PAIR_CHUNK, 6000);
+    pair_advance(&kit, 7000);
+    assert_int_equal(kit.senders[1].n_failed, 1);
+    assert_int_equal(kit.senders[1].end.status, BATON_ERR_DEADLINE);
+    assert_int_equal(kit.rx->n_queued, 0);
+    pair_destroy(&kit);
+}
+
+/* The grant is lost and the proxy gives the request up: what fails is that request, and not the
+ * connection with all that moves on it. */
+static bool lose_grants_of_the_second(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    bool is_grant = message->type == BT_MSG_ALLOC_ANSWER && message->status == BATON_OK;
+    return !is_grant || message->u.alloc_answer.ticket != k->filter_count;
+}
+
+static void a_request_that_ended_before_its_grant_fails_alone(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    kit.filter = lose_grants_of_the_second;
+    kit.filter_count = 2; /* the ticket */
+    uint32_t other[2 * PAIR_CHUNK];
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer first = pair_begin(&kit, 0, "first", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, other);
+    pair_begin(&kit, 0, "second", other, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_ok(bt_rx_post_release(kit.rx, "second"));
+    pair_advance(&kit, 3000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_CANCELED);
+    pair_push_all(&kit, 0, first, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(kit.senders[0].tx->stats.peers_lost_total, 0);
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* The grant is late, and the ticket has been revoked and given back meanwhile: it must not be
+ * written any more, its page may be another's. */
+static pair_frame late_grant;
+static bool hold_the_grant(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    if (message->type == BT_MSG_ALLOC_ANSWER && k->filter_count == 0) {
+        late_grant = *frame;
+        return false;
+    }
+    return !frame->to_receiver || message->type != BT_MSG_ALLOC || late_grant.bytes == 0;
+}
+
+static void a_grant_behind_its_revoke_is_not_written(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    late_grant.bytes = 0;
+    kit.filter = hold_the_grant;
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_push_all(&kit, 0, transfer, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_run(&kit);
+    assert_true(late_grant.bytes > 0);
+    assert_ok(bt_rx_post_release(kit.rx, "r"));
+    pair_advance(&kit, 600);
+    baton_receiver_stats stats;
+    bt_rx_get_stats(kit.rx, &stats);
+    assert_int_equal(stats.pages_free, 2); /* given back */
+    kit.filter_count = 1;
+    kit.frames[kit.n_frames++] = late_grant;
+    pair_run(&kit);
+    bt_loop_stats net;
+    bt_loop_get_stats(kit.net, &net);
+    assert_int_equal(net.runs_delivered_total, 0);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_CANCELED);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* "Failed, and the reason is success" is not believed. */
+static void a_revoke_without_a_reason_is_no_success(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    const bt_rx_ticket *ticket = kit.rx->first_ticket;
+    bt_message revoke = {.type = BT_MSG_REVOKE,
+                         .peer_epoch = kit.senders[0].tx->epoch,
+                         .u.end.name = {.ticket = ticket->id, .generation = ticket->generation}};
+    bt_rx_send(kit.rx, BT_RX_ALLOC_PORT, &kit.senders[0].routes[BT_RX_ALLOC_PORT], &revoke);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].n_done, 0);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_REVOKED);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].last_notice, BATON_ERR_REVOKED);
+    pair_destroy(&kit);
+}
+
+/* A chunk that turns out to be present counts once, pushed before or not. */
+static void a_chunk_pushed_too_early_hides_no_missing_one(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 8, .path = BATON_PATH_PUT});
+    pair_tokens(1, 2 * PAIR_CHUNK, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "before", 2 * PAIR_CHUNK);
+    pair_tokens(2, 2 * PAIR_CHUNK, 4 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 4 * PAIR_CHUNK, 0);
+    const bt_tx_source source = {.data = data[1], .bytes = PAIR_PAGE_BYTES};
+    for (uint32_t i = 0; i < 2; i++)
+        assert_ok(bt_tx_push(kit.senders[0].tx, transfer, i, &source));
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_FINISH, transfer));
+    pair_advance(&kit, 200);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_STATE);
+    assert_non_null(strstr(kit.senders[0].end.text, "chunk 2 of 4 was never pushed"));
+    pair_destroy(&kit);
+}
+
 static void a_chunk_that_was_never_pushed_fails_the_transfer(void **state)
 {
     (void)state;
@@ -561,6 +718,12 @@ int main(void)
         bt_test(a_sender_may_end_while_a_connection_is_being_closed),
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
+        bt_test(a_canceled_request_leaves_the_queue),
+        bt_test(a_queued_request_fails_by_its_deadline_and_says_so),
+        bt_test(a_request_that_ended_before_its_grant_fails_alone),
+        bt_test(a_grant_behind_its_revoke_is_not_written),
+        bt_test(a_revoke_without_a_reason_is_no_success),
+        bt_test(a_chunk_pushed_too_early_hides_no_missing_one),
         bt_test(a_chunk_that_was_never_pushed_fails_the_transfer),
         bt_test(a_hold_that_nobody_wants_expires_and_is_told),
         bt_test(a_receiver_that_restarts_is_connected_again),
