@@ -270,7 +270,7 @@ static void put_reasons(bt_json_value finish, bt_json_value stop, bt_strbuf *out
 {
     bt_strbuf_puts(out, ",\"logprobs\":null,\"finish_reason\":");
     put_or_null(out, finish);
-    if (is_set(stop)) {
+    if (stop.type != BT_JSON_ABSENT) {
         bt_strbuf_puts(out, ",\"stop_reason\":");
         put(out, stop.text);
     }

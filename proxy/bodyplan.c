@@ -143,6 +143,15 @@ static bool is_safe(const bt_body_plan *plan, size_t key)
     return false;
 }
 
+/* In completions engines differ on max_tokens null (no limit, or the default) and on chat's key. */
+static bool is_limit_unclear(const bt_body_plan *plan, size_t key)
+{
+    if (plan->route == BT_ROUTE_CHAT)
+        return false;
+    return (key == KEY_max_tokens && at(plan, key).type == BT_JSON_NULL) ||
+           (key == KEY_max_completion_tokens && !is_null(at(plan, key)));
+}
+
 static void decide_early(bt_body_plan *plan)
 {
     plan->is_early_safe = false;
@@ -150,9 +159,7 @@ static void decide_early(bt_body_plan *plan)
     if (plan->scan.n_members != plan->scan.n_recorded)
         return; /* a key not in the table: nobody knows what it does */
     for (size_t key = 0; key < N_KEYS; key++) {
-        bool chat_key_elsewhere = plan->route == BT_ROUTE_COMPLETIONS &&
-                                  key == KEY_max_completion_tokens && !is_null(at(plan, key));
-        if (!is_safe(plan, key) || chat_key_elsewhere) {
+        if (!is_safe(plan, key) || is_limit_unclear(plan, key)) {
             plan->unsafe_key = key_names[key];
             return;
         }

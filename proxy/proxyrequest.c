@@ -550,6 +550,30 @@ static void pass_on(bt_req *req)
     bt_req_finish(req, status);
 }
 
+/* The same in a stream that has begun: the engine's error object is the event. False: it sent none,
+ * or one that does not fit into a line. */
+static bool tell_in_engines_words(bt_req *req)
+{
+    const bt_strbuf *words = &req->collected;
+    bt_json_value object, error;
+    bool is_error = !req->is_cut &&
+                    bt_json_check(bt_strbuf_text(words), words->length, &object) == BATON_OK &&
+                    bt_json_get(object, "error", &error) == BATON_OK &&
+                    memchr(words->data, '\n', words->length) == NULL;
+    if (!is_error)
+        return false;
+    unsigned status = req->call_status;
+    bt_strbuf_clear(&req->out);
+    bt_strbuf_puts(&req->out, "data: ");
+    bt_strbuf_append(&req->out, words->data, words->length);
+    bt_strbuf_puts(&req->out, "\n\ndata: [DONE]\n\n");
+    if (bt_req_write(req, bt_strbuf_text(&req->out), req->out.length)) {
+        bt_http_end(req->http);
+        bt_req_finish(req, status);
+    }
+    return true;
+}
+
 void bt_req_bad_answer(bt_req *req, bt_leg leg)
 {
     unsigned status = req->call_status;
@@ -557,6 +581,8 @@ void bt_req_bad_answer(bt_req *req, bt_leg leg)
         pass_on(req);
         return;
     }
+    if (is_clients_fault(status) && req->is_sse && tell_in_engines_words(req))
+        return;
     bool is_busy = status == 429 || status == 503;
     char text[96];
     snprintf(text, sizeof(text), "the %s engine answered with status %u", leg_name(req, leg),

@@ -163,6 +163,16 @@ static void statuses_of_engines_are_passed_on_honestly(void **state)
     assert_int_equal(answer.status, 422);
     assert_string_equal(answer.body, own_words);
     reply_free(&answer);
+    /* Behind a first token there is no status any more, but the words are the same. */
+    answer = rig_post(&r, "/v1/completions", "", stream);
+    assert_non_null(strstr(answer.body, "data: {\"error\":{\"message\":\"too long\",\"code\":400}}"
+                                        "\n\ndata: [DONE]\n\n"));
+    assert_false(answer.is_cut);
+    reply_free(&answer);
+    fake_set(r.decode[0], &(fake_script){.status = 422, .body = "two\nlines"});
+    answer = rig_post(&r, "/v1/completions", "", stream);
+    assert_non_null(strstr(answer.body, "\"decode_failed\""));
+    reply_free(&answer);
     fake_set(r.decode[0], &(fake_script){.status = 503, .body = "{}"});
     expect(rig_post(&r, "/v1/completions", "", whole), 503, "overloaded");
     fake_set(r.decode[0], &(fake_script){.body = "no json"});

@@ -78,10 +78,8 @@ static const struct {
      "{\"prompt\":[1,2],\"max_tokens\":1,\"stream\":false,\"kv_transfer_params\":{}}",
      "{\"prompt\":[1,2,7],\"max_tokens\":15}",
      "{\"prompt\":[1,2],\"max_tokens\":1,\"stream\":false,\"kv_transfer_params\":{}}", NULL},
-    /* null is "until the model ends": it stays. */
-    {"{\"prompt\":[1,2],\"max_tokens\":null}",
-     "{\"prompt\":[1,2],\"max_tokens\":1,\"stream\":false,\"kv_transfer_params\":{}}",
-     "{\"prompt\":[1,2,7],\"max_tokens\":null}",
+    /* null is "until the model ends", or the default: the decode engine knows. */
+    {"{\"prompt\":[1,2],\"max_tokens\":null}", NULL, NULL,
      "{\"prompt\":[1,2],\"max_tokens\":1,\"stream\":false,\"kv_transfer_params\":{}}", NULL},
     /* One prompt in a list. */
     {"{\"prompt\":[[1,2]],\"max_tokens\":2}",
