@@ -17,6 +17,7 @@ struct bt_eventqueue {
     size_t record_bytes;
     uint8_t *records; /* [capacity] ring of record_bytes each */
     uint32_t capacity, first, n_waiting, n_reserved;
+    bool is_held, is_readable;
 };
 
 baton_status bt_eventqueue_create(size_t record_bytes, bt_eventqueue **queue_p)
@@ -97,12 +98,34 @@ void bt_eventqueue_unreserve(bt_eventqueue *queue, uint32_t n)
 }
 
 /* The fd mirrors "records wait" and is only touched under the lock, where that changes. */
-static void set_readable(bt_eventqueue *queue, bool readable)
+static void update_fd(bt_eventqueue *queue)
 {
+    bool readable = queue->n_waiting > 0 && (queue->is_readable || !queue->is_held);
+    if (readable == queue->is_readable)
+        return;
+    queue->is_readable = readable;
     uint64_t value = 1;
     ssize_t done =
         readable ? write(queue->fd, &value, sizeof(value)) : read(queue->fd, &value, sizeof(value));
     (void)done; /* cannot fail: the counter is 0 before a write and 1 before a read */
+}
+
+static void set_held(bt_eventqueue *queue, bool held)
+{
+    pthread_mutex_lock(&queue->lock);
+    queue->is_held = held;
+    update_fd(queue);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+void bt_eventqueue_hold(bt_eventqueue *queue)
+{
+    set_held(queue, true);
+}
+
+void bt_eventqueue_release(bt_eventqueue *queue)
+{
+    set_held(queue, false);
 }
 
 void bt_eventqueue_push(bt_eventqueue *queue, const void *record)
@@ -111,8 +134,8 @@ void bt_eventqueue_push(bt_eventqueue *queue, const void *record)
     assert(queue->n_reserved > 0);
     queue->n_reserved--;
     memcpy(record_at(queue, queue->n_waiting), record, queue->record_bytes);
-    if (queue->n_waiting++ == 0)
-        set_readable(queue, true);
+    queue->n_waiting++;
+    update_fd(queue);
     pthread_mutex_unlock(&queue->lock);
 }
 
@@ -126,8 +149,7 @@ uint32_t bt_eventqueue_pop(bt_eventqueue *queue, void *records, uint32_t max)
     if (n > 0) {
         queue->first = (queue->first + n) % queue->capacity;
         queue->n_waiting -= n;
-        if (queue->n_waiting == 0)
-            set_readable(queue, false);
+        update_fd(queue);
     }
     pthread_mutex_unlock(&queue->lock);
     return n;

@@ -300,10 +300,12 @@ uint64_t bt_tx_progress(bt_tx *tx)
     }
     progress_worker(tx);
     bool more = false;
+    bt_eventqueue_hold(tx->events); /* one wake-up for all sources that become free in a turn */
     for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
         next = transfer->next;
         more |= bt_tx_move(tx, transfer);
     }
+    bt_eventqueue_release(tx->events);
     uint64_t now_ns = bt_now_ns(tx->clock);
     bt_tx_pending_tick(tx, now_ns);
     bt_tx_transfers_tick(tx, now_ns);

@@ -50,11 +50,38 @@ static void reserved_room_needs_no_memory(void **state)
     bt_eventqueue_destroy(queue);
 }
 
+static void a_held_queue_wakes_its_reader_once(void **state)
+{
+    (void)state;
+    bt_eventqueue *queue;
+    uint32_t out[4];
+    assert_ok(bt_eventqueue_create(sizeof(uint32_t), &queue));
+    assert_ok(bt_eventqueue_reserve(queue, 4));
+    bt_eventqueue_hold(queue);
+    for (uint32_t i = 0; i < 2; i++)
+        bt_eventqueue_push(queue, &i);
+    assert_false(is_readable(queue));
+    assert_int_equal(bt_eventqueue_pop(queue, out, 1), 1);
+    bt_eventqueue_release(queue);
+    assert_true(is_readable(queue));
+    bt_eventqueue_hold(queue); /* takes back no wake-up */
+    assert_true(is_readable(queue));
+    assert_int_equal(bt_eventqueue_pop(queue, out, 4), 1);
+    assert_int_equal(out[0], 1);
+    assert_false(is_readable(queue));
+    bt_eventqueue_release(queue);
+    assert_false(is_readable(queue));
+    bt_eventqueue_push(queue, &out[0]);
+    assert_true(is_readable(queue));
+    bt_eventqueue_destroy(queue);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(events_come_out_in_order_and_the_fd_says_when),
         bt_test(reserved_room_needs_no_memory),
+        bt_test(a_held_queue_wakes_its_reader_once),
     };
     return bt_run_tests(tests);
 }
