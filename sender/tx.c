@@ -230,14 +230,6 @@ void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *fram
     }
 }
 
-static bt_tx_transfer *find_transfer(bt_tx *tx, baton_transfer id)
-{
-    bt_tx_transfer *transfer = tx->last;
-    while (transfer != NULL && transfer->id != id)
-        transfer = transfer->prev;
-    return transfer;
-}
-
 static void run_command(bt_tx *tx, bt_tx_command *command)
 {
     if (command->kind == BT_TX_CONNECT) {
@@ -252,7 +244,7 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
         return;
     }
     /* A transfer takes its waiting commands along when it ends, so this one is there. */
-    bt_tx_transfer *transfer = find_transfer(tx, command->id);
+    bt_tx_transfer *transfer = bt_tx_transfer_find(tx, command->id);
     if (transfer == NULL)
         return;
     if (command->kind == BT_TX_PUSH)

@@ -114,10 +114,17 @@ typedef struct {
     bool put_done;    /* POSTED, FLUSHING: its put has left local memory */
     bool source_busy; /* SOURCE_FREE is still to come */
     int32_t slot;     /* staging slot, -1: none */
+    uint32_t next;    /* in its bt_tx_list */
     uint32_t region, generation, page;
     uint64_t digest;
     bt_tx_source source;
 } bt_tx_chunk;
+
+/* Chunks of one transfer in one state, in the order in which they got there: a transfer of many
+ * chunks is not searched for them. */
+typedef struct {
+    uint32_t first, last, n;
+} bt_tx_list;
 
 /* X(name): see the state table in txtransfers.c. */
 typedef enum {
@@ -145,11 +152,12 @@ struct bt_tx_transfer {
     bool finish_seen;                                    /* owner: the FINISH command has come */
     uint32_t next_chunk;                                 /* no PUSHED chunk lies before it */
     uint32_t n_posted, n_landed, n_committed, n_present; /* chunks, growing */
-    uint32_t n_pushed;   /* without those that turned out to be present */
-    uint32_t n_puts_out; /* puts without BT_EVENT_PUT */
-    bool flush_out;      /* a flush without BT_EVENT_FLUSH */
-    bool asked_regions;  /* MEMREG was asked again for a region that its grant names */
-    bool revoked;        /* the receiver wants DRAINED */
+    uint32_t n_pushed;                   /* without those that turned out to be present */
+    uint32_t n_puts_out;                 /* puts without BT_EVENT_PUT */
+    bt_tx_list posted, flushing, landed; /* chunks that are POSTED, FLUSHING, LANDED */
+    bool flush_out;                      /* a flush without BT_EVENT_FLUSH */
+    bool asked_regions; /* MEMREG was asked again for a region that its grant names */
+    bool revoked;       /* the receiver wants DRAINED */
     bool has_ticket;
     bool force_closed; /* what was under way ended with its endpoint: DRAINED must not be said */
     uint64_t ticket;
@@ -278,6 +286,8 @@ bool bt_tx_has_commands(bt_tx *tx);
 /* Owner. The oldest command, or NULL; freed with bt_tx_command_free. */
 bt_tx_command *bt_tx_next_command(bt_tx *tx);
 void bt_tx_command_free(bt_tx_command *command);
+/* Any thread; the transfer itself is the owner's. NULL when it has ended. */
+bt_tx_transfer *bt_tx_transfer_find(bt_tx *tx, baton_transfer id);
 /* Owner. The transfer takes no more calls; commands of it that wait are taken back, with a
  * SOURCE_FREE for each push. */
 void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer);
@@ -325,6 +335,11 @@ void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer);
 
 /* Bytes, txmove.c. */
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
+void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk);
+uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list); /* n > 0 */
+/* Flushes what is POSTED, if there is some and no flush under way. One flush at a time: what is
+ * posted meanwhile waits for the next. */
+baton_status bt_tx_flush(bt_tx_transfer *transfer);
 /* Moves the next chunks of a MOVING transfer; true when there may be more to do at once. */
 bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer);
 void bt_tx_on_event(bt_tx *tx, const bt_event *event);

@@ -127,6 +127,15 @@ static bt_tx_transfer *find_live(bt_tx *tx, baton_transfer id)
     return transfer;
 }
 
+bt_tx_transfer *bt_tx_transfer_find(bt_tx *tx, baton_transfer id)
+{
+    pthread_mutex_lock(&tx->inbox.lock);
+    bt_tx_transfer *transfer = find_live(tx, id);
+    pthread_mutex_unlock(&tx->inbox.lock);
+    return transfer;
+}
+
+/* Inbox lock held. */
 static void append(bt_tx *tx, bt_tx_command *command)
 {
     *tx->inbox.last = command;

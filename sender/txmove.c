@@ -52,10 +52,29 @@ static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t
     return baton_kv_gather(source->view, &source->tokens, 0, n_layers, page, bytes);
 }
 
+void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk)
+{
+    if (list->n++ == 0)
+        list->first = chunk;
+    else
+        transfer->chunks[list->last].next = chunk;
+    list->last = chunk;
+}
+
+uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list)
+{
+    uint32_t chunk = list->first;
+    assert(list->n > 0);
+    list->first = transfer->chunks[chunk].next;
+    list->n--;
+    return chunk;
+}
+
 static void landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
 {
     uint64_t bytes = chunk_bytes(tx, transfer, i);
     transfer->chunks[i].state = BT_TX_CHUNK_LANDED;
+    bt_tx_list_append(transfer, &transfer->landed, i);
     transfer->n_landed++;
     transfer->sent_bytes += bytes;
     transfer->progress_ns = bt_now_ns(tx->clock);
@@ -172,28 +191,26 @@ static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     BATON_TRY(bt_endpoint_put(transfer->peer->endpoint, memory, region->remote, &run, 1,
                               transfer->id << BT_TX_CHUNK_BITS | i));
     chunk->state = BT_TX_CHUNK_POSTED;
+    bt_tx_list_append(transfer, &transfer->posted, i);
     transfer->n_posted++;
     transfer->n_puts_out++;
     transfer->progress_ns = bt_now_ns(tx->clock);
     return BATON_OK;
 }
 
-/* One flush at a time; what is posted meanwhile waits for the next. */
-static baton_status flush(bt_tx_transfer *transfer)
+baton_status bt_tx_flush(bt_tx_transfer *transfer)
 {
-    if (transfer->flush_out || transfer->n_posted == transfer->n_landed)
+    if (transfer->flush_out || transfer->posted.n == 0)
         return BATON_OK;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
-        if (transfer->chunks[i].state == BT_TX_CHUNK_POSTED) {
-            transfer->chunks[i].state = BT_TX_CHUNK_FLUSHING;
-            n++;
-        }
-    }
-    if (n == 0)
-        return BATON_OK;
+    /* A flush that cannot be had covers nothing: the chunks stay POSTED. */
     BATON_TRY(bt_endpoint_flush(transfer->peer->endpoint, transfer->id << BT_TX_CHUNK_BITS));
     transfer->flush_out = true;
+    transfer->flushing = transfer->posted;
+    transfer->posted = (bt_tx_list){0};
+    for (uint32_t n = transfer->flushing.n, i = transfer->flushing.first; n > 0; n--) {
+        transfer->chunks[i].state = BT_TX_CHUNK_FLUSHING;
+        i = transfer->chunks[i].next;
+    }
     return BATON_OK;
 }
 
@@ -243,22 +260,13 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
         more = status == BATON_OK && next_pushed(transfer, &chunk);
     }
     if (status == BATON_OK || status == BATON_ERR_BUSY)
-        status = flush(transfer);
+        status = bt_tx_flush(transfer);
     if (status != BATON_OK) {
         bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
         return false;
     }
     bt_tx_commit(tx, transfer);
     return more;
-}
-
-static bt_tx_transfer *find_transfer(bt_tx *tx, uint64_t user_data)
-{
-    bt_tx_transfer *transfer = tx->last;
-    while (transfer != NULL && transfer->id != user_data >> BT_TX_CHUNK_BITS)
-        transfer = transfer->prev;
-    assert(transfer != NULL); /* a transfer lives until all it started has finished */
-    return transfer;
 }
 
 static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
@@ -276,15 +284,14 @@ static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
 static void on_flush(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
 {
     transfer->flush_out = false;
-    for (uint32_t i = 0; event->status == BATON_OK && i < transfer->n_chunks; i++) {
-        if (transfer->chunks[i].state == BT_TX_CHUNK_FLUSHING)
-            landed(tx, transfer, i);
-    }
+    while (event->status == BATON_OK && transfer->flushing.n > 0)
+        landed(tx, transfer, bt_tx_list_pop(transfer, &transfer->flushing));
 }
 
 static void on_transfer_event(bt_tx *tx, const bt_event *event)
 {
-    bt_tx_transfer *transfer = find_transfer(tx, event->user_data);
+    bt_tx_transfer *transfer = bt_tx_transfer_find(tx, event->user_data >> BT_TX_CHUNK_BITS);
+    assert(transfer != NULL); /* it lives until all it started has finished */
     transfer->progress_ns = bt_now_ns(tx->clock);
     if (event->kind == BT_EVENT_PUT)
         on_put(tx, transfer, event);

@@ -182,32 +182,15 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
     bt_tx_transfer_settle(tx, transfer);
 }
 
-static bool has_posted(const bt_tx_transfer *transfer)
-{
-    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
-        if (transfer->chunks[i].state == BT_TX_CHUNK_POSTED)
-            return true;
-    }
-    return false;
-}
-
 /* Puts that have left are not puts that have arrived: before DRAINED may be said, a flush must have
  * covered all of them, or the endpoint must be gone (and then the INIT to come says so). */
 void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)
 {
     assert(transfer->state == BT_TX_DRAINING);
     bt_tx_peer *peer = transfer->peer;
-    if (!transfer->flush_out && has_posted(transfer) && peer->state == BT_TX_PEER_READY) {
-        if (bt_endpoint_flush(peer->endpoint, transfer->id << BT_TX_CHUNK_BITS) == BATON_OK) {
-            transfer->flush_out = true;
-            for (uint32_t i = 0; i < transfer->n_chunks; i++) {
-                if (transfer->chunks[i].state == BT_TX_CHUNK_POSTED)
-                    transfer->chunks[i].state = BT_TX_CHUNK_FLUSHING;
-            }
-        } else {
-            bt_tx_peer_down(tx, peer, BATON_ERR_TRANSPORT, baton_last_error());
-            return; /* settled again when the endpoint is closed */
-        }
+    if (peer->state == BT_TX_PEER_READY && bt_tx_flush(transfer) != BATON_OK) {
+        bt_tx_peer_down(tx, peer, BATON_ERR_TRANSPORT, baton_last_error());
+        return; /* settled again when the endpoint is closed */
     }
     if (transfer->n_puts_out > 0 || transfer->flush_out || peer->state == BT_TX_PEER_CLOSING)
         return;
@@ -308,16 +291,15 @@ void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message
     on_granted(tx, transfer, answer);
 }
 
-/* Ranges of LANDED chunks, at most BT_TX_COMMIT_RANGES; their state becomes COMMITTED. */
+/* LANDED chunks as at most BT_TX_COMMIT_RANGES ranges, in the order in which they landed; their
+ * state becomes COMMITTED. digests: room for 8 bytes of each that has landed. */
 static uint32_t take_landed(bt_tx_transfer *transfer, bt_chunk_range *ranges, uint8_t *digests,
                             uint32_t *n_chunks)
 {
     uint32_t n = 0;
-    *n_chunks = 0;
-    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+    for (*n_chunks = 0; transfer->landed.n > 0; (*n_chunks)++) {
+        uint32_t i = transfer->landed.first;
         bt_tx_chunk *chunk = &transfer->chunks[i];
-        if (chunk->state != BT_TX_CHUNK_LANDED)
-            continue;
         if (n > 0 && ranges[n - 1].first + ranges[n - 1].count == i)
             ranges[n - 1].count++;
         else if (n == BT_TX_COMMIT_RANGES)
@@ -325,9 +307,9 @@ static uint32_t take_landed(bt_tx_transfer *transfer, bt_chunk_range *ranges, ui
         else
             ranges[n++] = (bt_chunk_range){.first = i, .count = 1};
         for (int b = 0; b < 8; b++)
-            digests[8 * (size_t)*n_chunks + (size_t)b] = (uint8_t)(chunk->digest >> (8 * b));
-        (*n_chunks)++;
+            *digests++ = (uint8_t)(chunk->digest >> (8 * b));
         chunk->state = BT_TX_CHUNK_COMMITTED;
+        bt_tx_list_pop(transfer, &transfer->landed);
     }
     transfer->n_committed += *n_chunks;
     return n;
@@ -373,7 +355,7 @@ void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
         return;
     }
     bt_chunk_range ranges[BT_TX_COMMIT_RANGES];
-    uint8_t *digests = bt_calloc(transfer->n_chunks, 8);
+    uint8_t *digests = bt_calloc(transfer->landed.n, 8);
     if (digests == NULL) {
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_NO_MEMORY, "commit: digests");
         return;

@@ -2,6 +2,8 @@
 /* A request's way from begin to decode, and everything that can go wrong on it. */
 #include "pairkit.h"
 
+#include "core/alloc.h"
+
 static pair kit;
 static uint8_t data[PAIR_MAX_SENDERS][PAIR_MAX_CHUNKS * PAIR_PAGE_BYTES];
 static uint32_t tokens[PAIR_MAX_CHUNKS * PAIR_CHUNK];
@@ -333,6 +335,45 @@ static void a_deadline_in_the_middle_of_a_put_costs_no_connection(void **state)
     pair_run(&kit);
     pair_check_clean(&kit);
     pair_destroy(&kit);
+}
+
+/* Whatever cannot be allocated: while a put is on its way, its page is nobody else's. */
+static void no_failed_allocation_frees_a_page_that_is_written(void **state)
+{
+    (void)state;
+    bool was_in_flight = false, is_over = false;
+    for (uint64_t nth = 1; !is_over; nth++) {
+        assert_true(nth < 100);
+        pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+        bt_expect_log("connection ended");
+        assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+        pair_run(&kit);
+        pair_push_all(&kit, 0, transfer, tokens, 2 * PAIR_CHUNK, data[0]);
+        bt_alloc_fail_at(nth);
+        bt_tx_progress(kit.senders[0].tx);
+        is_over = bt_alloc_count() < nth;
+        bt_alloc_fail_at(0);
+        pair_run(&kit);
+        bt_loop_stats net;
+        baton_receiver_stats stats;
+        bt_loop_get_stats(kit.net, &net);
+        bt_rx_get_stats(kit.rx, &stats);
+        was_in_flight |= !is_over && net.n_in_flight > 0;
+        if (net.n_in_flight > 0)
+            assert_int_equal(stats.pages_free, 0);
+        bt_loop_release(kit.net, BT_LOOP_ALL_LINKS);
+        pair_advance(&kit, 1000);
+        assert_int_equal(kit.senders[0].n_done, is_over);
+        assert_int_equal(kit.senders[0].n_failed, !is_over);
+        assert_int_equal(kit.senders[0].n_source_free, 2);
+        assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), is_over ? 2 * PAIR_CHUNK : 0);
+        pair_run(&kit);
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+    assert_true(was_in_flight);
 }
 
 /* A queued request that is canceled leaves the queue at once: the next gets its turn. */
@@ -718,6 +759,7 @@ int main(void)
         bt_test(a_sender_may_end_while_a_connection_is_being_closed),
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
+        bt_test(no_failed_allocation_frees_a_page_that_is_written),
         bt_test(a_canceled_request_leaves_the_queue),
         bt_test(a_queued_request_fails_by_its_deadline_and_says_so),
         bt_test(a_request_that_ended_before_its_grant_fails_alone),
