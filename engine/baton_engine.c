@@ -68,15 +68,15 @@ static const bt_config_entry entries[] = {
     {AT("chat_template", engine.chat_template), .type = BT_CONFIG_STRING,
      .help = "chatml, llama3 or plain; default: the one whose special tokens the tokenizer has. "
              "Equal on prefill and decode engines."},
-    {AT("hash_seed", engine.hash_seed),
-     .type = BT_CONFIG_STRING,
+    {AT("hash_seed", engine.hash_seed), .type = BT_CONFIG_STRING,
      .help = "Mixed into the names of KV chunks; equal on prefill and decode engines."},
-    {AT("spoil_layer", engine.spoil_layer),
-     .type = BT_CONFIG_UINT32,
-     .max = 65536,
-     .fallback = "0",
-     .help = "For proofs that moved KV is used: a decode engine overwrites this layer, counted from "
-             "1, of every prompt that was handed over. 0: none."},
+    {AT("spoil_layer", engine.spoil_layer), .type = BT_CONFIG_UINT32, .max = 65536, .fallback = "0",
+     .help =
+         "For proofs that moved KV is used: a decode engine overwrites this layer, counted from "
+         "1, of every prompt that was handed over. 0: none."},
+    {AT("spoil_byte", engine.spoil_byte), .type = BT_CONFIG_BOOL, .fallback = "false",
+     .help = "For proofs that digests are checked: a prefill engine changes one byte of every "
+             "hand-off on its way."},
     {AT("drain_ms", drain_ms), .type = BT_CONFIG_DURATION, .fallback = "30s",
      .help = "How long SIGINT and SIGTERM let running requests and transfers go on. A second "
              "signal ends them at once."},

@@ -155,6 +155,7 @@ static baton_status create_handoff(bt_engine_server *s)
         .max_model_len = s->options.max_model_len,
         .key_seed = s->options.hash_seed,
         .spoil_layer = s->options.spoil_layer,
+        .spoil_byte = s->options.spoil_byte,
         .config = s->options.config,
         .overrides = s->options.overrides,
         .n_overrides = s->options.n_overrides,

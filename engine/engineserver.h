@@ -35,6 +35,7 @@ typedef struct {
     uint32_t n_names;
     const char *chat_template;    /* [what the tokenizer suggests] */
     uint32_t spoil_layer;         /* 1 + a layer that decode overwrites after every load [none] */
+    bool spoil_byte;              /* prefill changes a byte of what it hands over [no] */
     const char *hash_seed;        /* of the names of KV chunks [none] */
     const char *config;           /* sender's or receiver's YAML file [none] */
     const char *const *overrides; /* [n_overrides] "key=value", go over the file */

@@ -175,9 +175,10 @@ static void progress(void *ctx, bt_handoff_ended_fn ended, void *sink)
             n = baton_receiver_poll(r->ranks[rank].receiver, events, MAX_EVENTS);
             for (uint32_t i = 0; i < n; i++)
                 bt_debug("engine: receiver event=%d request=%s rank=%u chunks=%u sent=%u bytes=%llu"
-                         " status=%s",
+                         " move_us=%llu status=%s",
                          events[i].kind, events[i].request, rank, events[i].n_chunks,
                          events[i].sent_chunks, (unsigned long long)events[i].sent_bytes,
+                         (unsigned long long)(events[i].move_ns / 1000),
                          baton_status_name(events[i].status));
         } while (n == MAX_EVENTS);
     }

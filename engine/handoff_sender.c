@@ -56,8 +56,11 @@ static baton_status open_rank(bt_handoff_sender *s, const bt_handoff_options *op
                               const baton_layout *layout, uint32_t rank)
 {
     sender_rank *r = &s->ranks[rank];
-    baton_sender_options sender = {
-        .layout = *layout, .rank = rank, .world = options->tp, .key_seed = options->key_seed};
+    baton_sender_options sender = {.layout = *layout,
+                                   .rank = rank,
+                                   .world = options->tp,
+                                   .key_seed = options->key_seed,
+                                   .spoil_byte = options->spoil_byte};
     BATON_TRY(bt_handoff_view_open(options, rank, &r->view));
     BATON_TRY(baton_sender_create_from_file(options->config, &sender, options->overrides,
                                             options->n_overrides, &r->sender));

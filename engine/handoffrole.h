@@ -21,6 +21,8 @@ typedef struct {
     const char *key_seed; /* of the chunks' names, equal on both sides; NULL: none */
     uint32_t spoil_layer; /* receivers: 1 + a layer that is overwritten after every load, which
                              proves that moved KV is what decode computes with; 0: none */
+    bool spoil_byte;      /* senders: a byte of every transfer's first chunk is changed on its way,
+                             which proves that digests are checked */
     const char *config;   /* YAML file; NULL: none */
     const char *const *overrides;
     uint32_t n_overrides;

@@ -92,6 +92,13 @@ static void free_source(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
     chunk->source_busy = false;
 }
 
+/* See baton_sender_options.spoil_byte; page is a copy, never the source. */
+static void spoil(const bt_tx *tx, uint32_t chunk, uint8_t *page)
+{
+    if (tx->options.spoil_byte && chunk == 0)
+        page[0] ^= 1;
+}
+
 static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
                                 const bt_tx_region *region)
 {
@@ -101,6 +108,7 @@ static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     BATON_TRY(copy_source(&chunk->source, page, bytes, transfer->peer->digests == 0));
     if (transfer->peer->digests != 0)
         chunk->digest = bt_digest(page, bytes);
+    spoil(tx, i, page);
     /* Every store is globally visible before COMMIT leaves: baton_kv_gather_stream fences, plain
      * stores are ordered on x86, and this fence orders them elsewhere. Not atomic_thread_fence: the
      * reader is another process, and ThreadSanitizer does not take it. */
@@ -185,6 +193,8 @@ static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     uint64_t bytes = chunk_bytes(tx, transfer, i);
     if (transfer->peer->digests != 0)
         chunk->digest = bt_digest(local, bytes);
+    if (chunk->slot >= 0) /* staged; else local is the source itself */
+        spoil(tx, i, (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes);
     const bt_run run = {.local_addr = (uint64_t)(uintptr_t)local,
                         .remote_addr = region->base + chunk->page * region->page_bytes,
                         .bytes = bytes};

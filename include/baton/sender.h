@@ -47,6 +47,8 @@ typedef struct {
     baton_security security;
     baton_data_path data;
     baton_timeouts timeouts;
+    bool spoil_byte; /* for proofs that digests work: a byte of every transfer's first chunk is
+                        changed on its way, after its digest was taken */
 } baton_sender_options;
 
 typedef struct {
