@@ -131,7 +131,7 @@ fleet_close() {
 
 # fleet_launch X Y TP PORT: X prefill and Y decode engines of TP ranks and the proxy on PORT (0: any),
 # with fleet_options for all engines, fleet_prefill_options, fleet_decode_options,
-# fleet_proxy_options besides. Sets fleet_url and fleet_table (rows of name, pid, ports).
+# fleet_proxy_options besides. Sets fleet_url, fleet_decode_urls and fleet_table.
 fleet_options=()
 fleet_prefill_options=()
 fleet_decode_options=()
@@ -139,6 +139,7 @@ fleet_proxy_options=()
 fleet_launch() {
     local x=$1 y=$2 tp=$3 port=$4 i urls=()
     fleet_table=()
+    fleet_decode_urls=()
     for ((i = 1; i <= x; i++)); do
         fleet_start_engine "prefill-$i" prefill --tp "$tp" "${fleet_options[@]}" \
             "${fleet_prefill_options[@]}"
@@ -158,6 +159,7 @@ fleet_launch() {
         init=$(fleet_field init_ports) alloc=$(fleet_field alloc_ports)
         urls+=(--decode "http://127.0.0.1:$(fleet_field port),$(fleet_lists init "$init"),$(
             fleet_lists alloc "$alloc")")
+        fleet_decode_urls+=("http://127.0.0.1:$(fleet_field port)")
         fleet_row "decode-$i" "http $(fleet_field port), init $init, alloc $alloc"
     done
     fleet_start_proxy --port "$port" "${urls[@]}" "${fleet_proxy_options[@]}"
