@@ -72,8 +72,10 @@ struct bt_tx_peer {
     char host[BT_TX_HOST_BYTES];
     uint16_t init_port, alloc_port;
     bt_tx_peer_state state;
-    bool keep;       /* connected in advance: reconnects by itself */
-    bool owes_proof; /* an endpoint was closed by force: the receiver must hear of it in INIT */
+    bool keep; /* connected in advance: reconnects by itself */
+    /* Until then INIT is said, wanted or not: the connection ended with pages granted, and the
+     * receiver keeps them from everybody until it hears of it. 0: nothing is owed. */
+    uint64_t owes_proof_until_ns;
     uint32_t connection;
     uint32_t n_failures; /* in a row, for the back-off */
     uint64_t next_attempt_ns;
@@ -313,6 +315,8 @@ void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns);
 uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t now_ns);
 /* The connection is of no more use: fails its transfers, closes the endpoint by force. */
 void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text);
+/* The receiver must hear, in the next INIT, that this connection has ended. */
+void bt_tx_owe_proof(bt_tx *tx, bt_tx_peer *peer);
 void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer); /* BT_EVENT_CLOSED has come */
 const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation);
 void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer);

@@ -310,7 +310,7 @@ static void on_transfer_event(bt_tx *tx, const bt_event *event)
     /* A failed put or flush says nothing about what arrived: only the endpoint's end does. */
     if (event->status != BATON_OK && transfer->peer->state == BT_TX_PEER_READY) {
         transfer->force_closed = true;
-        transfer->peer->owes_proof = true;
+        bt_tx_owe_proof(tx, transfer->peer);
         bt_tx_peer_down(tx, transfer->peer, event->status, event->text);
     } else if (transfer->state == BT_TX_DRAINING) {
         bt_tx_transfer_settle(tx, transfer);

@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 enum { BACK_OFF_FIRST_MS = 50, BACK_OFF_MAX_MS = 5000, FORGET_MS = 10000 };
+/* After 60 s of silence a receiver retires the pages and does without the proof. */
+enum { PROOF_MS = 60000 };
 
 /* Bit `to` of row `from`. */
 static const uint32_t legal_moves[BT_TX_N_PEER_STATES] = {
@@ -76,7 +78,8 @@ static bool has_transfers(const bt_tx *tx, const bt_tx_peer *peer)
 
 static bool is_wanted(const bt_tx *tx, const bt_tx_peer *peer)
 {
-    return peer->keep || peer->owes_proof || has_transfers(tx, peer);
+    return peer->keep || bt_now_ns(tx->clock) < peer->owes_proof_until_ns ||
+           has_transfers(tx, peer);
 }
 
 static void back_off(bt_tx *tx, bt_tx_peer *peer)
@@ -166,7 +169,7 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
         return;
     }
     peer->connection++; /* for the next endpoint, which needs a worker of its own */
-    peer->owes_proof = false;
+    peer->owes_proof_until_ns = 0;
     watch_process(tx, peer);
     set_state(tx, peer, BT_TX_PEER_MEMREG);
     bt_tx_ask_regions(tx, peer);
@@ -269,6 +272,11 @@ static bool has_exited(const bt_tx_peer *peer)
     return peer->pidfd >= 0 && poll(&fd, 1, 0) == 1;
 }
 
+void bt_tx_owe_proof(bt_tx *tx, bt_tx_peer *peer)
+{
+    peer->owes_proof_until_ns = bt_deadline_ns(bt_now_ns(tx->clock), PROOF_MS * BT_NS_PER_MS);
+}
+
 void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text)
 {
     if (peer->state == BT_TX_PEER_DOWN || peer->state == BT_TX_PEER_CLOSING)
@@ -293,10 +301,10 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
         next = transfer->next;
         if (transfer->peer != peer)
             continue;
-        if (transfer->n_puts_out > 0 || transfer->flush_out) {
-            transfer->force_closed = true;
-            peer->owes_proof = reason != BATON_ERR_PEER_GONE;
-        }
+        transfer->force_closed =
+            transfer->force_closed || transfer->n_puts_out > 0 || transfer->flush_out;
+        if (transfer->has_ticket && reason != BATON_ERR_PEER_GONE)
+            bt_tx_owe_proof(tx, peer);
         lose_transfer(tx, transfer, reason, text);
     }
     for (uint32_t i = 0; i < peer->n_regions; i++)

@@ -280,6 +280,47 @@ static void a_receiver_that_goes_silent_fails_the_transfer_in_time(void **state)
     pair_destroy(&kit);
 }
 
+/* A sender that was stopped goes on after both sides have given each other up. It wrote nothing at
+ * the time, wants nothing more from this receiver, and still owes it the proof. */
+static void a_sender_that_was_silent_gives_the_pages_back_unasked(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("nothing heard");
+    bt_expect_log("no answer to INIT");
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    kit.receiver_is_cut = true;
+    pair_advance(&kit, 6000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    baton_receiver_stats stats;
+    bt_rx_get_stats(kit.rx, &stats);
+    assert_int_equal(stats.pages_quarantined, 2);
+    kit.receiver_is_cut = false;
+    pair_advance(&kit, 6000);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* But not for ever to one that is not there any more. */
+static void a_receiver_that_never_comes_back_is_forgotten(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("nothing heard");
+    bt_expect_log("no answer to INIT");
+    bt_expect_log("never proven done");
+    bt_expect_log("region with retired pages replaced");
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    kit.receiver_is_cut = true;
+    pair_advance(&kit, 100000);
+    assert_null(kit.senders[0].tx->peers);
+    pair_destroy(&kit);
+}
+
 static void a_sender_may_end_while_a_connection_is_being_closed(void **state)
 {
     (void)state;
@@ -756,6 +797,8 @@ int main(void)
         bt_test(a_page_with_a_late_writer_is_not_used_again),
         bt_test(a_put_that_never_ends_costs_its_connection_and_no_page),
         bt_test(a_receiver_that_goes_silent_fails_the_transfer_in_time),
+        bt_test(a_sender_that_was_silent_gives_the_pages_back_unasked),
+        bt_test(a_receiver_that_never_comes_back_is_forgotten),
         bt_test(a_sender_may_end_while_a_connection_is_being_closed),
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
