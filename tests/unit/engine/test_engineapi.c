@@ -15,7 +15,7 @@
 #include "core/fail.h"
 #include "engine/engineapi.h"
 #include "engine/fakemodel.h"
-#include "engine/httpcall.h"
+#include "support/httpcall.h"
 
 enum { MAX_LEN = 2000, N_BLOCKS = 1000 };
 

@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "engine/httpcall.h"
+#include "support/httpcall.h"
 
 enum { MAX_ARGS = 16 };
 

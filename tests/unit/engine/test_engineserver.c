@@ -11,7 +11,7 @@
 
 #include "core/alloc.h"
 #include "engine/engineserver.h"
-#include "engine/httpcall.h"
+#include "support/httpcall.h"
 
 typedef struct {
     bt_loop *loop;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/httpcall.h"
+#include "support/httpcall.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -98,20 +98,36 @@ static void split_answer(const bt_strbuf *all, bt_http_answer *answer)
     answer->complete = length != NULL && strtoul(length + 15, NULL, 10) == (size_t)(end - body);
 }
 
-void bt_http_call(uint16_t port, const char *method, const char *path, const char *body,
-                  bt_http_answer *answer)
+void bt_http_finish(int fd, bt_http_answer *answer)
 {
-    *answer = (bt_http_answer){0};
     bt_strbuf all = {0};
-    int fd = bt_http_open(port, method, path, body, NULL);
-    if (fd < 0)
-        return;
     char bytes[16384];
+    *answer = (bt_http_answer){0};
     for (ssize_t got; (got = recv(fd, bytes, sizeof(bytes), 0)) > 0;)
         bt_strbuf_append(&all, bytes, (size_t)got);
     close(fd);
     split_answer(&all, answer);
     bt_strbuf_free(&all);
+}
+
+void bt_http_call(uint16_t port, const char *method, const char *path, const char *body,
+                  bt_http_answer *answer)
+{
+    *answer = (bt_http_answer){0};
+    int fd = bt_http_open(port, method, path, body, NULL);
+    if (fd >= 0)
+        bt_http_finish(fd, answer);
+}
+
+void bt_http_raw(uint16_t port, const void *bytes, size_t n, bt_http_answer *answer)
+{
+    *answer = (bt_http_answer){0};
+    int fd = connect_to(port);
+    if (fd < 0)
+        return;
+    (void)send_all(fd, bytes, n);
+    (void)shutdown(fd, SHUT_WR);
+    bt_http_finish(fd, answer);
 }
 
 void bt_http_answer_clear(bt_http_answer *answer)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A blocking HTTP client for tests: one request per connection, on loopback. It fails the test by
  * status 0, never by an assertion, so that threads other than the test's may use it. */
-#ifndef BT_TESTS_ENGINE_HTTPCALL_H
-#define BT_TESTS_ENGINE_HTTPCALL_H
+#ifndef BT_TESTS_HTTPCALL_H
+#define BT_TESTS_HTTPCALL_H
 #include "core/strbuf.h"
 
 typedef struct {
@@ -19,6 +19,10 @@ void bt_http_call(uint16_t port, const char *method, const char *path, const cha
  * socket, to be closed by the caller, or -1. */
 int bt_http_open(uint16_t port, const char *method, const char *path, const char *body,
                  const char *text);
+/* Reads the whole answer of a request that bt_http_open sent with text NULL, and closes fd. */
+void bt_http_finish(int fd, bt_http_answer *answer);
+/* As bt_http_call with bytes that need not be HTTP. */
+void bt_http_raw(uint16_t port, const void *bytes, size_t n, bt_http_answer *answer);
 void bt_http_answer_clear(bt_http_answer *answer);
 
 #endif
