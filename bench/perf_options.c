@@ -19,8 +19,8 @@ static const char *const role_names[] = {"pair", "sender", "receiver", NULL};
 static const bt_config_entry work_entries[] = {
     {OPTION("pages", n_pages), .type = BT_CONFIG_UINT32, .min = 1, .max = BT_PERF_MAX_PAGES,
      .fallback = "256", .help = "Pages of a transfer; each is one chunk."},
-    {OPTION("page_bytes", page_bytes), .type = BT_CONFIG_BYTES, .min = 1, .max = 1e12,
-     .fallback = "256KiB", .help = "Bytes of a page."},
+    {OPTION("page_bytes", page_bytes), .type = BT_CONFIG_BYTES, .min = 1,
+     .max = (double)BT_PERF_MAX_PAGE_BYTES, .fallback = "256KiB", .help = "Bytes of a page."},
     {OPTION("scatter", scatter), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Source pages lie in shuffled order (the default)."},
     {OPTION("contiguous", contiguous), .type = BT_CONFIG_BOOL, .fallback = "false",
@@ -31,7 +31,8 @@ static const bt_config_entry work_entries[] = {
      .help = "The source is an engine's paged KV (flash-attention layout, bf16, 4 layers, 4 heads "
              "of 64, blocks of 16 tokens in the order asked for) and every page is gathered. "
              "Needs a page of whole tokens, 4 KiB each."},
-    {OPTION("pool_pages", pool_pages), .type = BT_CONFIG_UINT32, .max = 1 << 24, .fallback = "0",
+    {OPTION("pool_pages", pool_pages), .type = BT_CONFIG_UINT32,
+     .max = (double)BT_PERF_MAX_POOL_PAGES, .fallback = "0",
      .help = "Pages of the receiver's pool. 0: as many as a transfer has, so that each one evicts "
              "the last."},
     {OPTION("iterations", n_iterations), .type = BT_CONFIG_UINT32, .min = 1, .max = 1000000,

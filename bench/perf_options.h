@@ -8,6 +8,9 @@
 #include <baton/sender.h>
 
 enum { BT_PERF_N_TABLES = 3, BT_PERF_MAX_PAGES = 65536, BT_PERF_HOST_BYTES = 256 };
+/* Pages of this size, as many as a pool may have, fit 63 bits. */
+#define BT_PERF_MAX_PAGE_BYTES (UINT64_C(1) << 39)
+#define BT_PERF_MAX_POOL_PAGES (UINT64_C(1) << 24)
 
 typedef enum { BT_PERF_PAIR, BT_PERF_SENDER, BT_PERF_RECEIVER } bt_perf_role;
 typedef enum { BT_PERF_SCATTER, BT_PERF_CONTIGUOUS, BT_PERF_DESCENDING } bt_perf_order;

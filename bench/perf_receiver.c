@@ -56,8 +56,9 @@ typedef struct {
 static baton_status parse_setup(const char *line, setup_fields *f)
 {
     BATON_TRY(bt_perf_field(line, "pages", 1, BT_PERF_MAX_PAGES, &f->n_pages));
-    BATON_TRY(bt_perf_field(line, "page_bytes", 1, UINT64_C(1) << 40, &f->page_bytes));
-    BATON_TRY(bt_perf_field(line, "pool_pages", f->n_pages, 1 << 24, &f->pool_pages));
+    BATON_TRY(bt_perf_field(line, "page_bytes", 1, BT_PERF_MAX_PAGE_BYTES, &f->page_bytes));
+    BATON_TRY(
+        bt_perf_field(line, "pool_pages", f->n_pages, BT_PERF_MAX_POOL_PAGES, &f->pool_pages));
     BATON_TRY(bt_perf_field(line, "seed", 0, UINT64_MAX, &f->seed));
     BATON_TRY(bt_perf_field(line, "paged", 0, 1, &f->paged));
     BATON_TRY(bt_perf_field(line, "digests", 0, 1, &f->digests));
