@@ -163,9 +163,10 @@ uint32_t baton_receiver_progress(baton_receiver *receiver)
     uint64_t deadline_ns;
     bt_rxshell_wait(receiver, 0);
     bool active = bt_rxshell_step(receiver, &deadline_ns);
-    if (!bt_rxshell_prepare_sleep(receiver) || active)
+    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
+    if (active || deadline_ns <= now_ns || !bt_rxshell_prepare_sleep(receiver))
         return 0;
-    int ms = bt_wait_ms(bt_now_ns(receiver->rx->clock), deadline_ns);
+    int ms = bt_wait_ms(now_ns, deadline_ns);
     return ms < 0 ? UINT32_MAX : (uint32_t)ms;
 }
 

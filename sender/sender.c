@@ -163,9 +163,10 @@ uint32_t baton_sender_progress(baton_sender *sender)
     uint64_t deadline_ns;
     bt_txshell_wait(sender, 0);
     bool active = bt_txshell_step(sender, &deadline_ns);
-    if (!bt_txshell_prepare_sleep(sender) || active)
+    uint64_t now_ns = bt_now_ns(sender->tx->clock);
+    if (active || deadline_ns <= now_ns || !bt_txshell_prepare_sleep(sender))
         return 0;
-    int ms = bt_wait_ms(bt_now_ns(sender->tx->clock), deadline_ns);
+    int ms = bt_wait_ms(now_ns, deadline_ns);
     return ms < 0 ? UINT32_MAX : (uint32_t)ms;
 }
 
