@@ -76,7 +76,7 @@ struct bt_tx_peer {
     /* Until then INIT is said, wanted or not: the connection ended with pages granted, and the
      * receiver keeps them from everybody until it hears of it. 0: nothing is owed. */
     uint64_t owes_proof_until_ns;
-    uint32_t connection;
+    uint32_t connection; /* number of the next endpoint */
     uint32_t n_failures; /* in a row, for the back-off */
     uint64_t next_attempt_ns;
     uint64_t epoch; /* the receiver's; 0: unknown */
@@ -241,7 +241,9 @@ struct bt_tx {
     bt_tx_transfer *dead; /* ended, freed by the next progress: loops may still stand on them */
     bt_tx_pending *pending;
     uint64_t next_id;
-    uint64_t jitter; /* state of the back-off's random numbers */
+    uint32_t
+        last_connection; /* over all peers: one that is forgotten and met again goes on above */
+    uint64_t jitter;     /* state of the back-off's random numbers */
 
     struct {
         pthread_mutex_t lock;

@@ -18,8 +18,9 @@
 #include <unistd.h>
 
 enum { BACK_OFF_FIRST_MS = 50, BACK_OFF_MAX_MS = 5000, FORGET_MS = 10000 };
-/* After 60 s of silence a receiver retires the pages and does without the proof. */
-enum { PROOF_MS = 60000 };
+/* A receiver sees within seconds that we are gone; 60 s later it retires the pages and does without
+ * the proof. */
+enum { PROOF_MS = 70000 };
 
 /* Bit `to` of row `from`. */
 static const uint32_t legal_moves[BT_TX_N_PEER_STATES] = {
@@ -57,7 +58,7 @@ bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint
     peer->init_port = init_port;
     peer->alloc_port = alloc_port;
     peer->pidfd = -1;
-    peer->connection = 1;
+    peer->connection = ++tx->last_connection;
     if (tx->out.open(tx->out.ctx, peer) != BATON_OK) {
         bt_free(peer);
         return NULL;
@@ -168,11 +169,13 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
         bt_tx_peer_down(tx, peer, status, text);
         return;
     }
-    peer->connection++; /* for the next endpoint, which needs a worker of its own */
+    peer->connection = ++tx->last_connection; /* the next endpoint needs a worker of its own */
     peer->owes_proof_until_ns = 0;
     watch_process(tx, peer);
     set_state(tx, peer, BT_TX_PEER_MEMREG);
     bt_tx_ask_regions(tx, peer);
+    if (peer->hello == NULL) /* nothing would ever end this wait */
+        bt_tx_peer_down(tx, peer, BATON_ERR_NO_MEMORY, "init: no memory for MEMREG");
 }
 
 const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation)
@@ -277,6 +280,16 @@ void bt_tx_owe_proof(bt_tx *tx, bt_tx_peer *peer)
     peer->owes_proof_until_ns = bt_deadline_ns(bt_now_ns(tx->clock), PROOF_MS * BT_NS_PER_MS);
 }
 
+/* A CANCEL or RELEASE that was not answered may not have been heard. */
+static bool has_farewell(const bt_tx *tx, const bt_tx_peer *peer)
+{
+    const bt_tx_pending *pending = tx->pending;
+    while (pending != NULL && (pending->peer != peer || pending->transfer != NULL ||
+                               (pending->type != BT_MSG_CANCEL && pending->type != BT_MSG_RELEASE)))
+        pending = pending->next;
+    return pending != NULL;
+}
+
 void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text)
 {
     if (peer->state == BT_TX_PEER_DOWN || peer->state == BT_TX_PEER_CLOSING)
@@ -289,6 +302,8 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
     if (was_ready)
         bt_tx_stat(tx, &tx->stats.peers_lost_total, 1);
     bt_warn("sender: connection ended: %s peer=%s:%u", text, peer->host, peer->init_port);
+    if (reason != BATON_ERR_PEER_GONE && has_farewell(tx, peer))
+        bt_tx_owe_proof(tx, peer);
     bt_tx_pending_drop_peer(tx, peer);
     if (peer->pidfd >= 0) {
         tx->out.watch(tx->out.ctx, peer, -1);
@@ -303,7 +318,8 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
             continue;
         transfer->force_closed =
             transfer->force_closed || transfer->n_puts_out > 0 || transfer->flush_out;
-        if (transfer->has_ticket && reason != BATON_ERR_PEER_GONE)
+        /* Its ALLOC was sent: there may be a grant that we have not seen. */
+        if (transfer->state != BT_TX_WAIT_PEER && reason != BATON_ERR_PEER_GONE)
             bt_tx_owe_proof(tx, peer);
         lose_transfer(tx, transfer, reason, text);
     }
@@ -327,22 +343,33 @@ void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
     }
 }
 
-static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, const bt_ticket_progress *tickets,
+                           uint32_t n)
 {
-    bt_ticket_progress tickets[BT_HEARTBEAT_TICKETS_MAX];
-    uint32_t n = 0;
-    for (const bt_tx_transfer *t = tx->first; t != NULL && n < BT_HEARTBEAT_TICKETS_MAX;
-         t = t->next) {
-        if (t->peer == peer && t->has_ticket)
-            tickets[n++] = (bt_ticket_progress){.ticket = t->ticket,
-                                                .posted = t->n_posted,
-                                                .sent = t->n_landed,
-                                                .landed = t->n_committed};
-    }
     bt_message message = {.type = BT_MSG_HEARTBEAT,
                           .id = tx->next_id++,
                           .u.heartbeat = {.tickets = tickets, .n_tickets = n}};
     bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
+}
+
+/* Names every ticket: a message holds only so many. */
+static void send_heartbeats(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+{
+    bt_ticket_progress tickets[BT_HEARTBEAT_TICKETS_MAX];
+    uint32_t n = 0;
+    for (const bt_tx_transfer *t = tx->first; t != NULL; t = t->next) {
+        if (t->peer != peer || !t->has_ticket)
+            continue;
+        if (n == BT_HEARTBEAT_TICKETS_MAX) {
+            send_heartbeat(tx, peer, tickets, n);
+            n = 0;
+        }
+        tickets[n++] = (bt_ticket_progress){.ticket = t->ticket,
+                                            .posted = t->n_posted,
+                                            .sent = t->n_landed,
+                                            .landed = t->n_committed};
+    }
+    send_heartbeat(tx, peer, tickets, n);
     peer->last_heartbeat_ns = now_ns;
 }
 
@@ -351,7 +378,7 @@ static void ready_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
     if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= peer->silent_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, peer, BATON_ERR_PEER_SILENT, "nothing heard from the receiver");
     else if (bt_elapsed_ns(now_ns, peer->last_heartbeat_ns) >= peer->heartbeat_ms * BT_NS_PER_MS)
-        send_heartbeat(tx, peer, now_ns);
+        send_heartbeats(tx, peer, now_ns);
 }
 
 /* A peer that nobody wants any more: its sockets go too. */

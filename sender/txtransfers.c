@@ -449,8 +449,9 @@ void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *me
            bt_message_next_ticket(&message->u.heartbeat, &cursor, &unknown)) {
         for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
             next = transfer->next;
+            /* One that is COMMITTING may be done there: the answer to COMMIT knows. */
             if (transfer->peer == peer && transfer->has_ticket &&
-                transfer->ticket == unknown.ticket)
+                transfer->ticket == unknown.ticket && transfer->state != BT_TX_COMMITTING)
                 bt_tx_transfer_fail(tx, transfer, BATON_ERR_STALE,
                                     "the receiver does not have this ticket any more");
         }

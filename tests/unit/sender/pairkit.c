@@ -22,7 +22,7 @@ static baton_layout layout(void)
 static void bus_put(pair *kit, bool to_receiver, uint32_t sender, int port, const void *frame,
                     size_t bytes)
 {
-    for (uint32_t i = 0; i <= kit->n_duplicates; i++) {
+    for (uint32_t i = 0; i <= kit->n_duplicates && !kit->is_closing; i++) {
         assert_true(kit->n_frames < 256);
         assert_true(bytes <= sizeof(kit->frames[0].data));
         pair_frame *slot = &kit->frames[kit->n_frames++];
@@ -172,6 +172,7 @@ void pair_restart_receiver(pair *kit, const pair_options *options)
 
 void pair_destroy(pair *kit)
 {
+    kit->is_closing = true;
     for (uint32_t i = 0; i < kit->n_senders; i++) {
         bt_tx_destroy(kit->senders[i].tx);
         bt_transport_destroy(kit->senders[i].transport);

@@ -38,7 +38,7 @@ typedef struct {
     uint32_t sender;
     int port;
     size_t bytes;
-    uint8_t data[4096];
+    uint8_t data[16384];
 } pair_frame;
 
 struct pair {
@@ -60,6 +60,7 @@ struct pair {
     uint32_t n_ready, n_failed, n_expired;
     baton_receiver_event last_event;
     bool receiver_is_cut; /* no frame passes */
+    bool is_closing;      /* nobody is there to take frames */
 };
 
 typedef struct {

@@ -417,6 +417,187 @@ static void no_failed_allocation_frees_a_page_that_is_written(void **state)
     assert_true(was_in_flight);
 }
 
+static pair_frame late_grant;
+static bool hold_the_grant(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    if (message->type == BT_MSG_ALLOC_ANSWER && k->filter_count == 0) {
+        late_grant = *frame;
+        return false;
+    }
+    return !frame->to_receiver || message->type != BT_MSG_ALLOC || late_grant.bytes == 0;
+}
+
+/* Nothing is moving when the two lose sight of each other, and nobody wants anything afterwards:
+ * the sender comes back nevertheless, because only its word gives the receiver the pages back. */
+static void a_sender_that_was_cut_off_gives_the_pages_back(void **state)
+{
+    (void)state;
+    for (int granted = 0; granted <= 1; granted++) {
+        pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+        bt_expect_log("connection ended");
+        kit.filter = granted ? NULL : hold_the_grant; /* the sender may not even know of them */
+        kit.filter_count = 0;
+        late_grant.bytes = 0;
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+        pair_run(&kit);
+        kit.receiver_is_cut = true;
+        pair_advance(&kit, 5500);
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        kit.receiver_is_cut = false;
+        pair_advance(&kit, 12000);
+        pair_check_clean(&kit);
+        assert_int_equal(kit.rx->stats.messages_dropped_total, 0);
+        baton_receiver_stats stats;
+        bt_rx_get_stats(kit.rx, &stats);
+        assert_int_equal(stats.pages_free, 2);
+        pair_destroy(&kit);
+    }
+}
+
+/* ... but not for ever: a receiver that never comes back has retired the pages by then. */
+static void a_receiver_that_never_comes_back_is_forgotten(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended");
+    bt_expect_log("pages retired");
+    bt_expect_log("replaced");
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    kit.receiver_is_cut = true;
+    pair_advance(&kit, 60000);
+    assert_non_null(kit.senders[0].tx->peers);
+    pair_advance(&kit, 60000);
+    assert_null(kit.senders[0].tx->peers);
+    pair_destroy(&kit);
+}
+
+/* A receiver that the sender has forgotten remembers more than the sender: the numbers of its
+ * endpoints must not begin anew, or the proof of the next forced close would be none. */
+static void an_endpoint_number_is_never_used_twice(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended");
+    kit.rx->options.timeouts.silent_ms = 60000;
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    for (int i = 0; i < 2; i++) {
+        hand_off(0, "before", 2 * PAIR_CHUNK);
+        pair_advance(&kit, 1000);
+        assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+        bt_loop_cut(kit.net, BT_LOOP_ALL_LINKS);
+        pair_run(&kit);
+    }
+    pair_advance(&kit, 11000);
+    assert_null(kit.senders[0].tx->peers);
+    assert_int_equal(kit.rx->n_peers, 1);
+
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 15000);
+    pair_push_all(&kit, 0, transfer, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_advance(&kit, 16000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    bt_loop_stats net;
+    baton_receiver_stats stats;
+    bt_loop_get_stats(kit.net, &net);
+    bt_rx_get_stats(kit.rx, &stats);
+    assert_int_equal(stats.pages_free, 2);
+    assert_int_equal(net.n_in_flight, 0); /* or a late write would hit a free page */
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+static void a_failed_allocation_while_connecting_is_survived(void **state)
+{
+    (void)state;
+    bool is_over = false;
+    for (uint64_t nth = 1; !is_over; nth++) {
+        assert_true(nth < 200);
+        pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+        bt_expect_log("connection ended");
+        bt_expect_log("peer refused");
+        bt_expect_log("not sent");
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+        pair_push_all(&kit, 0, transfer, tokens, 2 * PAIR_CHUNK, data[0]);
+        bt_alloc_fail_at(nth);
+        pair_run(&kit);
+        is_over = bt_alloc_count() < nth;
+        bt_alloc_fail_at(0);
+        pair_advance(&kit, 6000);
+        assert_int_equal(kit.senders[0].n_done + kit.senders[0].n_failed, 1);
+        hand_off(0, "again", 2 * PAIR_CHUNK);
+        pair_advance(&kit, 6000);
+        assert_int_equal(kit.senders[0].n_done + kit.senders[0].n_failed, 2);
+        assert_in_range(kit.senders[0].n_done, 1, 2);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+            pair_run(&kit);
+        }
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+}
+
+/* The answer to the final COMMIT is lost, decode has come and gone, and a heartbeat learns that the
+ * ticket is no more: that is no failure. */
+static bool lose_commit_answers(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    return message->type != BT_MSG_COMMIT_ANSWER || k->filter_count == 0;
+}
+
+static void a_request_that_decode_took_before_its_commit_was_answered_is_done(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    kit.filter = lose_commit_answers;
+    kit.filter_count = 1;
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 2 * PAIR_CHUNK);
+    assert_int_equal(kit.n_ready, 1);
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_advance(&kit, 1200); /* heartbeats */
+    assert_int_equal(kit.senders[0].n_failed, 0);
+    kit.filter_count = 0;
+    pair_advance(&kit, 2000);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* Every ticket is spoken of, also beyond what one HEARTBEAT holds: the one that the receiver has no
+ * more is the last of them. */
+static void heartbeats_name_every_ticket(void **state)
+{
+    (void)state;
+    enum { N = BT_HEARTBEAT_TICKETS_MAX + 2 };
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    kit.rx->options.max_queued = N;
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    for (uint32_t i = 0; i < N; i++) {
+        pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+        if (i % 50 == 0 || i == N - 1)
+            pair_run(&kit);
+    }
+    assert_int_equal(kit.rx->n_tickets, N);
+    for (bt_tx_pending *p = kit.senders[0].tx->pending; p != NULL; p = p->next)
+        p->again_ns = BT_NEVER_NS; /* the bus does not hold so many */
+    const bt_rx_peer *peer = kit.rx->last_ticket->peer;
+    kit.rx->last_ticket->peer = NULL; /* as if it were another's */
+    for (int i = 0; i < 12; i++) {
+        kit.manual.now_ns += 50 * BT_NS_PER_MS;
+        pair_run(&kit);
+    }
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_STALE);
+    kit.rx->last_ticket->peer = (bt_rx_peer *)(uintptr_t)peer;
+    pair_destroy(&kit);
+}
+
 /* A queued request that is canceled leaves the queue at once: the next gets its turn. */
 static void a_canceled_request_leaves_the_queue(void **state)
 {
@@ -495,16 +676,6 @@ static void a_request_that_ended_before_its_grant_fails_alone(void **state)
 
 /* The grant is late, and the ticket has been revoked and given back meanwhile: it must not be
  * written any more, its page may be another's. */
-static pair_frame late_grant;
-static bool hold_the_grant(pair *k, const pair_frame *frame, const bt_message *message)
-{
-    if (message->type == BT_MSG_ALLOC_ANSWER && k->filter_count == 0) {
-        late_grant = *frame;
-        return false;
-    }
-    return !frame->to_receiver || message->type != BT_MSG_ALLOC || late_grant.bytes == 0;
-}
-
 static void a_grant_behind_its_revoke_is_not_written(void **state)
 {
     (void)state;
@@ -803,6 +974,12 @@ int main(void)
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
         bt_test(no_failed_allocation_frees_a_page_that_is_written),
+        bt_test(a_sender_that_was_cut_off_gives_the_pages_back),
+        bt_test(a_receiver_that_never_comes_back_is_forgotten),
+        bt_test(an_endpoint_number_is_never_used_twice),
+        bt_test(a_failed_allocation_while_connecting_is_survived),
+        bt_test(a_request_that_decode_took_before_its_commit_was_answered_is_done),
+        bt_test(heartbeats_name_every_ticket),
         bt_test(a_canceled_request_leaves_the_queue),
         bt_test(a_queued_request_fails_by_its_deadline_and_says_so),
         bt_test(a_request_that_ended_before_its_grant_fails_alone),
