@@ -3,7 +3,9 @@
  * defines BT_TARGET as the level's function attribute. The compiler may vectorise them as it likes:
  * every element has its own fixed chain of operations. A level that defines BT_OWN_BLOCKS or
  * BT_OWN_MOVES brings max_block and exp_block, or widen_bf16 and transpose, itself. (No include
- * guard: a template.) */
+ * guard: a template.)
+ *
+ * Thread rule: any thread. */
 #include <math.h>
 #include <string.h>
 

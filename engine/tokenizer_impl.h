@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What tokenizer.c (encoding) and tokenizer_json.c (reading the file) share. */
+/* What tokenizer.c (encoding) and tokenizer_json.c (reading the file) share.
+ *
+ * Thread rule: as tokenizer.h. */
 #ifndef BT_ENGINE_TOKENIZER_IMPL_H
 #define BT_ENGINE_TOKENIZER_IMPL_H
 #include "engine/pretokenize.h"

@@ -80,8 +80,8 @@ static void expired(bt_tx *tx, bt_tx_pending *pending)
     switch (pending->type) {
     case BT_MSG_INIT:
         bt_tx_peer_down(tx, peer, BATON_ERR_CONNECT_TIMEOUT,
-                        "connect: no answer to INIT; is the receiver up, and are host and ports "
-                        "its own?");
+                        "connect: no answer to INIT; is the receiver up, are host and ports its "
+                        "own, and do both sides have each other's keys, or none?");
         break;
     case BT_MSG_MEMREG:
         bt_tx_peer_down(tx, peer, BATON_ERR_INIT_TIMEOUT, "init: no answer to MEMREG");
