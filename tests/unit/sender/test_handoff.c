@@ -455,25 +455,6 @@ static void a_sender_that_was_cut_off_gives_the_pages_back(void **state)
     }
 }
 
-/* ... but not for ever: a receiver that never comes back has retired the pages by then. */
-static void a_receiver_that_never_comes_back_is_forgotten(void **state)
-{
-    (void)state;
-    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
-    bt_expect_log("connection ended");
-    bt_expect_log("pages retired");
-    bt_expect_log("replaced");
-    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
-    pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
-    pair_run(&kit);
-    kit.receiver_is_cut = true;
-    pair_advance(&kit, 60000);
-    assert_non_null(kit.senders[0].tx->peers);
-    pair_advance(&kit, 60000);
-    assert_null(kit.senders[0].tx->peers);
-    pair_destroy(&kit);
-}
-
 /* A receiver that the sender has forgotten remembers more than the sender: the numbers of its
  * endpoints must not begin anew, or the proof of the next forced close would be none. */
 static void an_endpoint_number_is_never_used_twice(void **state)
@@ -975,7 +956,6 @@ int main(void)
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
         bt_test(no_failed_allocation_frees_a_page_that_is_written),
         bt_test(a_sender_that_was_cut_off_gives_the_pages_back),
-        bt_test(a_receiver_that_never_comes_back_is_forgotten),
         bt_test(an_endpoint_number_is_never_used_twice),
         bt_test(a_failed_allocation_while_connecting_is_survived),
         bt_test(a_request_that_decode_took_before_its_commit_was_answered_is_done),
