@@ -232,8 +232,10 @@ void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     uint32_t n_unknown = 0;
     bt_list_cursor cursor = {0};
     while (bt_message_next_ticket(&message->u.heartbeat, &cursor, &live)) {
-        const bt_rx_ticket *ticket = bt_rx_ticket_find(rx, live.ticket);
-        if (ticket == NULL || ticket->peer != peer)
+        bt_rx_ticket *ticket = bt_rx_ticket_find(rx, live.ticket);
+        if (ticket != NULL && ticket->peer == peer)
+            ticket->named_ns = bt_now_ns(rx->clock);
+        else
             unknown[n_unknown++] = (bt_ticket_progress){.ticket = live.ticket};
     }
     bt_message answer = {.u.heartbeat = {.tickets = unknown, .n_tickets = n_unknown}};

@@ -274,7 +274,7 @@ static baton_status try_grant(bt_rx *rx, bt_rx_ticket *ticket)
     BATON_TRY(bt_store_grant(rx->store, &rx->root.last, ticket->keys, ticket->n_chunks,
                              ticket->last_tokens, &ticket->grant));
     ticket->present_chunks = bt_grant_held(ticket->grant);
-    ticket->granted_ns = bt_now_ns(rx->clock);
+    ticket->granted_ns = ticket->named_ns = bt_now_ns(rx->clock);
     bt_free(ticket->keys);
     ticket->keys = NULL;
     bt_rx_ticket_set_state(rx, ticket, BT_TICKET_GRANTED);
@@ -491,6 +491,15 @@ void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     bt_rx_pump_queue(rx);
 }
 
+/* A live sender names all its tickets in its heartbeats: one that is missing there is a grant that
+ * it never saw, and the word that it gave up got lost, too. */
+static bool is_nobodys(const bt_rx *rx, const bt_rx_ticket *ticket, uint64_t now_ns)
+{
+    uint64_t lease_ns = 2 * (uint64_t)rx->options.timeouts.silent_ms * BT_NS_PER_MS;
+    return ticket->state == BT_TICKET_GRANTED &&
+           bt_elapsed_ns(now_ns, ticket->named_ns) >= lease_ns;
+}
+
 /* The reaper: runs on the receiver's own timer, whether messages come or not. */
 void bt_rx_tickets_tick(bt_rx *rx, uint64_t now_ns)
 {
@@ -499,6 +508,9 @@ void bt_rx_tickets_tick(bt_rx *rx, uint64_t now_ns)
         bool is_moving = ticket->state == BT_TICKET_QUEUED || ticket->state == BT_TICKET_GRANTED;
         if (is_moving && now_ns >= ticket->deadline_ns) {
             bt_rx_ticket_fail(rx, ticket, BATON_ERR_DEADLINE, "deadline of the request has passed");
+        } else if (is_nobodys(rx, ticket, now_ns)) {
+            bt_rx_ticket_fail(rx, ticket, BATON_ERR_LEASE_EXPIRED,
+                              "the sender does not speak of this ticket");
         } else if (ticket->state == BT_TICKET_HELD && now_ns >= ticket->lease_ns) {
             const char *text = "ready, but decode did not come within the lease";
             rx->stats.holds_expired_total++;

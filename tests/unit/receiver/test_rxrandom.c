@@ -233,10 +233,23 @@ static void reconnect(int sender)
     connect_sender(sender);
 }
 
+static uint32_t name_tickets(int sender, bt_ticket_progress *tickets)
+{
+    uint32_t n = 0;
+    for (int i = 0; i < N_SLOTS; i++) {
+        if (slots[i].used && slots[i].sender == sender)
+            tickets[n++] = (bt_ticket_progress){.ticket = slots[i].request.name.ticket};
+    }
+    return n;
+}
+
 static void pass_time(void)
 {
     for (int i = 0; i < N_SENDERS; i++) {
+        bt_ticket_progress tickets[N_SLOTS];
         bt_message beat = rx_kit_message(&senders[i], BT_MSG_HEARTBEAT);
+        beat.u.heartbeat =
+            (bt_msg_heartbeat){.tickets = tickets, .n_tickets = name_tickets(i, tickets)};
         if (below(is_quiet[i] ? 5 : 100) == 0)
             is_quiet[i] = !is_quiet[i];
         if (!is_quiet[i])

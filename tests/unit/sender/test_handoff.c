@@ -455,6 +455,42 @@ static void a_sender_that_was_cut_off_gives_the_pages_back(void **state)
     }
 }
 
+/* The grant gets lost, and so does the sender's word that it does not want it any more: a ticket
+ * that no heartbeat names is nobody's, long before the request's own deadline. */
+static bool lose_grants_and_releases(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)k, (void)frame;
+    return message->type != BT_MSG_ALLOC_ANSWER && message->type != BT_MSG_RELEASE;
+}
+
+static void a_ticket_that_no_heartbeat_names_is_taken_back(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_senders = 2, .n_pages = 4, .path = BATON_PATH_PUT});
+    uint32_t other[2 * PAIR_CHUNK];
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, other);
+    baton_transfer named = pair_begin(&kit, 1, "named", other, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    kit.filter = lose_grants_and_releases;
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer lost = pair_begin(&kit, 0, "lost", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_CANCEL, lost));
+    pair_advance(&kit, 12000);
+    baton_receiver_stats stats;
+    bt_rx_get_stats(kit.rx, &stats);
+    assert_int_equal(stats.pages_reserved, 2); /* of the other one, which waits for its engine */
+    assert_int_equal(stats.pages_free, 2);
+    kit.filter = NULL;
+    pair_push_all(&kit, 1, named, other, 2 * PAIR_CHUNK, data[1]);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[1].n_done, 1);
+    assert_int_equal(pair_check(&kit, other, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
 /* A receiver that the sender has forgotten remembers more than the sender: the numbers of its
  * endpoints must not begin anew, or the proof of the next forced close would be none. */
 static void an_endpoint_number_is_never_used_twice(void **state)
@@ -956,6 +992,7 @@ int main(void)
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
         bt_test(no_failed_allocation_frees_a_page_that_is_written),
         bt_test(a_sender_that_was_cut_off_gives_the_pages_back),
+        bt_test(a_ticket_that_no_heartbeat_names_is_taken_back),
         bt_test(an_endpoint_number_is_never_used_twice),
         bt_test(a_failed_allocation_while_connecting_is_survived),
         bt_test(a_request_that_decode_took_before_its_commit_was_answered_is_done),
