@@ -197,7 +197,14 @@ void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *fram
     (void)port;
     bt_message message;
     baton_status status = bt_message_decode(frame, bytes, &message);
-    if (status != BATON_OK) {
+    char text[BT_ERROR_TEXT_BYTES];
+    if (status == BATON_ERR_VERSION_MISMATCH && message.type == BT_MSG_INIT_ANSWER) {
+        snprintf(text, sizeof(text), "init: protocol version: ours %d theirs %u",
+                 BT_PROTOCOL_VERSION, message.v);
+        message.status = status;
+        message.text = bt_blob_of_text(text);
+        message.peer_epoch = tx->epoch; /* not read; but its id must be one of ours */
+    } else if (status != BATON_OK) {
         bt_tx_stat(tx, &tx->stats.messages_dropped_total, 1);
         bt_debug("sender: frame dropped: %s", baton_last_error());
         return;
