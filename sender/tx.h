@@ -25,7 +25,7 @@ enum {
     BT_TX_HOST_BYTES = 256,
     BT_TX_CHUNK_BITS = 20,        /* of a transport call's user_data; the rest names the transfer */
     BT_TX_COMMIT_RANGES = 64,     /* of one COMMIT */
-    BT_TX_TURN_BYTES = 1 << 20,   /* of one transfer, before others and the sockets have theirs */
+    BT_TX_TURN_BYTES = 4 << 20,   /* of one transfer, before others and the sockets have theirs */
     BT_TX_COMMIT_BYTES = 8 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
 };
 
