@@ -155,7 +155,8 @@ static void a_receiver_of_its_own_serves_senders(void **state)
         char all[512];
         snprintf(all, sizeof(all), "%s --pages 9 --page-bytes 10000 --iterations 2 --json",
                  arguments);
-        assert_int_equal(run(all), 0);
+        if (run(all) != 0)
+            fail_msg("%s:\n%s", all, output);
         assert_output("\"verified\": 5");
     }
     kill(receiver, SIGTERM);
