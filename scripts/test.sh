@@ -22,4 +22,4 @@ preset=${PRESET:-dev}
 "$top/scripts/setup.sh"
 build "$preset"
 cd "$top"
-ctest --test-dir "build/$preset" --output-on-failure -j2 "$@"
+ctest --test-dir "build/$preset" --output-on-failure -j"$(nproc)" "$@"
