@@ -20,6 +20,6 @@ esac
 . "$(dirname "$0")/common.sh"
 preset=${PRESET:-dev}
 "$top/scripts/setup.sh"
-build "$preset"
+build "$preset" -DBATON_TESTS=ON
 cd "$top"
 ctest --test-dir "build/$preset" --output-on-failure -j"$(nproc)" "$@"
