@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/httpcall.h"
 
+#include <errno.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ static int connect_to(uint16_t port)
 static bool send_all(int fd, const char *bytes, size_t n)
 {
     while (n > 0) {
-        ssize_t sent = send(fd, bytes, n, MSG_NOSIGNAL);
+        ssize_t sent = TEMP_FAILURE_RETRY(send(fd, bytes, n, MSG_NOSIGNAL));
         if (sent <= 0)
             return false;
         bytes += sent;
@@ -51,7 +52,7 @@ int bt_http_open(uint16_t port, const char *method, const char *path, const char
     bool ok = fd >= 0 && send_all(fd, request.data, request.length);
     while (ok && text != NULL && strstr(bt_strbuf_text(&seen), text) == NULL) {
         char bytes[4096];
-        ssize_t got = recv(fd, bytes, sizeof(bytes), 0);
+        ssize_t got = TEMP_FAILURE_RETRY(recv(fd, bytes, sizeof(bytes), 0));
         ok = got > 0;
         bt_strbuf_append(&seen, bytes, ok ? (size_t)got : 0);
     }
@@ -103,7 +104,7 @@ void bt_http_finish(int fd, bt_http_answer *answer)
     bt_strbuf all = {0};
     char bytes[16384];
     *answer = (bt_http_answer){0};
-    for (ssize_t got; (got = recv(fd, bytes, sizeof(bytes), 0)) > 0;)
+    for (ssize_t got; (got = TEMP_FAILURE_RETRY(recv(fd, bytes, sizeof(bytes), 0))) > 0;)
         bt_strbuf_append(&all, bytes, (size_t)got);
     close(fd);
     split_answer(&all, answer);

@@ -61,7 +61,7 @@ compile "$work/static" "${static[@]}"
 if ldd "$work/static" | grep libbaton; then fail "the static program loads a shared libbaton"; fi
 run "pkg-config, static" "$work/static"
 
-"$cmake" -S "$here/package" -B "$work/package" -DCMAKE_PREFIX_PATH="$prefix" \
+"$cmake" -G Ninja -S "$here/package" -B "$work/package" -DCMAKE_PREFIX_PATH="$prefix" \
     -DCMAKE_C_COMPILER="$cc" -DEXPECTED_VERSION="$version" \
     -DCMAKE_C_FLAGS="${sanitize:+-fsanitize=$sanitize}" >"$work/log" 2>&1 &&
     "$cmake" --build "$work/package" >>"$work/log" 2>&1 || { cat "$work/log" >&2; fail "find_package"; }

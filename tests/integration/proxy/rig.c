@@ -4,6 +4,7 @@
 #include "wire/messages.h"
 #include "wire/zmqsocket.h"
 
+#include <errno.h>
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,7 +121,7 @@ static int dial(uint16_t port)
 static void send_all(int fd, const char *bytes, size_t n)
 {
     while (n > 0) {
-        ssize_t sent = send(fd, bytes, n, MSG_NOSIGNAL);
+        ssize_t sent = TEMP_FAILURE_RETRY(send(fd, bytes, n, MSG_NOSIGNAL));
         if (sent <= 0)
             return; /* the answer will tell */
         bytes += sent;
@@ -132,7 +133,7 @@ static void send_all(int fd, const char *bytes, size_t n)
 static bool read_more(conversation *c)
 {
     c->raw = realloc(c->raw, c->n_raw + 65537);
-    ssize_t n = recv(c->fd, c->raw + c->n_raw, 65536, 0);
+    ssize_t n = TEMP_FAILURE_RETRY(recv(c->fd, c->raw + c->n_raw, 65536, 0));
     if (n < 0)
         n = 0; /* reset: the end too */
     c->n_raw += (size_t)n;

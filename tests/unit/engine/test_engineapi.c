@@ -409,7 +409,8 @@ static void a_client_that_leaves_ends_its_request(void **state)
     bt_http_answer answer;
     do { /* the server has heard of the close when its count of requests says so */
         bt_http_call(b->port, "GET", "/metrics", NULL, &answer);
-        bool gone = strstr(answer.body.data, "baton_engine_http_connections 1\n") != NULL;
+        bool gone =
+            strstr(bt_strbuf_text(&answer.body), "baton_engine_http_connections 1\n") != NULL;
         bt_http_answer_clear(&answer);
         if (gone)
             break;
@@ -668,7 +669,8 @@ static void small_routes_answer(void **state)
     bt_http_answer_clear(&answer);
     bt_http_call(b->port, "GET", "/metrics", NULL, &answer);
     assert_int_equal(answer.status, 200);
-    assert_non_null(strstr(answer.body.data, "baton_engine_blocks{state=\"free\"} 1000\n"));
+    assert_non_null(
+        strstr(bt_strbuf_text(&answer.body), "baton_engine_blocks{state=\"free\"} 1000\n"));
     bt_http_answer_clear(&answer);
     close_bench(b);
 }

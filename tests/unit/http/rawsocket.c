@@ -73,11 +73,13 @@ int raw_connect(uint16_t port)
     return fd;
 }
 
+/* Calls are tried again when they are interrupted: where libuv uses io_uring, the kernel interrupts
+ * calls of the thread that made the loop. */
 void raw_send(int fd, const void *bytes, size_t n)
 {
     const char *at = bytes;
     while (n > 0) {
-        ssize_t sent = send(fd, at, n, MSG_NOSIGNAL);
+        ssize_t sent = TEMP_FAILURE_RETRY(send(fd, at, n, MSG_NOSIGNAL));
         if (sent < 0) /* the peer may have had enough: what it answered tells */
             return;
         at += sent;
@@ -97,7 +99,7 @@ size_t raw_read_until(int fd, const char *end, char *out, size_t cap)
     while (used + 1 < cap) {
         if (end_bytes > 0 && used >= end_bytes && strcmp(out + used - end_bytes, end) == 0)
             return used;
-        ssize_t got = recv(fd, out + used, cap - 1 - used, 0);
+        ssize_t got = TEMP_FAILURE_RETRY(recv(fd, out + used, cap - 1 - used, 0));
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             fail_msg("hang guard: nothing came after '%s'", out);
         if (got <= 0)

@@ -7,6 +7,7 @@
 #include "http/httpserver.h"
 #include "rawsocket.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -427,7 +428,7 @@ static bool read_head(int fd)
     char request[4096] = "";
     size_t used = 0;
     while (strstr(request, "\r\n\r\n") == NULL && used + 1 < sizeof(request)) {
-        ssize_t n = recv(fd, request + used, sizeof(request) - 1 - used, 0);
+        ssize_t n = TEMP_FAILURE_RETRY(recv(fd, request + used, sizeof(request) - 1 - used, 0));
         if (n <= 0)
             return false;
         used += (size_t)n;
