@@ -333,5 +333,5 @@ bool bt_tx_close(bt_tx *tx)
         if (transfer->state < BT_TX_DRAINING)
             bt_tx_transfer_fail(tx, transfer, BATON_ERR_CLOSED, "the sender is closing");
     }
-    return tx->first == NULL;
+    return tx->first == NULL && bt_tx_peers_close(tx);
 }

@@ -242,8 +242,10 @@ struct bt_tx {
     bt_tx_pending *pending;
     uint64_t next_id;
     uint32_t
-        last_connection; /* over all peers: one that is forgotten and met again goes on above */
-    uint64_t jitter;     /* state of the back-off's random numbers */
+        last_connection;     /* over all peers: one that is forgotten and met again goes on above */
+    bool is_closing;         /* no new connections */
+    uint32_t n_last_flushes; /* of connections, under way; their user_data is 0 */
+    uint64_t jitter;         /* state of the back-off's random numbers */
 
     struct {
         pthread_mutex_t lock;
@@ -270,7 +272,8 @@ uint64_t bt_tx_progress(bt_tx *tx);
 void bt_tx_peer_exited(bt_tx *tx, bt_tx_peer *peer);
 /* The worker is armed and no command waits; false: progress again before sleeping. */
 bool bt_tx_arm(bt_tx *tx);
-/* Cancels everything; true when nothing is left to drain. For a shell that is stopping. */
+/* Cancels everything, then flushes the connections; true when nothing is left to wait for. For a
+ * shell that is stopping. */
 bool bt_tx_close(bt_tx *tx);
 
 /* Out, tx.c. */
@@ -319,6 +322,8 @@ uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t no
 void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const char *text);
 /* The receiver must hear, in the next INIT, that this connection has ended. */
 void bt_tx_owe_proof(bt_tx *tx, bt_tx_peer *peer);
+/* After the last transfer: flushes every connection, so that it can end; true when all are. */
+bool bt_tx_peers_close(bt_tx *tx);
 void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer); /* BT_EVENT_CLOSED has come */
 const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation);
 void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer);

@@ -325,7 +325,10 @@ void bt_tx_on_event(bt_tx *tx, const bt_event *event)
     switch (event->kind) {
     case BT_EVENT_PUT:
     case BT_EVENT_FLUSH:
-        on_transfer_event(tx, event);
+        if (event->user_data == 0)
+            tx->n_last_flushes--;
+        else
+            on_transfer_event(tx, event);
         break;
     case BT_EVENT_CLOSED:
         bt_tx_peer_closed(tx, peer);

@@ -79,8 +79,8 @@ static bool has_transfers(const bt_tx *tx, const bt_tx_peer *peer)
 
 static bool is_wanted(const bt_tx *tx, const bt_tx_peer *peer)
 {
-    return peer->keep || bt_now_ns(tx->clock) < peer->owes_proof_until_ns ||
-           has_transfers(tx, peer);
+    bool is_wanted_by_itself = peer->keep || bt_now_ns(tx->clock) < peer->owes_proof_until_ns;
+    return !tx->is_closing && (is_wanted_by_itself || has_transfers(tx, peer));
 }
 
 static void back_off(bt_tx *tx, bt_tx_peer *peer)
@@ -330,6 +330,19 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
     back_off(tx, peer);
     if (peer->endpoint != NULL)
         bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, (uint64_t)(uintptr_t)peer);
+}
+
+/* Not before the endpoints have been made whole: UCX 1.13 aborts the receiver's process when it
+ * cannot answer one that is gone already (openucx/ucx pull request 8175). */
+bool bt_tx_peers_close(bt_tx *tx)
+{
+    for (bt_tx_peer *peer = tx->peers; peer != NULL && !tx->is_closing; peer = peer->next) {
+        bool is_open = peer->state == BT_TX_PEER_READY || peer->state == BT_TX_PEER_MEMREG;
+        if (is_open && !has_exited(peer))
+            tx->n_last_flushes += bt_endpoint_flush(peer->endpoint, 0) == BATON_OK;
+    }
+    tx->is_closing = true;
+    return tx->n_last_flushes == 0;
 }
 
 void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)

@@ -215,9 +215,15 @@ baton_status bt_txshell_start_thread(baton_sender *sender)
 
 void bt_txshell_drain(baton_sender *sender)
 {
-    uint64_t limit_ns = sender->options.timeouts.flush_ms * BT_NS_PER_MS, deadline_ns;
+    /* Beyond the flush's own deadline, which ends in a failure that is reported. */
+    uint64_t limit_ns = 2 * (uint64_t)sender->options.timeouts.flush_ms * BT_NS_PER_MS;
+    uint64_t deadline_ns;
     uint64_t give_up_ns = bt_deadline_ns(bt_now_ns(&bt_clock_monotonic), limit_ns);
+    bool has_transfers = true;
     while (!bt_tx_close(sender->tx) && bt_now_ns(&bt_clock_monotonic) < give_up_ns) {
+        if (has_transfers && sender->tx->first == NULL) /* only the connections are left */
+            give_up_ns = bt_now_ns(&bt_clock_monotonic) + BT_TX_CLOSE_MS * BT_NS_PER_MS;
+        has_transfers = sender->tx->first != NULL;
         bt_txshell_step(sender, &deadline_ns);
         if (bt_txshell_prepare_sleep(sender))
             bt_txshell_wait(sender, bt_now_ns(sender->tx->clock) + 10 * BT_NS_PER_MS);

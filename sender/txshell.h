@@ -22,6 +22,7 @@ enum {
     BT_TX_SEND_MESSAGES = 8192,  /* wait for one receiver; more are dropped and sent again later */
     BT_TX_FRAMES_PER_STEP = 256, /* of one socket, before the others get their turn */
     BT_TX_SPIN_NS = 50 * 1000,   /* look again for so long after activity, before sleeping */
+    BT_TX_CLOSE_MS = 1000,       /* on destroy, for the connections to be flushed */
     BT_TX_FLUSH_MS = 200,        /* on destroy, for last messages and notices */
     BT_TX_NOTICE_ALLOW_MAX = 1024,
 };
