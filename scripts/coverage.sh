@@ -6,6 +6,7 @@
 PRESET=coverage "$top/scripts/test.sh" "$@" || echo "coverage: some tests failed; counting anyway"
 cd "$top"
 gcovr --root . --object-directory build/coverage --exclude tests --exclude-throw-branches \
+    --gcov-ignore-parse-errors \
     --json-summary build/coverage/coverage.json --html-details build/coverage/coverage.html
 python3 - build/coverage/coverage.json <<'EOF'
 import collections, json, sys
