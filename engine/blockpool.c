@@ -143,11 +143,6 @@ uint32_t bt_block_pool_total(const bt_block_pool *pool)
     return pool->n_blocks;
 }
 
-uint32_t bt_block_pool_refs(const bt_block_pool *pool, uint32_t index)
-{
-    return pool->blocks[index].refs;
-}
-
 void bt_block_pool_destroy(bt_block_pool *pool)
 {
     if (pool == NULL)

@@ -39,7 +39,6 @@ void bt_block_pool_keep(bt_block_pool *pool, uint32_t block);
 uint32_t bt_block_pool_available(const bt_block_pool *pool);
 uint32_t bt_block_pool_idle(const bt_block_pool *pool);
 uint32_t bt_block_pool_total(const bt_block_pool *pool);
-uint32_t bt_block_pool_refs(const bt_block_pool *pool, uint32_t block);
 void bt_block_pool_destroy(bt_block_pool *pool); /* NULL is allowed. */
 
 #endif

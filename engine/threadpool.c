@@ -163,11 +163,6 @@ baton_status bt_threadpool_create(uint32_t n_threads, bt_threadpool **pool_p)
     return BATON_OK;
 }
 
-uint32_t bt_threadpool_n_threads(const bt_threadpool *pool)
-{
-    return pool->n_threads;
-}
-
 void bt_threadpool_destroy(bt_threadpool *pool)
 {
     if (pool == NULL)

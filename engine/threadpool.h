@@ -18,7 +18,6 @@ typedef void bt_units_fn(void *ctx, uint32_t thread, uint32_t first, uint32_t en
 
 /* n_threads counts the caller: 1 makes no thread. Errors: INVALID_ARG, NO_MEMORY, IO. */
 baton_status bt_threadpool_create(uint32_t n_threads, bt_threadpool **pool_p);
-uint32_t bt_threadpool_n_threads(const bt_threadpool *pool);
 /* Calls fn on disjoint ranges that cover [0, n_units), and returns when all are done. unit_cost is
  * about the multiply-adds of a unit: small loops are not worth a wake-up and stay on the caller. */
 void bt_parallel_for(bt_threadpool *pool, uint32_t n_units, uint64_t unit_cost, bt_units_fn *fn,

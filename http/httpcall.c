@@ -22,11 +22,6 @@ const char *bt_http_phase_name(bt_http_phase phase)
     return phase <= BT_HTTP_DONE ? names[phase] : "unknown";
 }
 
-bt_http_phase bt_http_call_phase(const bt_http_call *call)
-{
-    return call->result.phase;
-}
-
 /* When the stage is over: connecting counts from its start, a gap from the last bytes. */
 static uint64_t stage_at_ms(const bt_http_call *call)
 {

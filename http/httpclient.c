@@ -137,17 +137,6 @@ static bt_client_origin *get_origin(bt_http_client *client, const char *host, ui
     return origin;
 }
 
-void bt_http_client_close_idle(bt_http_client *client, const char *host, uint16_t port)
-{
-    if (host == NULL) {
-        close_old(client, 0);
-        return;
-    }
-    bt_client_origin *origin = find_origin(client, host, port);
-    while (origin != NULL && origin->idle != NULL)
-        bt_client_conn_close(origin->idle);
-}
-
 void bt_client_keep(bt_client_conn *conn)
 {
     bt_http_client *client = conn->client;

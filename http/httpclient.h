@@ -99,8 +99,6 @@ baton_status bt_http_client_create(bt_loop *loop, const bt_http_client_options *
  * allowed. */
 void bt_http_client_destroy(bt_http_client *client);
 void bt_http_client_stats_get(const bt_http_client *client, bt_http_client_stats *stats);
-/* Closes the idle connections (to one origin, or to all when host is NULL). */
-void bt_http_client_close_idle(bt_http_client *client, const char *host, uint16_t port);
 
 /* Starts a call; *call_p (may be NULL) is valid until on_done returns.
  * Errors: INVALID_ARG, NO_MEMORY; then there is no on_done. How a call fails (result->status):
@@ -114,6 +112,5 @@ void bt_http_call_cancel(bt_http_call *call);
 /* Stops reading, so that the peer feels backpressure; up to one read (64 KiB) may still arrive. */
 void bt_http_call_pause(bt_http_call *call);
 void bt_http_call_resume(bt_http_call *call);
-bt_http_phase bt_http_call_phase(const bt_http_call *call);
 
 #endif

@@ -157,58 +157,6 @@ const char *bt_http_status_text(unsigned status)
     return "Unknown";
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-static baton_status query_decode(bt_slice text, char *out, size_t cap)
-{
-    size_t used = 0;
-    for (size_t i = 0; i < text.n; i++) {
-        char c = text.at[i];
-        if (c == '+') {
-            c = ' ';
-        } else if (c == '%') {
-            bool whole = text.n - i > 2;
-            int high = whole ? hex_digit(text.at[i + 1]) : -1;
-            int low = whole ? hex_digit(text.at[i + 2]) : -1;
-            if (high < 0 || low < 0)
-                return bt_fail(BATON_ERR_BAD_MESSAGE, "query: wanted two hex digits after '%%'");
-            c = (char)(high * 16 + low);
-            i += 2;
-        }
-        if (used + 1 >= cap)
-            return bt_fail(BATON_ERR_TOO_LARGE, "query: value longer than %zu bytes", cap - 1);
-        out[used++] = c;
-    }
-    out[used] = '\0';
-    return BATON_OK;
-}
-
-baton_status bt_http_query_get(const char *query, const char *name, char *out, size_t cap)
-{
-    if (cap == 0)
-        return bt_fail(BATON_ERR_TOO_LARGE, "query: no room for a value");
-    size_t name_bytes = strlen(name);
-    for (const char *pair = query; *pair != '\0';) {
-        size_t n = strcspn(pair, "&");
-        size_t key = strcspn(pair, "=&");
-        if (key == name_bytes && memcmp(pair, name, key) == 0) {
-            size_t skip = key < n ? key + 1 : n;
-            return query_decode((bt_slice){pair + skip, n - skip}, out, cap);
-        }
-        pair += n + (pair[n] == '&');
-    }
-    return bt_fail(BATON_ERR_NOT_FOUND, "query: no parameter '%s'", name);
-}
-
 static baton_status parse_port(const char *text, uint16_t *port)
 {
     char *end;

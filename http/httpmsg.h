@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What HTTP server, client, proxy and engine share about messages: slices, header lists, status
- * texts, query strings, and OpenAI's error JSON.
+ * texts, and OpenAI's error JSON.
  * Thread rule: any thread (no state). */
 #ifndef BT_HTTP_HTTPMSG_H
 #define BT_HTTP_HTTPMSG_H
@@ -47,10 +47,6 @@ bool bt_http_header_is_clean(const char *name, const char *value);
 
 /* "Not Found" for 404; "Unknown" where there is no name. Never NULL. */
 const char *bt_http_status_text(unsigned status);
-
-/* Decodes parameter `name` of a query string ("a=1&b=x%20y") into out[cap], 0-terminated.
- * Errors: NOT_FOUND, TOO_LARGE, BAD_MESSAGE (bad %-escape). */
-baton_status bt_http_query_get(const char *query, const char *name, char *out, size_t cap);
 
 /* Splits "http://host:port", "host:port", "[::1]:port" or "host" (then port is default_port).
  * host[cap] gets the name without brackets. Errors: INVALID_ARG (https too), TOO_LARGE. */

@@ -89,10 +89,8 @@ bool bt_json_next(bt_json_iter *iter, bt_json_value *value);
 size_t bt_json_length(bt_json_value container);
 
 /* Errors: INVALID_ARG (another type; for ints also 1.5 and 1e3), OUT_OF_RANGE. */
-baton_status bt_json_int64(bt_json_value value, int64_t *out);
 baton_status bt_json_uint64(bt_json_value value, uint64_t *out);
 baton_status bt_json_double(bt_json_value value, double *out);
-baton_status bt_json_bool(bt_json_value value, bool *out);
 /* The string's text as UTF-8 into out[cap], with a 0 behind it; *n (may be NULL) is its length, as
  * \u0000 may be in it. Decoded text is never longer than value.text.n - 2.
  * Errors: INVALID_ARG (no string), TOO_LARGE (cap). */

@@ -34,17 +34,6 @@ static baton_status read_integer(bt_json_value value, bool *negative, uint64_t *
     return BATON_OK;
 }
 
-baton_status bt_json_int64(bt_json_value value, int64_t *out)
-{
-    bool negative = false;
-    uint64_t size = 0;
-    BATON_TRY(read_integer(value, &negative, &size));
-    if (size > (uint64_t)INT64_MAX + negative)
-        return bt_fail(BATON_ERR_OUT_OF_RANGE, "json: integer beyond 63 bits");
-    *out = negative ? (int64_t)(0 - size) : (int64_t)size;
-    return BATON_OK;
-}
-
 baton_status bt_json_uint64(bt_json_value value, uint64_t *out)
 {
     bool negative = false;
@@ -69,14 +58,6 @@ baton_status bt_json_double(bt_json_value value, double *out)
     if (!isfinite(number))
         return bt_fail(BATON_ERR_OUT_OF_RANGE, "json: number beyond what a double holds");
     *out = number;
-    return BATON_OK;
-}
-
-baton_status bt_json_bool(bt_json_value value, bool *out)
-{
-    if (value.type != BT_JSON_TRUE && value.type != BT_JSON_FALSE)
-        return wrong_type(value, "true or false");
-    *out = value.type == BT_JSON_TRUE;
     return BATON_OK;
 }
 

@@ -160,11 +160,6 @@ uint32_t bt_grant_held(const bt_grant *grant)
     return grant->n_held;
 }
 
-const baton_key *bt_grant_last_key(const bt_grant *grant)
-{
-    return &grant->keys[grant->n_chunks];
-}
-
 bool bt_grant_page(const bt_grant *grant, uint32_t chunk, bt_page_ref *page)
 {
     if (chunk >= grant->n_chunks || (grant->chunks[chunk].state != CHUNK_RESERVED &&

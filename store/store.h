@@ -70,7 +70,6 @@ baton_status bt_store_grant(bt_store *store, const baton_key *root, const baton_
 uint32_t bt_grant_chunks(const bt_grant *grant);
 uint32_t bt_grant_held(const bt_grant *grant); /* how many of them are held: present or committed */
 uint32_t bt_grant_tokens_of(const bt_store *store, const bt_grant *grant, uint32_t chunk);
-const baton_key *bt_grant_last_key(const bt_grant *grant);
 /* The page reserved for a chunk; false when it is held (or was, before an abort). */
 bool bt_grant_page(const bt_grant *grant, uint32_t chunk, bt_page_ref *page);
 /* The chunk has landed: publishes it and turns the reservation into a hold. When another request

@@ -208,15 +208,6 @@ baton_status bt_zmq_connect(void *socket, const char *host, uint16_t port)
     return BATON_OK;
 }
 
-baton_status bt_zmq_disconnect(void *socket, const char *host, uint16_t port)
-{
-    char url[URL_BYTES];
-    BATON_TRY(make_url(socket, host, port, false, url));
-    if (zmq_disconnect(socket, url) != 0)
-        return bt_zmq_fail(errno, "disconnect: wanted %s port %u", host, port);
-    return BATON_OK;
-}
-
 baton_status bt_zmq_parse_url(const char *url, char host[BT_ZMQ_HOST_BYTES], uint16_t *port)
 {
     const char *colon = strrchr(url, ':');

@@ -49,8 +49,6 @@ baton_status bt_zmq_bind(void *socket, const char *host, uint16_t port, uint16_t
 /* Begins to connect, again and again in the background (100 ms to 5 s apart). host: an IP address
  * or a name. Errors: INVALID_ARG. */
 baton_status bt_zmq_connect(void *socket, const char *host, uint16_t port);
-/* Undoes bt_zmq_connect; unsent messages to that peer are dropped. Errors: NOT_FOUND. */
-baton_status bt_zmq_disconnect(void *socket, const char *host, uint16_t port);
 /* As bt_zmq_connect, from "tcp://host:port". Errors: INVALID_ARG. */
 baton_status bt_zmq_connect_url(void *socket, const char *url);
 /* Takes "tcp://host:port" apart; host without brackets. Errors: INVALID_ARG. */

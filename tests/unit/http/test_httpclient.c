@@ -56,7 +56,6 @@ static void on_data(void *ctx, bt_http_call *call, const char *bytes, size_t n)
 {
     seen *s = ctx;
     assert_int_equal(s->n_head, 1);
-    assert_int_equal(bt_http_call_phase(call), BT_HTTP_BODY);
     s->body = realloc(s->body, s->body_bytes + n + 1); /* not bt_: never made to fail */
     memcpy(s->body + s->body_bytes, bytes, n);
     s->body_bytes += n;
@@ -252,10 +251,6 @@ static void connections_are_reused_last_first(void **state)
     assert_int_equal(stats.n_idle, 4);
     seen s = call(&w, (bt_http_client_request){.path = "/", .fresh = true});
     assert_false(s.result.reused);
-    bt_http_client_close_idle(w.client, "127.0.0.1", w.port);
-    bt_http_client_stats_get(w.client, &stats);
-    assert_int_equal(stats.n_idle, 0);
-    assert_int_equal(stats.n_calls, 0);
     world_stop(&w);
 }
 

@@ -30,21 +30,6 @@ static void headers_that_would_split_a_message_are_not_clean(void **state)
     assert_false(bt_http_header_is_clean("", "v"));
 }
 
-static void query_parameters_are_decoded(void **state)
-{
-    (void)state;
-    char out[8];
-    assert_ok(bt_http_query_get("ab=1&a=x%20y+z&b", "a", out, sizeof(out)));
-    assert_string_equal(out, "x y z");
-    assert_ok(bt_http_query_get("ab=1&b", "b", out, sizeof(out)));
-    assert_string_equal(out, "");
-    assert_fails(bt_http_query_get("ab=1", "a", out, sizeof(out)), BATON_ERR_NOT_FOUND, "'a'");
-    assert_fails(bt_http_query_get("a=%4", "a", out, sizeof(out)), BATON_ERR_BAD_MESSAGE, "hex");
-    assert_fails(bt_http_query_get("a=%zz", "a", out, sizeof(out)), BATON_ERR_BAD_MESSAGE, "hex");
-    assert_fails(bt_http_query_get("a=12345678", "a", out, sizeof(out)), BATON_ERR_TOO_LARGE, "7");
-    assert_ok(bt_http_query_get("a=1234567", "a", out, sizeof(out)));
-}
-
 static void origins_are_split(void **state)
 {
     (void)state;
@@ -108,7 +93,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(headers_are_found_without_regard_to_case),
         bt_test(headers_that_would_split_a_message_are_not_clean),
-        bt_test(query_parameters_are_decoded),
         bt_test(origins_are_split),
         bt_test(error_bodies_are_openais),
         bt_test(statuses_have_texts_and_failures_have_statuses),

@@ -11,25 +11,6 @@ static void known_values_stay(void **state)
     assert_int_equal(bt_digest("a", 1), UINT64_C(0xe6c632b61e964e1f));
 }
 
-static void pieces_give_the_digest_of_the_whole(void **state)
-{
-    (void)state;
-    static uint8_t bytes[5000];
-    bt_rng rng = {.state = 5};
-    bt_rng_fill(&rng, bytes, sizeof(bytes));
-    for (unsigned round = 0; round < 50; round++) {
-        size_t n = bt_rng_below(&rng, sizeof(bytes) + 1);
-        bt_digest_stream stream;
-        bt_digest_init(&stream);
-        for (size_t at = 0; at < n;) {
-            size_t piece = bt_rng_below(&rng, n - at + 1);
-            bt_digest_update(&stream, bytes + at, piece);
-            at += piece;
-        }
-        assert_int_equal(bt_digest_final(&stream), bt_digest(bytes, n));
-    }
-}
-
 static void one_changed_bit_shows(void **state)
 {
     (void)state;
@@ -57,7 +38,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(known_values_stay),
-        bt_test(pieces_give_the_digest_of_the_whole),
         bt_test(one_changed_bit_shows),
         bt_test(nothing_is_read_past_the_end),
     };
