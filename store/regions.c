@@ -31,7 +31,8 @@ baton_status bt_store_create(uint32_t chunk_tokens, uint32_t max_pages, bt_store
     randombytes_buf(&store->hash_seed, sizeof(store->hash_seed));
     store->by_key = bt_calloc(store->n_buckets, sizeof(bt_chunk *));
     store->by_parent = bt_calloc(store->n_buckets, sizeof(bt_chunk *));
-    if (store->by_key == NULL || store->by_parent == NULL)
+    store->tail_lengths = bt_calloc((size_t)chunk_tokens / 64 + 1, sizeof(uint64_t));
+    if (store->by_key == NULL || store->by_parent == NULL || store->tail_lengths == NULL)
         goto no_memory;
     *store_p = store;
     return BATON_OK;
@@ -56,6 +57,7 @@ void bt_store_destroy(bt_store *store)
         region_free(&store->regions[i]);
     bt_free(store->by_key);
     bt_free(store->by_parent);
+    bt_free(store->tail_lengths);
     bt_free(store);
 }
 

@@ -31,7 +31,9 @@ struct bt_store {
     uint32_t n_buckets;   /* power of two */
     bt_chunk **by_key;    /* [n_buckets] */
     bt_chunk **by_parent; /* [n_buckets] */
-    bt_chunk lru;         /* list head: lru_next is the least recently used */
+    uint64_t
+        *tail_lengths; /* [chunk_tokens / 64 + 1] scratch of a lookup: bit n, length n is there */
+    bt_chunk lru;      /* list head: lru_next is the least recently used */
     uint32_t n_lru;
     bt_store_region regions[BT_STORE_REGIONS_MAX];
     uint64_t evicted_total, duplicate_total, landed_total, present_total;

@@ -39,6 +39,26 @@ static void a_landed_chunk_is_held_and_not_granted_again(void **state)
     bt_store_destroy(store);
 }
 
+/* What was found before the pages ran out is not kept: otherwise two requests that wait for each
+ * other's holds would wait for ever. */
+static void a_grant_that_fails_for_lack_of_pages_holds_nothing(void **state)
+{
+    (void)state;
+    bt_store *store = kit_store(4);
+    uint32_t shared[3 * KIT_CHUNK], other[2 * KIT_CHUNK], all[4 * KIT_CHUNK];
+    bt_grant *first, *grant;
+    kit_tokens(1, 0, 3 * KIT_CHUNK, shared);
+    kit_tokens(2, 0, 2 * KIT_CHUNK, other);
+    kit_tokens(3, 0, 4 * KIT_CHUNK, all);
+    kit_land(store, shared, 2 * KIT_CHUNK);
+    assert_ok(kit_grant(store, other, 2 * KIT_CHUNK, &first));
+    assert_fails(kit_grant(store, shared, 3 * KIT_CHUNK, &grant), BATON_ERR_NO_PAGES, NULL);
+    assert_true(bt_grant_end(store, first, true));
+    assert_ok(kit_grant(store, all, 4 * KIT_CHUNK, &grant));
+    assert_true(bt_grant_end(store, grant, true));
+    bt_store_destroy(store);
+}
+
 static void making_room_never_evicts_what_the_request_itself_found(void **state)
 {
     (void)state;
@@ -187,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(a_grant_is_all_or_nothing),
         bt_test(a_landed_chunk_is_held_and_not_granted_again),
+        bt_test(a_grant_that_fails_for_lack_of_pages_holds_nothing),
         bt_test(making_room_never_evicts_what_the_request_itself_found),
         bt_test(the_first_to_commit_is_published_and_the_other_page_goes_back),
         bt_test(an_abort_without_drain_keeps_pages_from_everybody_until_proof),
