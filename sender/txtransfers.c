@@ -461,10 +461,12 @@ void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *me
 static void moving_tick(bt_tx *tx, bt_tx_transfer *transfer, uint64_t now_ns)
 {
     uint64_t still_ns = bt_elapsed_ns(now_ns, transfer->progress_ns);
-    if (transfer->flush_out && still_ns >= tx->options.timeouts.flush_ms * BT_NS_PER_MS)
-        bt_tx_peer_down(tx, transfer->peer, BATON_ERR_FLUSH_TIMEOUT, "flush: no progress");
-    else if (transfer->n_puts_out > 0 && still_ns >= tx->options.timeouts.put_ms * BT_NS_PER_MS)
+    /* A flush is under way behind every put: what has not even left is the put's delay. */
+    if (transfer->n_puts_out > 0 && still_ns >= tx->options.timeouts.put_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, transfer->peer, BATON_ERR_PUT_TIMEOUT, "put: no progress");
+    else if (transfer->n_puts_out == 0 && transfer->flush_out &&
+             still_ns >= tx->options.timeouts.flush_ms * BT_NS_PER_MS)
+        bt_tx_peer_down(tx, transfer->peer, BATON_ERR_FLUSH_TIMEOUT, "flush: no progress");
 }
 
 static bt_tx_transfer *first_due(const bt_tx *tx, uint64_t now_ns)

@@ -252,6 +252,30 @@ static void a_put_that_never_ends_costs_its_connection_and_no_page(void **state)
     pair_destroy(&kit);
 }
 
+static void a_put_that_does_not_leave_fails_by_its_own_deadline(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended: put: no progress");
+    kit.senders[0].tx->options.timeouts.put_ms = 3000;
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 2 * PAIR_CHUNK);
+    bt_tx_transfer *transfer = kit.senders[0].tx->first;
+    transfer->n_puts_out++; /* the loop's puts leave at once */
+    pair_advance(&kit, 2500);
+    assert_int_equal(transfer->state, BT_TX_MOVING);
+    pair_advance(&kit, 1000);
+    assert_int_equal(transfer->reason, BATON_ERR_PUT_TIMEOUT);
+    assert_int_equal(kit.senders[0].n_failed, 0); /* its source may still be read */
+    transfer->n_puts_out--;
+    bt_tx_transfer_settle(kit.senders[0].tx, transfer);
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_PUT_TIMEOUT);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
 static void a_receiver_that_goes_silent_fails_the_transfer_in_time(void **state)
 {
     (void)state;
@@ -742,6 +766,92 @@ static void a_revoke_without_a_reason_is_no_success(void **state)
     pair_destroy(&kit);
 }
 
+/* Of another receiver's life, or meant for another sender's: counted, and nothing else. */
+static void a_revoke_of_another_epoch_changes_nothing(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    const bt_rx_ticket *ticket = kit.rx->first_ticket;
+    const bt_rx_route *route = &kit.senders[0].routes[BT_RX_ALLOC_PORT];
+    for (int i = 0; i < 2; i++) {
+        uint64_t mine = kit.rx->epoch, theirs = kit.senders[0].tx->epoch;
+        bt_message revoke = {
+            .type = BT_MSG_REVOKE,
+            .peer_epoch = i == 0 ? theirs : theirs ^ 1,
+            .u.end = {.name = {.ticket = ticket->id, .generation = ticket->generation},
+                      .reason = BATON_ERR_CANCELED}};
+        kit.rx->epoch = i == 0 ? mine ^ 1 : mine;
+        bt_rx_send(kit.rx, BT_RX_ALLOC_PORT, route, &revoke);
+        kit.rx->epoch = mine;
+        pair_run(&kit);
+        assert_int_equal(kit.senders[0].tx->stats.messages_stale_total, i + 1);
+    }
+    pair_push_all(&kit, 0, transfer, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    pair_destroy(&kit);
+}
+
+/* The transfer ends while the push of a chunk is still waiting to be seen. */
+static void a_push_behind_a_cancel_gets_its_source_back(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    const bt_tx_source source = {.data = data[0], .bytes = PAIR_PAGE_BYTES};
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_CANCEL, transfer));
+    for (uint32_t i = 0; i < 2; i++)
+        assert_ok(bt_tx_push(kit.senders[0].tx, transfer, i, &source));
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].n_source_free, 2);
+    assert_int_equal(kit.senders[0].events[0].kind, BATON_SENDER_SOURCE_FREE); /* not after */
+    assert_int_equal(kit.senders[0].events[2].kind, BATON_SENDER_FAILED);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* In place of the real grant, one of a page that its region does not have, or of fewer chunks than
+ * were asked for. */
+static bool forges_fewer_chunks;
+static bool forge_a_grant(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    if (message->type != BT_MSG_ALLOC_ANSWER || k->filter_count++ != 0)
+        return true;
+    bt_message forged = *message;
+    uint32_t count = forges_fewer_chunks ? 1 : 2;
+    const bt_page_run run = {.count = count, .generation = k->rx->regions[0].generation, .page = 1};
+    forged.u.alloc_answer.n_chunks = count;
+    forged.u.alloc_answer.runs = &run;
+    forged.u.alloc_answer.n_runs = 1;
+    bt_rx_send(k->rx, BT_RX_ALLOC_PORT, &k->senders[0].routes[BT_RX_ALLOC_PORT], &forged);
+    return false;
+}
+
+static void a_grant_that_cannot_be_is_not_written(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        forges_fewer_chunks = i >= 2;
+        pair_create(&kit, &(pair_options){.n_pages = 2, .mapped = i % 2 != 0});
+        kit.filter = forge_a_grant;
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        hand_off(0, "r", 2 * PAIR_CHUNK); /* pages 1 and 2 of 2 */
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        assert_int_equal(kit.senders[0].end.status, BATON_ERR_BAD_MESSAGE);
+        assert_int_equal(kit.senders[0].n_source_free, 2);
+        pair_run(&kit);
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+}
+
 /* A chunk that turns out to be present counts once, pushed before or not. */
 static void a_chunk_pushed_too_early_hides_no_missing_one(void **state)
 {
@@ -984,6 +1094,7 @@ int main(void)
         bt_test(a_cancel_at_any_point_leaves_nothing),
         bt_test(a_page_with_a_late_writer_is_not_used_again),
         bt_test(a_put_that_never_ends_costs_its_connection_and_no_page),
+        bt_test(a_put_that_does_not_leave_fails_by_its_own_deadline),
         bt_test(a_receiver_that_goes_silent_fails_the_transfer_in_time),
         bt_test(a_sender_that_was_silent_gives_the_pages_back_unasked),
         bt_test(a_receiver_that_never_comes_back_is_forgotten),
@@ -1002,6 +1113,9 @@ int main(void)
         bt_test(a_request_that_ended_before_its_grant_fails_alone),
         bt_test(a_grant_behind_its_revoke_is_not_written),
         bt_test(a_revoke_without_a_reason_is_no_success),
+        bt_test(a_revoke_of_another_epoch_changes_nothing),
+        bt_test(a_push_behind_a_cancel_gets_its_source_back),
+        bt_test(a_grant_that_cannot_be_is_not_written),
         bt_test(a_chunk_pushed_too_early_hides_no_missing_one),
         bt_test(a_chunk_that_was_never_pushed_fails_the_transfer),
         bt_test(a_hold_that_nobody_wants_expires_and_is_told),
