@@ -15,10 +15,10 @@ static const bt_args_option flags[] = {
     {NULL, "threads", "N", "0", "Event loops; 0: one per core, at most 8.", false},
     {NULL, "max-inflight", "N", "4096", "Requests at once; above, 503 and Retry-After.", false},
     {NULL, "max-body", "MIB", "64", "Largest request body, in MiB; above, 413.", false},
-    {"Engines", "prefill", "URL", NULL, "A prefill engine, http://host:port. Repeat.", true},
+    {"Engines", "prefill", "URL", NULL, "A prefill engine, http://host:port.", true},
     {NULL, "decode", "URL", NULL,
      "A decode engine, http://host:port[,init=PORT...][,alloc=PORT...]: its receivers' ports, one "
-     "per rank. Without them no notice is waited for. Repeat.",
+     "per rank. Without them no notice is waited for.",
      true},
     {NULL, "prefiller-host", "HOST,...", "localhost", LMCACHE "hosts of the prefill engines.",
      false},
