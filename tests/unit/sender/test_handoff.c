@@ -374,6 +374,31 @@ static void a_deadline_ends_a_transfer_that_waits_for_chunks(void **state)
     pair_destroy(&kit);
 }
 
+static bool lose_what_says_it_is_over(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    return message->type != (k->filter_count == 0 ? BT_MSG_REVOKE : BT_MSG_INIT);
+}
+
+/* While its chunks are awaited, and while there is no connection: nobody has to tell the sender. */
+static void a_deadline_needs_no_word_from_the_receiver(void **state)
+{
+    (void)state;
+    for (uint32_t lost = 0; lost <= 1; lost++) {
+        pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+        kit.filter = lose_what_says_it_is_over;
+        kit.filter_count = lost;
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 2000);
+        pair_advance(&kit, 1900);
+        assert_int_equal(kit.senders[0].n_failed, 0);
+        pair_advance(&kit, 300);
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        assert_int_equal(kit.senders[0].end.status, BATON_ERR_DEADLINE);
+        pair_destroy(&kit);
+    }
+}
+
 /* Its bytes are on the way when the deadline passes: it waits for them, and its neighbours on the
  * same connection go on. */
 static void a_deadline_in_the_middle_of_a_put_costs_no_connection(void **state)
@@ -1100,6 +1125,7 @@ int main(void)
         bt_test(a_receiver_that_never_comes_back_is_forgotten),
         bt_test(a_sender_may_end_while_a_connection_is_being_closed),
         bt_test(a_deadline_ends_a_transfer_that_waits_for_chunks),
+        bt_test(a_deadline_needs_no_word_from_the_receiver),
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
         bt_test(no_failed_allocation_frees_a_page_that_is_written),
         bt_test(a_sender_that_was_cut_off_gives_the_pages_back),
