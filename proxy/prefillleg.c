@@ -329,7 +329,7 @@ static void on_late(void *arg)
         return;
     }
     if (req->dialect->answers_questions) {
-        bt_control_ask(pl->proxy->control, BT_ASK_STATUS, (uint32_t)req->decode_idx, req->kv.id);
+        bt_kvcontrol_ask(pl->proxy->control, BT_ASK_STATUS, (uint32_t)req->decode_idx, req->kv.id);
         bt_count(&pl->metrics.status_asked);
     }
     arm_timer(req, now_ms);

@@ -153,20 +153,20 @@ static baton_status run_loops(bt_proxy *proxy)
 static baton_status open_control(bt_proxy *proxy)
 {
     const bt_proxy_options *options = &proxy->options;
-    bt_control_options control = {.host = options->notice_host,
-                                  .port = options->notice_port,
-                                  .epoch = proxy->epoch,
-                                  .n_threads = options->threads,
-                                  .decoders = &proxy->decode,
-                                  .deliver = deliver,
-                                  .ctx = proxy};
-    BATON_TRY(bt_control_start(&control, &proxy->control));
+    bt_kvcontrol_options control = {.host = options->notice_host,
+                                    .port = options->notice_port,
+                                    .epoch = proxy->epoch,
+                                    .n_threads = options->threads,
+                                    .decoders = &proxy->decode,
+                                    .deliver = deliver,
+                                    .ctx = proxy};
+    BATON_TRY(bt_kvcontrol_start(&control, &proxy->control));
     if (options->notice_address != NULL)
         snprintf(proxy->notice_address, sizeof(proxy->notice_address), "%s",
                  options->notice_address);
     else
         snprintf(proxy->notice_address, sizeof(proxy->notice_address), "tcp://%s:%u",
-                 options->notice_host, bt_control_port(proxy->control));
+                 options->notice_host, bt_kvcontrol_port(proxy->control));
     return BATON_OK;
 }
 
@@ -218,7 +218,7 @@ uint16_t bt_proxy_port(const bt_proxy *proxy)
 
 uint16_t bt_proxy_notice_port(const bt_proxy *proxy)
 {
-    return bt_control_port(proxy->control);
+    return bt_kvcontrol_port(proxy->control);
 }
 
 uint32_t bt_proxy_threads(const bt_proxy *proxy)
@@ -263,7 +263,7 @@ void bt_proxy_destroy(bt_proxy *proxy)
     if (proxy == NULL)
         return;
     /* First, so that each notice it posted is run, and freed, by a loop that still runs. */
-    bt_control_stop(proxy->control);
+    bt_kvcontrol_stop(proxy->control);
     for (uint32_t i = 0; i < proxy->n_loops; i++) {
         if (proxy->loops[i].is_running)
             bt_loop_stop(proxy->loops[i].loop);
@@ -272,7 +272,7 @@ void bt_proxy_destroy(bt_proxy *proxy)
         if (proxy->loops[i].is_running)
             pthread_join(proxy->loops[i].thread, NULL);
     }
-    bt_control_destroy(proxy->control); /* requests, which ask it, are gone */
+    bt_kvcontrol_destroy(proxy->control); /* requests, which ask it, are gone */
     for (uint32_t i = 0; i < proxy->n_loops; i++)
         close_loop(&proxy->loops[i]);
     bt_free(proxy->loops);

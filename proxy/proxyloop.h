@@ -5,7 +5,7 @@
 #define BT_PROXY_PROXYLOOP_H
 #include "http/httpclient.h"
 #include "http/httpserver.h"
-#include "proxy/control.h"
+#include "proxy/kvcontrol.h"
 #include "proxy/proxy.h"
 #include "proxy/proxymetrics.h"
 
@@ -32,7 +32,7 @@ struct bt_proxy {
     uint16_t port;
     char notice_address[BT_HOST_BYTES + 32];
     bt_worker_pool prefill, decode;
-    bt_control *control;
+    bt_kvcontrol *control;
     bt_proxy_loop *loops; /* [n_loops] */
     uint32_t n_loops;
     _Atomic uint32_t inflight; /* completion requests, all loops */

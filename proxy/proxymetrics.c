@@ -178,7 +178,7 @@ static void print_workers(const bt_metrics_view *view, bt_strbuf *out)
                         "0 while an engine cannot be reached.", out);
 }
 
-static void print_control(const bt_control_metrics *control, bt_strbuf *out)
+static void print_control(const bt_kvcontrol_metrics *control, bt_strbuf *out)
 {
     print_plain(out, P "notice_frames_total", "Frames on the notice socket.",
                 bt_counted(&control->frames));

@@ -57,7 +57,7 @@ typedef struct {
 /* What the control thread counts. */
 typedef struct {
     bt_counter frames, malformed, foreign, status_answers, questions, dropped;
-} bt_control_metrics;
+} bt_kvcontrol_metrics;
 
 /* Relaxed: a counter orders nothing; the load and store are apart because one thread writes. */
 static inline void bt_count_n(bt_counter *counter, uint64_t n)
@@ -81,7 +81,7 @@ const char *bt_phase_name(bt_phase phase);
 typedef struct {
     const bt_proxy_metrics *const *loops; /* [n_loops] */
     uint32_t n_loops;
-    const bt_control_metrics *control;
+    const bt_kvcontrol_metrics *control;
     const bt_worker_pool *prefill, *decode;
     uint64_t inflight;
 } bt_metrics_view;

@@ -118,7 +118,7 @@ static void release_kv(bt_req *req)
 {
     bt_proxy_loop *pl = req->pl;
     if (req->is_kv_at_risk && req->dialect->answers_questions) {
-        bt_control_ask(pl->proxy->control, BT_ASK_RELEASE, (uint32_t)req->decode_idx, req->kv.id);
+        bt_kvcontrol_ask(pl->proxy->control, BT_ASK_RELEASE, (uint32_t)req->decode_idx, req->kv.id);
         bt_count(&pl->metrics.released);
     }
     req->is_kv_at_risk = false;

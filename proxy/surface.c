@@ -58,7 +58,7 @@ static void on_metrics(bt_proxy_loop *pl, bt_http_request *http)
         loops[i] = &proxy->loops[i].metrics;
     bt_metrics_view view = {.loops = loops,
                             .n_loops = proxy->n_loops,
-                            .control = bt_control_counters(proxy->control),
+                            .control = bt_kvcontrol_counters(proxy->control),
                             .prefill = &proxy->prefill,
                             .decode = &proxy->decode,
                             .inflight = bt_proxy_inflight(proxy)};

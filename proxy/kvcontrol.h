@@ -9,12 +9,12 @@
  * counted and dropped, and the next one is read as any other.
  *
  * Thread rule: create and destroy from the owner's thread; ask from any thread. */
-#ifndef BT_PROXY_CONTROL_H
-#define BT_PROXY_CONTROL_H
+#ifndef BT_PROXY_KVCONTROL_H
+#define BT_PROXY_KVCONTROL_H
 #include "proxy/kvwait.h"
 #include "proxy/proxymetrics.h"
 
-typedef struct bt_control bt_control;
+typedef struct bt_kvcontrol bt_kvcontrol;
 
 typedef struct {
     const char *host; /* numeric or a name, to bind the PULL socket to; borrowed during start */
@@ -25,21 +25,21 @@ typedef struct {
     /* Called on the control thread for each notice of thread `thread`. */
     void (*deliver)(void *ctx, uint32_t thread, const bt_kv_notice *notice);
     void *ctx;
-} bt_control_options;
+} bt_kvcontrol_options;
 
 typedef enum { BT_ASK_STATUS, BT_ASK_RELEASE } bt_ask;
 
 /* Binds and starts the thread. Errors: ADDRESS_IN_USE, INVALID_ARG, NO_MEMORY, IO. */
-baton_status bt_control_start(const bt_control_options *options, bt_control **control_p);
-uint16_t bt_control_port(const bt_control *control);
+baton_status bt_kvcontrol_start(const bt_kvcontrol_options *options, bt_kvcontrol **control_p);
+uint16_t bt_kvcontrol_port(const bt_kvcontrol *control);
 /* Sends STATUS or RELEASE for the attempt to every rank of decode engine `decoder`. Never blocks; a
  * full queue drops it, counted. */
-void bt_control_ask(bt_control *control, bt_ask ask, uint32_t decoder, const char *id);
-const bt_control_metrics *bt_control_counters(const bt_control *control);
+void bt_kvcontrol_ask(bt_kvcontrol *control, bt_ask ask, uint32_t decoder, const char *id);
+const bt_kvcontrol_metrics *bt_kvcontrol_counters(const bt_kvcontrol *control);
 /* Stops the thread: no notice is delivered any more, and what is asked from now on is dropped, as
  * is what was not sent yet (leases end it). NULL is allowed. */
-void bt_control_stop(bt_control *control);
+void bt_kvcontrol_stop(bt_kvcontrol *control);
 /* Stops it if need be and closes everything. NULL is allowed. */
-void bt_control_destroy(bt_control *control);
+void bt_kvcontrol_destroy(bt_kvcontrol *control);
 
 #endif

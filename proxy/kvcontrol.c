@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "proxy/control.h"
+#include "proxy/kvcontrol.h"
 #include "core/alloc.h"
 #include "core/fail.h"
 #include "core/log.h"
@@ -35,8 +35,8 @@ typedef struct {
     uint32_t decoder, rank;
 } dealer;
 
-struct bt_control {
-    bt_control_options options;
+struct bt_kvcontrol {
+    bt_kvcontrol_options options;
     uint16_t port;
     void *context, *pull;
     bt_ring *ring;
@@ -45,7 +45,7 @@ struct bt_control {
     zmq_pollitem_t *polled; /* [2 + n_dealers]: pull, ring, dealers */
     uint64_t last_id;
     question questions[N_QUESTIONS]; /* by id % N_QUESTIONS */
-    bt_control_metrics metrics;
+    bt_kvcontrol_metrics metrics;
     pthread_t thread;
     bool has_thread;
     _Atomic bool is_stopping;
@@ -61,7 +61,7 @@ static void copy_text(char *out, size_t cap, bt_blob text)
     out[n] = 0;
 }
 
-static void deliver(bt_control *control, const bt_kv_notice *notice)
+static void deliver(bt_kvcontrol *control, const bt_kv_notice *notice)
 {
     int thread = bt_kvwait_thread_of(notice->id, control->options.epoch);
     if (thread < 0 || (uint32_t)thread >= control->options.n_threads)
@@ -70,7 +70,7 @@ static void deliver(bt_control *control, const bt_kv_notice *notice)
         control->options.deliver(control->options.ctx, (uint32_t)thread, notice);
 }
 
-static void take_notice(bt_control *control, bt_blob frame)
+static void take_notice(bt_kvcontrol *control, bt_blob frame)
 {
     bt_notice read;
     bt_kv_notice notice = {.rank = 0};
@@ -98,7 +98,7 @@ static void take_notice(bt_control *control, bt_blob frame)
     deliver(control, &notice);
 }
 
-static void take_notices(bt_control *control)
+static void take_notices(bt_kvcontrol *control)
 {
     bt_zmq_message message;
     for (int i = 0; i < ANSWERS_PER_WAKEUP; i++) {
@@ -122,7 +122,7 @@ static void take_notices(bt_control *control)
 
 /* Questions out, answers in. */
 
-static baton_status grow_dealers(bt_control *control)
+static baton_status grow_dealers(bt_kvcontrol *control)
 {
     if (control->n_dealers < control->cap_dealers)
         return BATON_OK;
@@ -140,7 +140,7 @@ static baton_status grow_dealers(bt_control *control)
 }
 
 /* The socket to a receiver rank; NULL when it cannot be had. */
-static void *dealer_to(bt_control *control, uint32_t decoder, uint32_t rank)
+static void *dealer_to(bt_kvcontrol *control, uint32_t decoder, uint32_t rank)
 {
     for (uint32_t i = 0; i < control->n_dealers; i++) {
         if (control->dealers[i].decoder == decoder && control->dealers[i].rank == rank)
@@ -161,7 +161,7 @@ static void *dealer_to(bt_control *control, uint32_t decoder, uint32_t rank)
     return socket;
 }
 
-static void ask_rank(bt_control *control, const command *order, uint32_t rank)
+static void ask_rank(bt_kvcontrol *control, const command *order, uint32_t rank)
 {
     uint8_t frame[512];
     bt_packwriter writer;
@@ -191,7 +191,7 @@ static void ask_rank(bt_control *control, const command *order, uint32_t rank)
         bt_count(&control->metrics.dropped);
 }
 
-static void carry_out(bt_control *control)
+static void carry_out(bt_kvcontrol *control)
 {
     command order;
     while (bt_ring_pop(control->ring, &order)) {
@@ -204,7 +204,7 @@ static void carry_out(bt_control *control)
 }
 
 /* Makes a notice of a receiver's answer, when it says how the request ended. */
-static void take_answer(bt_control *control, const dealer *from, bt_blob frame)
+static void take_answer(bt_kvcontrol *control, const dealer *from, bt_blob frame)
 {
     bt_message message;
     if (bt_message_decode(frame.data, frame.bytes, &message) != BATON_OK) {
@@ -230,7 +230,7 @@ static void take_answer(bt_control *control, const dealer *from, bt_blob frame)
     deliver(control, &notice);
 }
 
-static void take_answers(bt_control *control, const dealer *from)
+static void take_answers(bt_kvcontrol *control, const dealer *from)
 {
     bt_zmq_message message;
     for (int i = 0; i < ANSWERS_PER_WAKEUP; i++) {
@@ -243,7 +243,7 @@ static void take_answers(bt_control *control, const dealer *from)
 
 /* The thread. */
 
-static void sleep_until_something(bt_control *control)
+static void sleep_until_something(bt_kvcontrol *control)
 {
     int n = (int)control->n_dealers + 2;
     control->polled[0] = (zmq_pollitem_t){.socket = control->pull, .events = ZMQ_POLLIN};
@@ -259,11 +259,11 @@ static void sleep_until_something(bt_control *control)
 
 static void *run(void *arg)
 {
-    bt_control *control = arg;
+    bt_kvcontrol *control = arg;
     for (;;) {
         carry_out(control);
         /* Behind carry_out, which may have swallowed the command that rang for the end: the flag
-         * was set before it. Acquire pairs with the release in bt_control_stop. */
+         * was set before it. Acquire pairs with the release in bt_kvcontrol_stop. */
         if (atomic_load_explicit(&control->is_stopping, memory_order_acquire))
             return NULL;
         take_notices(control);
@@ -273,7 +273,7 @@ static void *run(void *arg)
     }
 }
 
-static baton_status open_all(bt_control *control)
+static baton_status open_all(bt_kvcontrol *control)
 {
     bt_zmq_options options = {
         .type = ZMQ_PULL, .recv_messages = 65536, .max_part_bytes = MAX_FRAME_BYTES};
@@ -290,27 +290,27 @@ static baton_status open_all(bt_control *control)
     return BATON_OK;
 }
 
-baton_status bt_control_start(const bt_control_options *options, bt_control **control_p)
+baton_status bt_kvcontrol_start(const bt_kvcontrol_options *options, bt_kvcontrol **control_p)
 {
-    bt_control *control = bt_calloc(1, sizeof(*control));
+    bt_kvcontrol *control = bt_calloc(1, sizeof(*control));
     if (control == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "control: thread");
     control->options = *options;
     baton_status status = open_all(control);
     if (status != BATON_OK) {
-        bt_control_destroy(control);
+        bt_kvcontrol_destroy(control);
         return status;
     }
     *control_p = control;
     return BATON_OK;
 }
 
-uint16_t bt_control_port(const bt_control *control)
+uint16_t bt_kvcontrol_port(const bt_kvcontrol *control)
 {
     return control->port;
 }
 
-void bt_control_ask(bt_control *control, bt_ask ask, uint32_t decoder, const char *id)
+void bt_kvcontrol_ask(bt_kvcontrol *control, bt_ask ask, uint32_t decoder, const char *id)
 {
     command order = {.ask = ask, .decoder = decoder};
     snprintf(order.id, sizeof(order.id), "%s", id);
@@ -318,12 +318,12 @@ void bt_control_ask(bt_control *control, bt_ask ask, uint32_t decoder, const cha
         atomic_fetch_add_explicit(&control->metrics.dropped, 1, memory_order_relaxed);
 }
 
-const bt_control_metrics *bt_control_counters(const bt_control *control)
+const bt_kvcontrol_metrics *bt_kvcontrol_counters(const bt_kvcontrol *control)
 {
     return &control->metrics;
 }
 
-void bt_control_stop(bt_control *control)
+void bt_kvcontrol_stop(bt_kvcontrol *control)
 {
     if (control == NULL || !control->has_thread)
         return;
@@ -335,11 +335,11 @@ void bt_control_stop(bt_control *control)
     control->has_thread = false;
 }
 
-void bt_control_destroy(bt_control *control)
+void bt_kvcontrol_destroy(bt_kvcontrol *control)
 {
     if (control == NULL)
         return;
-    bt_control_stop(control);
+    bt_kvcontrol_stop(control);
     for (uint32_t i = 0; i < control->n_dealers; i++)
         bt_zmq_close(control->dealers[i].socket);
     bt_zmq_close(control->pull);
