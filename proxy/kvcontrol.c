@@ -6,6 +6,7 @@
 #include "core/ring.h"
 #include "wire/messages.h"
 #include "wire/notice.h"
+#include "wire/security.h"
 #include "wire/zmqsocket.h"
 
 #include <pthread.h>
@@ -39,6 +40,7 @@ struct bt_kvcontrol {
     bt_kvcontrol_options options;
     uint16_t port;
     void *context, *pull;
+    bt_security security; /* of the dealers */
     bt_ring *ring;
     dealer *dealers; /* [n_dealers], opened when first asked */
     uint32_t n_dealers, cap_dealers;
@@ -149,6 +151,7 @@ static void *dealer_to(bt_kvcontrol *control, uint32_t decoder, uint32_t rank)
     const bt_worker_address *at = &control->options.decoders->workers[decoder].at;
     bt_zmq_options options = {
         .type = ZMQ_DEALER, .max_part_bytes = MAX_FRAME_BYTES, .queue_unconnected = true};
+    bt_security_apply(&control->security, &options);
     void *socket = NULL;
     if (grow_dealers(control) != BATON_OK ||
         bt_zmq_open(control->context, &options, &socket) != BATON_OK)
@@ -279,6 +282,7 @@ static baton_status open_all(bt_kvcontrol *control)
         .type = ZMQ_PULL, .recv_messages = 65536, .max_part_bytes = MAX_FRAME_BYTES};
     BATON_TRY(bt_ring_create(RING_RECORDS, sizeof(command), &control->ring));
     BATON_TRY(grow_dealers(control));
+    BATON_TRY(bt_security_open_client(&control->options.security, &control->security));
     BATON_TRY(bt_zmq_context_create(&control->context));
     BATON_TRY(bt_zmq_open(control->context, &options, &control->pull));
     BATON_TRY(
@@ -343,6 +347,7 @@ void bt_kvcontrol_destroy(bt_kvcontrol *control)
     for (uint32_t i = 0; i < control->n_dealers; i++)
         bt_zmq_close(control->dealers[i].socket);
     bt_zmq_close(control->pull);
+    bt_security_close(&control->security);
     bt_zmq_context_destroy(control->context);
     bt_ring_destroy(control->ring);
     bt_free(control->dealers);

@@ -11,6 +11,8 @@
  * Thread rule: create and destroy from the owner's thread; ask from any thread. */
 #ifndef BT_PROXY_KVCONTROL_H
 #define BT_PROXY_KVCONTROL_H
+#include <baton/options.h>
+
 #include "proxy/kvwait.h"
 #include "proxy/proxymetrics.h"
 
@@ -25,11 +27,13 @@ typedef struct {
     /* Called on the control thread for each notice of thread `thread`. */
     void (*deliver)(void *ctx, uint32_t thread, const bt_kv_notice *notice);
     void *ctx;
+    baton_security security; /* key_file and server_key, of the receivers; borrowed during start */
 } bt_kvcontrol_options;
 
 typedef enum { BT_ASK_STATUS, BT_ASK_RELEASE } bt_ask;
 
-/* Binds and starts the thread. Errors: ADDRESS_IN_USE, INVALID_ARG, NO_MEMORY, IO. */
+/* Binds and starts the thread. Errors: ADDRESS_IN_USE, INVALID_ARG, NO_MEMORY, IO, and those of
+ * bt_security_open_client. */
 baton_status bt_kvcontrol_start(const bt_kvcontrol_options *options, bt_kvcontrol **control_p);
 uint16_t bt_kvcontrol_port(const bt_kvcontrol *control);
 /* Sends STATUS or RELEASE for the attempt to every rank of decode engine `decoder`. Never blocks; a

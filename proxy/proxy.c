@@ -153,13 +153,15 @@ static baton_status run_loops(bt_proxy *proxy)
 static baton_status open_control(bt_proxy *proxy)
 {
     const bt_proxy_options *options = &proxy->options;
-    bt_kvcontrol_options control = {.host = options->notice_host,
-                                    .port = options->notice_port,
-                                    .epoch = proxy->epoch,
-                                    .n_threads = options->threads,
-                                    .decoders = &proxy->decode,
-                                    .deliver = deliver,
-                                    .ctx = proxy};
+    bt_kvcontrol_options control = {
+        .host = options->notice_host,
+        .port = options->notice_port,
+        .epoch = proxy->epoch,
+        .n_threads = options->threads,
+        .decoders = &proxy->decode,
+        .deliver = deliver,
+        .ctx = proxy,
+        .security = {.key_file = options->key_file, .server_key = options->receiver_key}};
     BATON_TRY(bt_kvcontrol_start(&control, &proxy->control));
     if (options->notice_address != NULL)
         snprintf(proxy->notice_address, sizeof(proxy->notice_address), "%s",

@@ -37,6 +37,8 @@ typedef struct {
     const char *notice_host;    /* where notices are received ["127.0.0.1"] */
     uint16_t notice_port;       /* 0: any free one */
     const char *notice_address; /* as engines reach it [tcp://notice_host:notice_port] */
+    const char *key_file;       /* CURVE key for questions to receivers, with receiver_key [none] */
+    const char *receiver_key;   /* file with the receivers' public key */
     uint32_t threads;           /* [cores, at most 8] */
     bt_mode mode, chat_mode;
     bt_engines engines;

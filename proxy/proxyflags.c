@@ -47,6 +47,10 @@ static const bt_args_option flags[] = {
     {NULL, "proxy-port", "PORT", "8500", "Port for notices; 0 takes a free one.", false},
     {NULL, "notice-address", "URL", NULL,
      "Where engines reach that, tcp://host:port [tcp://proxy-host:proxy-port].", false},
+    {NULL, "key-file", "FILE", NULL,
+     "The proxy's secret key (baton-keygen), where receivers want keys. They must let it in.",
+     false},
+    {NULL, "receiver-key", "FILE", NULL, "The receivers' public key.", false},
     {NULL, "retries", "N", "1", "Attempts after the first, before any byte of decode's answer.",
      false},
     {"Deadlines", "connect-ms", "MS", "1000", "Connecting to an engine (connect_timeout).", false},
@@ -362,5 +366,7 @@ baton_status bt_proxy_flags_read(const bt_args *args, bt_proxy_flag_room *room,
     options->host = numeric(bt_args_value(args, "host"), room->host);
     options->notice_host = numeric(bt_args_value(args, "proxy-host"), room->notice_host);
     options->notice_address = bt_args_value(args, "notice-address");
+    options->key_file = bt_args_value(args, "key-file");
+    options->receiver_key = bt_args_value(args, "receiver-key");
     return BATON_OK;
 }

@@ -18,6 +18,7 @@ static uint16_t open_receiver(rig *r, unsigned i)
 {
     uint16_t port;
     bt_zmq_options options = {.type = ZMQ_ROUTER};
+    bt_security_apply(&r->security, &options);
     assert_ok(bt_zmq_open(r->zmq, &options, &r->receivers[i]));
     assert_ok(bt_zmq_bind(r->receivers[i], "127.0.0.1", 0, &port));
     return port;
@@ -58,6 +59,8 @@ void rig_open(rig *r, const rig_options *given)
     o.n_decode = o.n_decode == 0 ? 1 : o.n_decode;
     o.n_ranks = o.n_ranks == 0 ? 1 : o.n_ranks;
     assert_ok(bt_zmq_context_create(&r->zmq));
+    if (o.security != NULL)
+        assert_ok(bt_security_open_server(r->zmq, o.security, "127.0.0.1", &r->security));
     fakes_start();
     open_engines(r, &o, prefill, decode);
     o.options.prefill = prefill;
@@ -101,6 +104,7 @@ void rig_close(rig *r)
     fakes_stop();
     for (unsigned i = 0; i < RIG_MAX; i++)
         bt_zmq_close(r->receivers[i]);
+    bt_security_close(&r->security);
     bt_zmq_context_destroy(r->zmq);
 }
 

@@ -6,6 +6,7 @@
 #include "fakeengine.h"
 #include "proxy/proxy.h"
 #include "support/test.h"
+#include "wire/security.h"
 
 enum { RIG_MAX = 4 };
 
@@ -15,6 +16,7 @@ typedef struct {
     unsigned n_ranks;             /* 0: one */
     bool no_ports;                /* the receivers' ports are not known to the proxy */
     fake_notices notices;
+    const baton_security *security; /* of the receivers; NULL: no keys */
     bt_proxy_options options;
 } rig_options;
 
@@ -22,6 +24,7 @@ typedef struct {
     bt_proxy *proxy;
     fake *prefill[RIG_MAX], *decode[RIG_MAX];
     void *zmq;
+    bt_security security;
     void *receivers[RIG_MAX]; /* ROUTER of decode engine i's rank 0 */
     uint16_t port;
     char notice_url[64];

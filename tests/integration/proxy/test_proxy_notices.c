@@ -5,6 +5,7 @@
 #include "wire/messages.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static const char body[] = "{\"prompt\":[1],\"max_tokens\":4}";
 static rig r;
@@ -74,6 +75,41 @@ static void lost_notice_is_asked_for(void **state)
     assert_int_equal(answer.status, 200);
     reply_free(&answer);
     rig_close(&r);
+}
+
+static void make_keys(const char *folder, const char *name)
+{
+    char prefix[64];
+    bt_curve_keys keys;
+    snprintf(prefix, sizeof(prefix), "%s/%s", folder, name);
+    assert_ok(bt_curve_generate(&keys));
+    assert_ok(bt_curve_save(prefix, &keys));
+}
+
+static void receivers_that_want_keys_are_asked_with_them(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/baton-proxy-keys-XXXXXX", id[64], files[3][64], command[64];
+    assert_non_null(mkdtemp(folder));
+    make_keys(folder, "receiver");
+    make_keys(folder, "proxy"); /* its .pub lies in the folder of those let in */
+    snprintf(files[0], sizeof(files[0]), "%s/receiver.key", folder);
+    snprintf(files[1], sizeof(files[1]), "%s/receiver.pub", folder);
+    snprintf(files[2], sizeof(files[2]), "%s/proxy.key", folder);
+    const baton_security security = {.key_file = files[0], .clients_path = folder};
+    rig_options options = {.notices = FAKE_NOTICE_NONE,
+                           .security = &security,
+                           .options = {.ms.status_after = 10, .receiver_key = files[1]}};
+    options.options.key_file = files[2];
+    rig_open(&r, &options);
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    assert_string_equal(rig_question(&r, 0, id, BT_REQUEST_READY), "STATUS");
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+    snprintf(command, sizeof(command), "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
 }
 
 static void lost_failure_is_asked_for_too(void **state)
@@ -230,6 +266,7 @@ int main(void)
         bt_test(notice_after_the_prefill_engines_answer),
         bt_test(doubled_notice_does_not_stand_for_another_rank),
         bt_test(lost_notice_is_asked_for),
+        bt_test(receivers_that_want_keys_are_asked_with_them),
         bt_test(lost_failure_is_asked_for_too),
         bt_test(foreign_engines_are_not_asked),
         bt_test(frames_of_existing_senders_count),

@@ -163,6 +163,9 @@ static void wrong_options_are_refused(void **state)
     options.notices = 0;
     options.threads = 65;
     assert_fails(bt_proxy_start(&options, &proxy), BATON_ERR_OUT_OF_RANGE, "threads");
+    options.threads = 1;
+    options.receiver_key = "receiver.pub";
+    assert_fails(bt_proxy_start(&options, &proxy), BATON_ERR_CONFIG, "key_file is not set");
     rig_close(&r);
 }
 
