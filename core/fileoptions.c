@@ -169,21 +169,40 @@ static baton_status finish(const bt_config *config, bt_file_role role, bt_file_o
     return make_notice(config, options);
 }
 
-baton_status bt_file_options_load(const char *path, bt_file_role role, const char *const *overrides,
-                                  uint32_t n_overrides, bt_file_options *options,
-                                  bt_config **config_p)
+/* keep: what options hold counts as set by the program. */
+static baton_status create_config(bt_file_options *options, bool keep, bt_config **config_p)
 {
     memcpy(options->tables, bt_file_tables, sizeof(options->tables));
     for (int i = 0; i < BT_N_FILE_TABLES; i++)
         options->tables[i].target = options;
-    options->data_tcp = !options->data.no_tcp;
     const bt_config_options wanted = {.tables = options->tables,
                                       .n_tables = BT_N_FILE_TABLES,
                                       .foreign = bt_lmcache_keys,
                                       .n_foreign = bt_n_lmcache_keys,
-                                      .keep = true};
+                                      .keep = keep};
+    return bt_config_create(&wanted, config_p);
+}
+
+baton_status bt_file_options_print(const char *path, const char *const *overrides,
+                                   uint32_t n_overrides, bt_strbuf *out)
+{
+    bt_file_options options = {0};
     bt_config *config;
-    BATON_TRY(bt_config_create(&wanted, &config));
+    BATON_TRY(create_config(&options, false, &config));
+    baton_status status = load_all(config, path, overrides, n_overrides);
+    if (status == BATON_OK)
+        bt_config_print(config, out);
+    bt_config_destroy(config);
+    return status;
+}
+
+baton_status bt_file_options_load(const char *path, bt_file_role role, const char *const *overrides,
+                                  uint32_t n_overrides, bt_file_options *options,
+                                  bt_config **config_p)
+{
+    bt_config *config;
+    options->data_tcp = !options->data.no_tcp;
+    BATON_TRY(create_config(options, true, &config));
     baton_status status = load_all(config, path, overrides, n_overrides);
     if (status == BATON_OK)
         status = finish(config, role, options);

@@ -51,6 +51,10 @@ extern const bt_config_table bt_file_tables[BT_N_FILE_TABLES];
 baton_status bt_file_options_load(const char *path, bt_file_role role, const char *const *overrides,
                                   uint32_t n_overrides, bt_file_options *options,
                                   bt_config **config_p);
+/* Appends every key's value and where it is from, with the defaults of what nobody set. Errors: as
+ * bt_file_options_load. */
+baton_status bt_file_options_print(const char *path, const char *const *overrides,
+                                   uint32_t n_overrides, bt_strbuf *out);
 /* Port of a rank from a list, 0 from an empty one. key: for the error. Errors: CONFIG (more ranks
  * than ports). */
 baton_status bt_file_port(const bt_config *config, const char *key, const uint16_t *ports,

@@ -8,6 +8,7 @@
 
 #include "core/args.h"
 #include "core/fail.h"
+#include "core/fileoptions.h"
 #include "core/log.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -93,6 +94,8 @@ static const bt_args_option options[] = {
      .value_name = "KEY=VALUE",
      .repeat = true,
      .help = "Sets a key of the sender or receiver, over its file."},
+    {.name = "print-config",
+     .help = "Prints every option and key in force and where it is from, and starts nothing."},
 };
 
 /* The life of the process, for the callbacks of the loop. */
@@ -182,6 +185,25 @@ static int fail(int code)
     return code;
 }
 
+static int print_config(const bt_config *config, const program_options *o)
+{
+    const bt_engine_options *engine = &o->engine;
+    bt_strbuf text = {0};
+    baton_status status = BATON_OK;
+    bt_config_print(config, &text);
+    if (engine->role != BT_ROLE_BOTH) {
+        bt_strbuf_putc(&text, '\n');
+        status =
+            bt_file_options_print(engine->config, engine->overrides, engine->n_overrides, &text);
+    }
+    if (status == BATON_OK)
+        status = bt_strbuf_status(&text);
+    if (status == BATON_OK)
+        fputs(bt_strbuf_text(&text), stdout);
+    bt_strbuf_free(&text);
+    return status < 0 ? fail(EXIT_USAGE) : 0;
+}
+
 static int run(const bt_args *args, const bt_config *config, program_options *o)
 {
     enum { MAX_OVERRIDES = 256 };
@@ -192,6 +214,8 @@ static int run(const bt_args *args, const bt_config *config, program_options *o)
     }
     if (finish_options(args, config, o, overrides) < 0)
         return fail(EXIT_USAGE);
+    if (bt_args_count(args, "print-config") > 0)
+        return print_config(config, o);
     return serve(o) < 0 ? fail(EXIT_FAILED) : 0;
 }
 

@@ -120,6 +120,25 @@ static void what_is_wrong_is_said_with_the_status(void **state)
                   "/nonexistent/config.json");
 }
 
+static void the_config_in_force_is_printed_with_its_origins(void **state)
+{
+    (void)state;
+    process p;
+    char text[16384], errors[4096];
+    const char *const args[] = {"--random-weights", "3",     "--role",       "decode",
+                                "--print-config",   "--set", "max_queued=7", NULL};
+    start(&p, args);
+    text[fread(text, 1, sizeof(text) - 1, p.out)] = 0;
+    assert_int_equal(end(&p, errors, sizeof(errors)), 0);
+    assert_string_equal(errors, "");
+    assert_non_null(strstr(text, "role: decode                            # flag --role\n"));
+    assert_non_null(strstr(text, "max_queued: 7                           # override\n"));
+    assert_non_null(strstr(text, "lease_ms: 30s                           # default\n"));
+    check_refused((const char *const[]){"--random-weights", "1", "--role", "decode", "--set",
+                                        "max_quued=1", "--print-config", NULL},
+                  2, "max_queued");
+}
+
 static void a_port_in_use_is_named(void **state)
 {
     (void)state;
@@ -138,6 +157,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(a_signal_drains_and_exits_with_0),
         bt_test(what_is_wrong_is_said_with_the_status),
+        bt_test(the_config_in_force_is_printed_with_its_origins),
         bt_test(a_port_in_use_is_named),
     };
     return bt_run_tests(tests);
