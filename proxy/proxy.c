@@ -65,6 +65,17 @@ typedef struct {
     bt_kv_notice notice;
 } posted_notice;
 
+/* A hand-off became ready after its attempt had ended: the RELEASE that was said then may have come
+ * to the receiver before the sender's ALLOC did. Which decode engine it was is not known any more.
+ */
+static void release_late(bt_proxy *proxy, const char *id)
+{
+    if (!bt_dialect_find(proxy->options.mode, proxy->options.engines)->answers_questions)
+        return;
+    for (uint32_t i = 0; i < proxy->decode.n_workers; i++)
+        bt_control_ask(proxy->control, BT_ASK_RELEASE, i, id);
+}
+
 static void on_posted(void *arg)
 {
     posted_notice *posted = arg;
@@ -72,6 +83,8 @@ static void on_posted(void *arg)
     bt_kv_entry *entry;
     bt_heard heard = bt_kvwait_notice(pl->kvwait, &posted->notice, &entry);
     bt_count(&pl->metrics.notices[heard]);
+    if (heard == BT_HEARD_LATE && !posted->notice.failed)
+        release_late(pl->proxy, posted->notice.id);
     bt_free(posted);
     if (entry != NULL)
         bt_req_on_notice(entry, heard);

@@ -143,6 +143,24 @@ static void foreign_engines_are_not_asked(void **state)
     rig_close(&r);
 }
 
+/* The RELEASE that ends an attempt may be at the receiver before the sender's ALLOC. */
+static void a_hand_off_that_is_ready_too_late_is_released_again(void **state)
+{
+    (void)state;
+    char id[64];
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE});
+    reply answer = rig_post(&r, "/v1/completions", "", "{\"prompt\":[7],\"max_tokens\":1}");
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    assert_string_equal(rig_question(&r, 0, id, -1), "RELEASE");
+    notice_send(r.notice_url, id, 0, 1, 0);
+    rig_wait_metric(&r, "baton_proxy_kv_notices_total{result=\"late\"}", 1);
+    char again[64];
+    assert_string_equal(rig_question(&r, 0, again, -1), "RELEASE");
+    assert_string_equal(again, id);
+    rig_close(&r);
+}
+
 static void frames_of_existing_senders_count(void **state)
 {
     (void)state;
@@ -269,6 +287,7 @@ int main(void)
         bt_test(receivers_that_want_keys_are_asked_with_them),
         bt_test(lost_failure_is_asked_for_too),
         bt_test(foreign_engines_are_not_asked),
+        bt_test(a_hand_off_that_is_ready_too_late_is_released_again),
         bt_test(frames_of_existing_senders_count),
         bt_test(one_failed_rank_fails_the_attempt),
         bt_test(failed_hand_off_is_made_again_under_another_id),
