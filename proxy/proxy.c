@@ -73,7 +73,7 @@ static void release_late(bt_proxy *proxy, const char *id)
     if (!bt_dialect_find(proxy->options.mode, proxy->options.engines)->answers_questions)
         return;
     for (uint32_t i = 0; i < proxy->decode.n_workers; i++)
-        bt_control_ask(proxy->control, BT_ASK_RELEASE, i, id);
+        bt_kvcontrol_ask(proxy->control, BT_ASK_RELEASE, i, id);
 }
 
 static void on_posted(void *arg)
