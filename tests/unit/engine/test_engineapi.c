@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The whole HTTP side over the fake model: a real server and real sockets, the loop on a thread of
  * its own, and forward passes that the test can hold back. */
-#include "support/test.h"
+#include "engine/apikit.h"
 
-#include <jansson.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,213 +11,6 @@
 
 #include "core/alloc.h"
 #include "core/fail.h"
-#include "engine/engineapi.h"
-#include "engine/fakemodel.h"
-#include "support/httpcall.h"
-
-enum { MAX_LEN = 2000, N_BLOCKS = 1000 };
-
-typedef struct {
-    bt_loop *loop;
-    bt_api *api;
-    uint16_t port;
-    pthread_t thread;
-    bt_fake_model model;
-    bt_tokenizer *tokenizer;
-    bt_handoff_ops ops;
-    pthread_mutex_t lock;
-    pthread_cond_t opened;
-    bool held; /* forward passes wait */
-    /* what the fake hand-off saw */
-    bt_handoff_target target;
-    uint32_t n_tokens, n_chunks;
-    bool finished, told;
-    void *transfer_user;
-    baton_status fails; /* begin fails */
-} bench;
-
-static baton_status held_forward(void *ctx, const bt_batch_item *items, uint32_t n_items,
-                                 float *logits)
-{
-    bench *b = ctx;
-    pthread_mutex_lock(&b->lock);
-    while (b->held)
-        pthread_cond_wait(&b->opened, &b->lock);
-    pthread_mutex_unlock(&b->lock);
-    return bt_fake_forward(&b->model, items, n_items, logits);
-}
-
-static void hold(bench *b, bool held)
-{
-    pthread_mutex_lock(&b->lock);
-    b->held = held;
-    pthread_cond_broadcast(&b->opened);
-    pthread_mutex_unlock(&b->lock);
-}
-
-static baton_status fake_begin(void *ctx, const bt_handoff_target *target, const uint32_t *tokens,
-                               uint32_t n_tokens, void *user_data, void **transfer_p)
-{
-    (void)tokens;
-    bench *b = ctx;
-    pthread_mutex_lock(&b->lock);
-    baton_status fails = b->fails;
-    pthread_mutex_unlock(&b->lock);
-    if (fails < 0)
-        return bt_fail(fails, "fake hand-off: no");
-    b->target = *target;
-    b->n_tokens = n_tokens;
-    b->transfer_user = user_data;
-    *transfer_p = b;
-    return BATON_OK;
-}
-
-static void fake_chunk_ready(void *ctx, void *transfer, uint32_t chunk, const uint32_t *blocks,
-                             uint32_t n_blocks)
-{
-    (void)transfer, (void)chunk, (void)blocks, (void)n_blocks;
-    ((bench *)ctx)->n_chunks++;
-}
-
-static void fake_finish(void *ctx, void *transfer)
-{
-    (void)transfer;
-    ((bench *)ctx)->finished = true;
-}
-
-static void fake_cancel(void *ctx, void *transfer)
-{
-    (void)transfer;
-    ((bench *)ctx)->finished = true;
-}
-
-static void fake_progress(void *ctx, bt_handoff_ended_fn ended, void *sink)
-{
-    bench *b = ctx;
-    if (!b->finished || b->told)
-        return;
-    b->told = true;
-    ended(sink, b->transfer_user, BATON_OK, "");
-}
-
-static void *run_loop(void *arg)
-{
-    bt_loop_run(((bench *)arg)->loop);
-    return NULL;
-}
-
-static const char *const names[] = {"fake", "alias"};
-static const uint32_t eos_ids[] = {BT_BYTES_EOS};
-
-static bt_api_options make_options(bench *b, uint32_t max_running, uint32_t max_queued)
-{
-    return (bt_api_options){
-        .loop = b->loop,
-        .role = "both",
-        .limits = {.tokenizer = b->tokenizer,
-                   .chat_template = BT_CHAT_CHATML,
-                   .model_names = names,
-                   .n_model_names = 2,
-                   .n_vocab = FAKE_VOCAB,
-                   .max_len = MAX_LEN,
-                   .sends_kv = b->ops.begin != NULL},
-        .engine = {.scheduler = {.forward = held_forward,
-                                 .forward_ctx = b,
-                                 .n_vocab = FAKE_VOCAB,
-                                 .n_blocks = N_BLOCKS,
-                                 .block_tokens = FAKE_BLOCK_TOKENS,
-                                 .max_running = max_running,
-                                 .step_tokens = 64,
-                                 .chunk_tokens = 32,
-                                 .ends = {b->tokenizer, eos_ids, 1},
-                                 .handoff = b->ops.begin != NULL ? &b->ops : NULL},
-                   .max_queued = max_queued},
-    };
-}
-
-static bench *open_bench(bool sends, uint32_t max_running, uint32_t max_queued)
-{
-    bench *b = bt_calloc(1, sizeof(*b));
-    pthread_mutex_init(&b->lock, NULL);
-    pthread_cond_init(&b->opened, NULL);
-    bt_fake_model_open(&b->model, N_BLOCKS);
-    assert_ok(bt_tokenizer_create_bytes(&b->tokenizer));
-    assert_ok(bt_loop_create(&b->loop));
-    if (sends)
-        b->ops = (bt_handoff_ops){.ctx = b,
-                                  .chunk_tokens = 8,
-                                  .begin = fake_begin,
-                                  .chunk_ready = fake_chunk_ready,
-                                  .finish = fake_finish,
-                                  .cancel = fake_cancel,
-                                  .progress = fake_progress};
-    bt_api_options options = make_options(b, max_running, max_queued);
-    assert_ok(bt_api_create(&options, &b->api));
-    b->port = bt_api_port(b->api);
-    assert_int_equal(pthread_create(&b->thread, NULL, run_loop, b), 0);
-    return b;
-}
-
-static void close_bench(bench *b)
-{
-    hold(b, false);
-    bt_loop_stop(b->loop);
-    pthread_join(b->thread, NULL);
-    bt_api_stop(b->api, 0);
-    bt_scheduler_stats stats;
-    bt_api_engine_stats(b->api, &stats);
-    assert_int_equal(stats.blocks_available, stats.blocks_total);
-    bt_api_destroy(b->api);
-    bt_loop_destroy(b->loop);
-    bt_tokenizer_destroy(b->tokenizer);
-    bt_fake_model_close(&b->model);
-    pthread_cond_destroy(&b->opened);
-    pthread_mutex_destroy(&b->lock);
-    bt_free(b);
-}
-
-/* Waits until a statistic has a value; the hang guard is ctest's. */
-static void wait_for(bench *b, size_t offset, uint64_t wanted, bool is_u64)
-{
-    for (;;) {
-        bt_scheduler_stats stats;
-        bt_api_engine_stats(b->api, &stats);
-        const char *at = (const char *)&stats + offset;
-        uint64_t value =
-            is_u64 ? *(const uint64_t *)(const void *)at : *(const uint32_t *)(const void *)at;
-        if (value == wanted)
-            return;
-        sched_yield();
-    }
-}
-#define WAIT_FOR_U64(b, field, wanted) \
-    wait_for((b), offsetof(bt_scheduler_stats, field), (wanted), true)
-#define WAIT_FOR_U32(b, field, wanted) \
-    wait_for((b), offsetof(bt_scheduler_stats, field), (wanted), false)
-
-static json_t *call(bench *b, const char *path, const char *body, unsigned status)
-{
-    bt_http_answer answer;
-    bt_http_call(b->port, body != NULL ? "POST" : "GET", path, body, &answer);
-    if (answer.status != status || !answer.complete)
-        fail_msg("%s %s: status %u, wanted %u: %s", path, body, answer.status, status,
-                 bt_strbuf_text(&answer.body));
-    json_t *root = json_loads(bt_strbuf_text(&answer.body), JSON_ALLOW_NUL, NULL);
-    assert_non_null(root);
-    bt_http_answer_clear(&answer);
-    return root;
-}
-
-static json_t *first_choice(const json_t *root)
-{
-    return json_array_get(json_object_get(root, "choices"), 0);
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "(none)";
-}
 
 /* Joins a stream: texts, token ids, and the last chunk's finish reason. */
 typedef struct {
@@ -305,11 +96,11 @@ static void a_stream_says_what_the_whole_answer_says(void **state)
          "\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]}]",
          "\"temperature\":2,\"top_k\":5,\"seed\":1"},
     };
-    bench *b = open_bench(false, 4, 8);
+    bench *b = api_open(false, 4, 8);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char body[512];
         snprintf(body, sizeof(body), STREAM_BODY, cases[i].input, cases[i].options, "false");
-        json_t *whole = call(b, cases[i].path, body, 200);
+        json_t *whole = api_call(b, cases[i].path, body, 200);
         snprintf(body, sizeof(body), STREAM_BODY, cases[i].input, cases[i].options, "true");
         bt_http_answer answer;
         bt_http_call(b->port, "POST", cases[i].path, body, &answer);
@@ -335,7 +126,7 @@ static void a_stream_says_what_the_whole_answer_says(void **state)
         bt_http_answer_clear(&answer);
         json_decref(whole);
     }
-    close_bench(b);
+    api_close(b);
 }
 
 typedef struct {
@@ -355,7 +146,7 @@ static void many_clients_get_what_each_gets_alone(void **state)
 {
     (void)state;
     enum { N = 24 };
-    bench *b = open_bench(false, 8, N);
+    bench *b = api_open(false, 8, N);
     static client clients[N];
     pthread_t threads[N];
     char prompts[N][64];
@@ -377,19 +168,19 @@ static void many_clients_get_what_each_gets_alone(void **state)
         json_decref(root);
         bt_http_answer_clear(&clients[i].answer);
     }
-    close_bench(b);
+    api_close(b);
 }
 
 static void a_client_that_leaves_ends_its_request(void **state)
 {
     (void)state;
-    bench *b = open_bench(false, 4, 8);
-    hold(b, true);
+    bench *b = api_open(false, 4, 8);
+    api_hold(b, true);
     int running = bt_http_open(b->port, "POST", "/v1/completions",
                                "{\"prompt\":\"x\",\"max_tokens\":1900,\"stream\":true}", NULL);
     assert_true(running >= 0);
     WAIT_FOR_U32(b, n_waiting, 1); /* as seen before the first step ends */
-    hold(b, false);
+    api_hold(b, false);
     WAIT_FOR_U64(b, requests_total, 1);
     close(running);
     bt_scheduler_stats stats;
@@ -399,7 +190,7 @@ static void a_client_that_leaves_ends_its_request(void **state)
     } while (stats.canceled_total + stats.finished_length_total + stats.finished_stop_total == 0);
     WAIT_FOR_U32(b, n_running, 0);
 
-    hold(b, true);
+    api_hold(b, true);
     int whole = bt_http_open(b->port, "POST", "/v1/completions",
                              "{\"prompt\":\"y\",\"max_tokens\":1900,\"ignore_eos\":true}", NULL);
     assert_true(whole >= 0);
@@ -416,18 +207,18 @@ static void a_client_that_leaves_ends_its_request(void **state)
             break;
     } while (true);
     uint64_t before = stats.canceled_total;
-    hold(b, false);
+    api_hold(b, false);
     WAIT_FOR_U64(b, canceled_total, before + 1);
     WAIT_FOR_U32(b, n_running, 0);
-    close_bench(b);
+    api_close(b);
 }
 
 static void a_full_queue_refuses_with_retry_after(void **state)
 {
     (void)state;
     enum { N = 3 };
-    bench *b = open_bench(false, 1, 2);
-    hold(b, true);
+    bench *b = api_open(false, 1, 2);
+    api_hold(b, true);
     int open[N];
     for (int i = 0; i < N; i++) {
         open[i] = bt_http_open(b->port, "POST", "/v1/completions",
@@ -447,12 +238,12 @@ static void a_full_queue_refuses_with_retry_after(void **state)
     assert_non_null(strcasestr(answer.head.data, "Retry-After: 1"));
     assert_non_null(strstr(answer.body.data, "ERR_OVERLOADED"));
     bt_http_answer_clear(&answer);
-    hold(b, false);
+    api_hold(b, false);
     WAIT_FOR_U32(b, n_waiting, 0);
     for (int i = 0; i < N; i++)
         close(open[i]);
-    json_decref(call(b, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":3}", 200));
-    close_bench(b);
+    json_decref(api_call(b, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":3}", 200));
+    api_close(b);
 }
 
 static void bad_requests_are_refused_with_the_reason(void **state)
@@ -510,9 +301,9 @@ static void bad_requests_are_refused_with_the_reason(void **state)
         {"/nothing", "{}", 404, "error"},
         {"/metrics", "{}", 405, "error"},
     };
-    bench *b = open_bench(false, 4, 8);
+    bench *b = api_open(false, 4, 8);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        json_t *root = call(b, cases[i].path, cases[i].body, cases[i].status);
+        json_t *root = api_call(b, cases[i].path, cases[i].body, cases[i].status);
         char *text = json_dumps(root, 0);
         if (strstr(text, cases[i].text) == NULL || strstr(text, "\"error\"") == NULL)
             fail_msg("%s: wanted '%s', found %s", cases[i].body, cases[i].text, text);
@@ -522,7 +313,7 @@ static void bad_requests_are_refused_with_the_reason(void **state)
     bt_scheduler_stats stats;
     bt_api_engine_stats(b->api, &stats);
     assert_int_equal(stats.requests_total, 0);
-    close_bench(b);
+    api_close(b);
 }
 
 static void tokens_that_the_model_lacks_are_refused(void **state)
@@ -532,7 +323,7 @@ static void tokens_that_the_model_lacks_are_refused(void **state)
     assert_ok(bt_tokenizer_create_bytes(&tokenizer));
     bt_api_limits limits = {.tokenizer = tokenizer,
                             .chat_template = BT_CHAT_CHATML,
-                            .model_names = names,
+                            .model_names = api_names,
                             .n_model_names = 2,
                             .n_vocab = 'c',
                             .max_len = 100};
@@ -556,7 +347,7 @@ static void tokens_that_the_model_lacks_are_refused(void **state)
 static void a_failure_in_a_stream_is_an_error_event(void **state)
 {
     (void)state;
-    bench *b = open_bench(false, 4, 8);
+    bench *b = api_open(false, 4, 8);
     pthread_mutex_lock(&b->lock);
     b->model.fail_after = 5;
     pthread_mutex_unlock(&b->lock);
@@ -572,19 +363,19 @@ static void a_failure_in_a_stream_is_an_error_event(void **state)
     assert_non_null(strstr(error, "fake model: told to fail"));
     assert_non_null(strstr(error, "data: [DONE]\n\n"));
     bt_http_answer_clear(&answer);
-    json_decref(call(b, "/v1/completions", "{\"prompt\":\"a\"}",
-                     bt_http_status_of(BATON_ERR_IO))); /* before the first byte */
-    close_bench(b);
+    json_decref(api_call(b, "/v1/completions", "{\"prompt\":\"a\"}",
+                         bt_http_status_of(BATON_ERR_IO))); /* before the first byte */
+    api_close(b);
 }
 
 static void logprobs_come_in_both_shapes(void **state)
 {
     (void)state;
-    bench *b = open_bench(false, 4, 8);
-    json_t *root = call(b, "/v1/completions",
-                        "{\"prompt\":\"abc\",\"max_tokens\":4,\"temperature\":0,\"logprobs\":3,"
-                        "\"ignore_eos\":true}",
-                        200);
+    bench *b = api_open(false, 4, 8);
+    json_t *root = api_call(b, "/v1/completions",
+                            "{\"prompt\":\"abc\",\"max_tokens\":4,\"temperature\":0,\"logprobs\":3,"
+                            "\"ignore_eos\":true}",
+                            200);
     const json_t *logprobs = json_object_get(first_choice(root), "logprobs");
     assert_int_equal(json_array_size(json_object_get(logprobs, "tokens")), 4);
     assert_int_equal(json_array_size(json_object_get(logprobs, "text_offset")), 4);
@@ -593,10 +384,10 @@ static void logprobs_come_in_both_shapes(void **state)
     double first = json_real_value(json_array_get(json_object_get(logprobs, "token_logprobs"), 0));
     assert_true(first < 0 && first > -10);
     json_decref(root);
-    root = call(b, "/v1/chat/completions",
-                "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":4,"
-                "\"temperature\":0,\"logprobs\":true,\"top_logprobs\":2,\"ignore_eos\":true}",
-                200);
+    root = api_call(b, "/v1/chat/completions",
+                    "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":4,"
+                    "\"temperature\":0,\"logprobs\":true,\"top_logprobs\":2,\"ignore_eos\":true}",
+                    200);
     const json_t *content =
         json_object_get(json_object_get(first_choice(root), "logprobs"), "content");
     assert_int_equal(json_array_size(content), 4);
@@ -605,7 +396,7 @@ static void logprobs_come_in_both_shapes(void **state)
     assert_true(json_equal(json_object_get(entry, "logprob"),
                            json_object_get(likeliest, "logprob"))); /* greedy */
     json_decref(root);
-    close_bench(b);
+    api_close(b);
 }
 
 #define STOP_BODY "{\"prompt\":\"abc\",\"max_tokens\":60,\"temperature\":0,\"ignore_eos\":true%s%s}"
@@ -613,10 +404,10 @@ static void logprobs_come_in_both_shapes(void **state)
 static void a_stop_string_ends_the_answer(void **state)
 {
     (void)state;
-    bench *b = open_bench(false, 4, 8);
+    bench *b = api_open(false, 4, 8);
     char body[512];
     snprintf(body, sizeof(body), STOP_BODY, "", "");
-    json_t *root = call(b, "/v1/completions", body, 200);
+    json_t *root = api_call(b, "/v1/completions", body, 200);
     char whole[512];
     snprintf(whole, sizeof(whole), "%s", text_of(first_choice(root), "text"));
     json_decref(root);
@@ -629,7 +420,7 @@ static void a_stop_string_ends_the_answer(void **state)
     json_t *stop = json_stringn(whole + at, end - at);
     char *quoted = json_dumps(stop, JSON_ENCODE_ANY);
     snprintf(body, sizeof(body), STOP_BODY, ",\"stop\":", quoted);
-    root = call(b, "/v1/completions", body, 200);
+    root = api_call(b, "/v1/completions", body, 200);
     const char *text = text_of(first_choice(root), "text");
     const char *found = strstr(whole, json_string_value(stop));
     assert_int_equal(strlen(text), found - whole);
@@ -638,29 +429,29 @@ static void a_stop_string_ends_the_answer(void **state)
     json_decref(root);
     json_decref(stop);
     free(quoted);
-    close_bench(b);
+    api_close(b);
 }
 
 static void small_routes_answer(void **state)
 {
     (void)state;
-    bench *b = open_bench(false, 4, 8);
-    json_t *root = call(b, "/v1/models", NULL, 200);
+    bench *b = api_open(false, 4, 8);
+    json_t *root = api_call(b, "/v1/models", NULL, 200);
     assert_int_equal(json_array_size(json_object_get(root, "data")), 2);
     json_decref(root);
-    root = call(b, "/v1/models/alias", NULL, 200);
+    root = api_call(b, "/v1/models/alias", NULL, 200);
     assert_string_equal(text_of(root, "id"), "alias");
     json_decref(root);
-    json_decref(call(b, "/v1/models/none", NULL, 404));
-    root = call(b, "/tokenize", "{\"model\":\"fake\",\"prompt\":\"h\\u00e9\"}", 200);
+    json_decref(api_call(b, "/v1/models/none", NULL, 404));
+    root = api_call(b, "/tokenize", "{\"model\":\"fake\",\"prompt\":\"h\\u00e9\"}", 200);
     assert_int_equal(json_integer_value(json_object_get(root, "count")), 3);
     assert_int_equal(json_integer_value(json_object_get(root, "max_model_len")), MAX_LEN);
     json_decref(root);
-    root = call(b, "/tokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", 200);
+    root = api_call(b, "/tokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", 200);
     const json_t *tokens = json_object_get(root, "tokens");
     assert_int_equal(json_integer_value(json_array_get(tokens, 0)), BT_BYTES_IM_START);
     json_decref(root);
-    root = call(b, "/detokenize", "{\"tokens\":[104,195,169]}", 200);
+    root = api_call(b, "/detokenize", "{\"tokens\":[104,195,169]}", 200);
     assert_string_equal(text_of(root, "prompt"), "h\xc3\xa9");
     json_decref(root);
     bt_http_answer answer;
@@ -672,7 +463,7 @@ static void small_routes_answer(void **state)
     assert_non_null(
         strstr(bt_strbuf_text(&answer.body), "baton_engine_blocks{state=\"free\"} 1000\n"));
     bt_http_answer_clear(&answer);
-    close_bench(b);
+    api_close(b);
 }
 
 #define SPEC "\"disagg_spec\":{\"req_id\":\"r7\",\"receiver_host\":\"10.0.0.1\","
@@ -685,8 +476,8 @@ static const char with_spec[] =
 static void a_prefill_leg_sends_and_returns_the_first_token(void **state)
 {
     (void)state;
-    bench *b = open_bench(true, 4, 8);
-    json_t *root = call(b, "/v1/completions", with_spec, 200);
+    bench *b = api_open(true, 4, 8);
+    json_t *root = api_call(b, "/v1/completions", with_spec, 200);
     uint32_t prompt[] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, first;
     bt_fake_continue(prompt, 9, 1, &first);
     const json_t *params = json_object_get(root, "kv_transfer_params");
@@ -701,17 +492,18 @@ static void a_prefill_leg_sends_and_returns_the_first_token(void **state)
     assert_int_equal(b->target.alloc_ports[0], 7400);
     assert_int_equal(b->n_tokens, 9);
     assert_int_equal(b->n_chunks, 2);
-    close_bench(b);
+    api_close(b);
 }
 
 static void a_hand_off_that_cannot_begin_is_an_honest_error(void **state)
 {
     (void)state;
-    bench *b = open_bench(true, 4, 8);
+    bench *b = api_open(true, 4, 8);
     pthread_mutex_lock(&b->lock);
     b->fails = BATON_ERR_PERMISSION;
     pthread_mutex_unlock(&b->lock);
-    json_t *root = call(b, "/v1/completions", with_spec, bt_http_status_of(BATON_ERR_PERMISSION));
+    json_t *root =
+        api_call(b, "/v1/completions", with_spec, bt_http_status_of(BATON_ERR_PERMISSION));
     assert_string_equal(text_of(json_object_get(root, "error"), "code"), "ERR_PERMISSION");
     json_decref(root);
     static const char *const specs[] = {
@@ -724,16 +516,16 @@ static void a_hand_off_that_cannot_begin_is_an_honest_error(void **state)
         char body[512];
         snprintf(body, sizeof(body), "{\"prompt\":\"x\",\"kv_transfer_params\":{" SPEC "%s}}}",
                  specs[i]);
-        json_decref(call(b, "/v1/completions", body, 400));
+        json_decref(api_call(b, "/v1/completions", body, 400));
     }
-    close_bench(b);
+    api_close(b);
 }
 
 static void running_requests_end_with_an_error_when_the_engine_stops(void **state)
 {
     (void)state;
-    bench *b = open_bench(false, 4, 8);
-    hold(b, true);
+    bench *b = api_open(false, 4, 8);
+    api_hold(b, true);
     static client c;
     c = (client){.port = b->port,
                  .body = "{\"prompt\":\"x\",\"max_tokens\":1900,\"ignore_eos\":true}"};
@@ -742,7 +534,7 @@ static void running_requests_end_with_an_error_when_the_engine_stops(void **stat
     WAIT_FOR_U32(b, n_waiting, 1);
     bt_loop_stop(b->loop);
     pthread_join(b->thread, NULL);
-    hold(b, false);
+    api_hold(b, false);
     bt_api_stop(b->api, 0);
     pthread_join(thread, NULL);
     /* Cut off, told, or quick enough: but never left hanging. */
@@ -751,8 +543,8 @@ static void running_requests_end_with_an_error_when_the_engine_stops(void **stat
     bt_scheduler_stats stats;
     bt_api_engine_stats(b->api, &stats);
     assert_int_equal(stats.canceled_total + stats.finished_length_total, 1);
-    assert_int_equal(pthread_create(&b->thread, NULL, run_loop, b), 0);
-    close_bench(b);
+    assert_int_equal(pthread_create(&b->thread, NULL, api_run_loop, b), 0);
+    api_close(b);
 }
 
 int main(void)
