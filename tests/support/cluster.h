@@ -5,7 +5,7 @@
 #define BT_TESTS_CLUSTER_H
 #include "core/strbuf.h"
 #include "support/children.h"
-#include "support/httpcall.h"
+#include "support/httpask.h"
 
 enum { BT_CLUSTER_CHUNK_TOKENS = 16, BT_CLUSTER_RANKS_MAX = 4 };
 

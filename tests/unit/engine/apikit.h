@@ -13,7 +13,7 @@
 
 #include "engine/engineapi.h"
 #include "engine/fakemodel.h"
-#include "support/httpcall.h"
+#include "support/httpask.h"
 
 enum { MAX_LEN = 2000, N_BLOCKS = 1000 };
 

@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "support/httpcall.h"
+#include "support/httpask.h"
 
 enum { MAX_ARGS = 16 };
 

@@ -11,7 +11,7 @@
 
 #include "core/alloc.h"
 #include "engine/engineserver.h"
-#include "support/httpcall.h"
+#include "support/httpask.h"
 
 typedef struct {
     bt_loop *loop;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "support/httpcall.h"
+#include "support/httpask.h"
 
 #include <errno.h>
 #include <arpa/inet.h>

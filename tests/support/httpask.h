@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A blocking HTTP client for tests: one request per connection, on loopback. It fails the test by
  * status 0, never by an assertion, so that threads other than the test's may use it. */
-#ifndef BT_TESTS_HTTPCALL_H
-#define BT_TESTS_HTTPCALL_H
+#ifndef BT_TESTS_HTTPASK_H
+#define BT_TESTS_HTTPASK_H
 #include "core/strbuf.h"
 
 typedef struct {
