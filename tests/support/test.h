@@ -7,7 +7,9 @@
  *   {
  *       const struct CMUnitTest tests[] = {bt_test(free_twice_is_refused)};
  *       return bt_run_tests(tests);
- *   } */
+ *   }
+ *
+ * Thread rule: the test's thread; guarded copies and random numbers any. */
 #ifndef BT_TESTS_SUPPORT_TEST_H
 #define BT_TESTS_SUPPORT_TEST_H
 #include <setjmp.h>

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the two processes of the transport tests say to each other, over a socket pair: the target
  * sends its worker address, key and base, then answers commands. Both are one program's build, so
- * plain structs do. */
+ * plain structs do.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_PEER_CHANNEL_H
 #define BT_TESTS_PEER_CHANNEL_H
 #include "transport/transport.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One key of every type, for the tests of config and args. */
+/* One key of every type, for the tests of config and args.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_CORE_CONFIG_SAMPLE_H
 #define BT_TESTS_CORE_CONFIG_SAMPLE_H
 #include "core/configtable.h"

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A model whose "KV" of a position is a hash of the whole prefix, read and written through the
- * block table like real KV. Whoever gets a block wrong, too early or twice gets other tokens. */
+ * block table like real KV. Whoever gets a block wrong, too early or twice gets other tokens.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_ENGINE_FAKEMODEL_H
 #define BT_TESTS_ENGINE_FAKEMODEL_H
 #include "engine/model.h"

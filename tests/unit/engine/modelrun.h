@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* For tests of the decoder: one sequence at a time, computed in chunks. */
+/* For tests of the decoder: one sequence at a time, computed in chunks.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_MODELRUN_H
 #define BT_TESTS_MODELRUN_H
 #include "support/test.h"

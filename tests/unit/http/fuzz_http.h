@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the fuzz targets of requests and answers share. */
+/* What the fuzz targets of requests and answers share.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_FUZZ_HTTP_H
 #define BT_TESTS_FUZZ_HTTP_H
 #include <stdbool.h>

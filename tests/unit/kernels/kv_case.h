@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One random paged cache and token list, in one of the layouts of serving engines, together with
  * an index formula written straight from the layout's shape: the oracle that owes nothing to
- * strides. */
+ * strides.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_KV_CASE_H
 #define BT_TESTS_KV_CASE_H
 #include "support/test.h"

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the receiver's tests share: a bt_rx on the loop transport under a manual clock, senders made
  * of hand-written messages, and everything that comes out, captured. The accounts are checked after
- * every step. */
+ * every step.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_RXKIT_H
 #define BT_TESTS_RXKIT_H
 #include "receiver/rx.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the store's tests share: keys of numbered prompts, and a store of one region. */
+/* What the store's tests share: keys of numbered prompts, and a store of one region.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_STOREKIT_H
 #define BT_TESTS_STOREKIT_H
 #include "support/test.h"

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What every transport must do, whatever carries the bytes: one suite, run over each backend by a
- * small main that says how to open it. */
+ * small main that says how to open it.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_TRANSPORT_SUITE_H
 #define BT_TESTS_TRANSPORT_SUITE_H
 #include "transport/transport.h"

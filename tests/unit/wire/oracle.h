@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libmsgpack's unpacker as the oracle for our reader: both must agree on which frames are good and
- * on every value in them. Used by unit tests and fuzz targets. */
+ * on every value in them. Used by unit tests and fuzz targets.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_WIRE_ORACLE_H
 #define BT_TESTS_WIRE_ORACLE_H
 #include "wire/packreader.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Waiting for a socket in tests; the limit only keeps a broken test from hanging. */
+/* Waiting for a socket in tests; the limit only keeps a broken test from hanging.
+ *
+ * Thread rule: the test's thread. */
 #ifndef BT_TESTS_WIRE_ZMQ_WAIT_H
 #define BT_TESTS_WIRE_ZMQ_WAIT_H
 #include "wire/zmqsocket.h"
