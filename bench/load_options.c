@@ -95,7 +95,8 @@ static void set_tables(bt_load_options *options)
     options->tables[3] = TABLE("Report", report_entries);
 }
 
-baton_status bt_load_range_parse(const char *text, bt_load_range *range)
+/* "256" or "100:400". Errors: INVALID_ARG. */
+static baton_status parse_range(const char *text, bt_load_range *range)
 {
     uint32_t bounds[2];
     const char *at = text;
@@ -123,7 +124,7 @@ baton_status bt_load_range_parse(const char *text, bt_load_range *range)
 
 static baton_status parse_length(const char *name, const char *text, bt_load_range *range)
 {
-    baton_status status = bt_load_range_parse(text, range);
+    baton_status status = parse_range(text, range);
     if (status == BATON_OK)
         return BATON_OK;
     char why[256];

@@ -58,7 +58,5 @@ typedef struct {
 baton_status bt_load_options_parse(int argc, char *const *argv, bt_load_options *options,
                                    bt_strbuf *info);
 void bt_load_options_free(bt_load_options *options);
-/* "256" or "100:400". Errors: INVALID_ARG. */
-baton_status bt_load_range_parse(const char *text, bt_load_range *range);
 
 #endif

@@ -12,7 +12,6 @@ typedef struct {
 } bt_config_arena;
 void *bt_config_arena_calloc(bt_config_arena *arena, size_t n, size_t size);
 char *bt_config_arena_strndup(bt_config_arena *arena, const char *text, size_t n);
-void bt_config_arena_free(bt_config_arena *arena);
 
 /* A value as written, before the key's type is looked at. */
 typedef enum {

@@ -37,7 +37,7 @@ char *bt_config_arena_strndup(bt_config_arena *arena, const char *text, size_t n
     return copy;
 }
 
-void bt_config_arena_free(bt_config_arena *arena)
+static void free_arena(bt_config_arena *arena)
 {
     while (arena->blocks != NULL) {
         bt_config_block *next = arena->blocks->next;
@@ -161,7 +161,7 @@ void bt_config_destroy(bt_config *config)
 {
     if (config == NULL)
         return;
-    bt_config_arena_free(&config->arena);
+    free_arena(&config->arena);
     bt_free(config->slots);
     bt_free(config);
 }

@@ -16,7 +16,7 @@ static bt_exchange *exchange_of(const bt_http_request *request)
     return (bt_exchange *)request; /* its first member */
 }
 
-void bt_exchange_free(bt_exchange *exchange)
+static void free_exchange(bt_exchange *exchange)
 {
     bt_loop_undefer(&exchange->notice);
     bt_http_head_free(&exchange->head);
@@ -289,7 +289,7 @@ void bt_exchange_progress(bt_exchange *exchange)
 static void finish(bt_exchange *exchange, bool cut)
 {
     bt_conn *conn = exchange->conn;
-    bt_exchange_free(exchange);
+    free_exchange(exchange);
     if (conn != NULL)
         bt_conn_finished(conn, cut);
 }

@@ -102,7 +102,6 @@ void bt_conn_drain(bt_conn *conn);
 /* httprespond.c: writes status line, headers and framing. */
 baton_status bt_respond_head(bt_conn *conn, unsigned status, const bt_http_header *headers,
                              size_t n_headers, const char *framing);
-void bt_exchange_free(bt_exchange *exchange);
 /* The client went away: tells the handler, now. */
 void bt_exchange_gone(bt_exchange *exchange);
 /* The kernel took bytes: calls the drain function if it is due. */

@@ -169,7 +169,9 @@ static baton_status add_port(uint16_t *ports, uint32_t *n, const char *piece, co
     return BATON_OK;
 }
 
-baton_status bt_proxy_parse_engine(const char *text, bt_worker_address *at)
+/* One --decode value, "http://host:8200,init=8300,8301,alloc=8400,8401" (ports per rank). Errors:
+ * INVALID_ARG. */
+static baton_status parse_engine(const char *text, bt_worker_address *at)
 {
     const char *rest = text;
     char piece[BT_HOST_BYTES + 32];
@@ -210,7 +212,7 @@ static baton_status read_urls(const bt_args *args, const char *name, bt_worker_a
         return bt_fail(BATON_ERR_TOO_LARGE, "--%s: wanted at most %d, found %zu", name,
                        BT_MAX_WORKERS, count);
     for (size_t i = 0; i < count; i++)
-        BATON_TRY(bt_proxy_parse_engine(bt_args_nth(args, name, i), &engines[i]));
+        BATON_TRY(parse_engine(bt_args_nth(args, name, i), &engines[i]));
     *n = (uint32_t)count;
     return BATON_OK;
 }

@@ -20,8 +20,4 @@ typedef struct {
 baton_status bt_proxy_flags_read(const bt_args *args, bt_proxy_flag_room *room,
                                  bt_proxy_options *options);
 
-/* One --decode value, "http://host:8200,init=8300,8301,alloc=8400,8401" (ports per rank). Errors:
- * INVALID_ARG. */
-baton_status bt_proxy_parse_engine(const char *text, bt_worker_address *at);
-
 #endif
