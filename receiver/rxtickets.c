@@ -9,6 +9,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "wire/notice.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -126,20 +127,11 @@ static void link_ticket(bt_rx *rx, bt_rx_ticket *ticket)
     rx->n_tickets++;
 }
 
-/* May the proxy be told there? Only where the config says so: a peer must not choose whom this
- * process connects to. */
+/* A peer must not choose whom this process connects to. "" asks for no notice. */
 static bool notice_allowed(const baton_receiver_options *options, bt_blob address)
 {
-    if (address.bytes == 0 || bt_blob_is_text(address, options->notice ? options->notice : ""))
-        return true;
-    for (uint32_t i = 0; i < options->n_notice_allow; i++) {
-        if (strcmp(options->notice_allow[i], "*") == 0 ||
-            bt_blob_is_text(address, options->notice_allow[i]))
-            return true;
-    }
-    static const char loopback[] = "tcp://127.0.0.1:";
-    return options->n_notice_allow == 0 && address.bytes > sizeof(loopback) - 1 &&
-           memcmp(address.data, loopback, sizeof(loopback) - 1) == 0;
+    return address.bytes == 0 || bt_notice_allowed(address, options->notice, options->notice_allow,
+                                                   options->n_notice_allow);
 }
 
 static baton_status ticket_create(bt_rx *rx, bt_rx_peer *peer, const bt_message *message,

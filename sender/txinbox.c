@@ -4,6 +4,7 @@
 #include "sender/tx.h"
 
 #include "core/alloc.h"
+#include "wire/notice.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -30,20 +31,6 @@ void bt_tx_transfer_free(bt_tx_transfer *transfer)
     bt_free(transfer->chunks);
     bt_free(transfer->pushed);
     bt_free(transfer);
-}
-
-/* May this process be made to connect there? See baton_sender_options.notice_allow. */
-static bool notice_allowed(const baton_sender_options *options, const char *address)
-{
-    if (options->notice != NULL && strcmp(address, options->notice) == 0)
-        return true;
-    for (uint32_t i = 0; i < options->n_notice_allow; i++) {
-        if (strcmp(options->notice_allow[i], "*") == 0 ||
-            strcmp(options->notice_allow[i], address) == 0)
-            return true;
-    }
-    static const char loopback[] = "tcp://127.0.0.1:";
-    return options->n_notice_allow == 0 && strncmp(address, loopback, sizeof(loopback) - 1) == 0;
 }
 
 static baton_status check_peer(const char *host, uint16_t init_port, uint16_t alloc_port)
@@ -77,7 +64,8 @@ static baton_status check_begin(const bt_tx *tx, const baton_transfer_options *o
         return bt_fail(BATON_ERR_INVALID_ARG, "transfer: notice: wanted at most %d bytes",
                        BT_NOTICE_ADDRESS_BYTES_MAX);
     if (options->notice != NULL && options->notice[0] != 0 &&
-        !notice_allowed(&tx->options, options->notice))
+        !bt_notice_allowed(bt_blob_of_text(options->notice), tx->options.notice,
+                           tx->options.notice_allow, tx->options.n_notice_allow))
         return bt_fail(BATON_ERR_PERMISSION,
                        "transfer: notice: '%s' is not allowed; add it to notice_allow",
                        options->notice);

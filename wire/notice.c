@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/notice.h"
 
+#include <string.h>
+
 #include "core/fail.h"
 #include "wire/messages.h"
 #include "wire/packfields.h"
@@ -114,4 +116,17 @@ baton_status bt_notice_decode(const void *frame, size_t bytes, bt_notice *notice
         return bt_fail(BATON_ERR_BAD_MESSAGE, "notice: no such type");
     notice->legacy = true;
     return bt_unpack_fields(&start, legacy_fields, 1, notice, NULL);
+}
+
+bool bt_notice_allowed(bt_blob address, const char *own, const char *const *allow, uint32_t n_allow)
+{
+    if (own != NULL && bt_blob_is_text(address, own))
+        return true;
+    for (uint32_t i = 0; i < n_allow; i++) {
+        if (strcmp(allow[i], "*") == 0 || bt_blob_is_text(address, allow[i]))
+            return true;
+    }
+    static const char loopback[] = "tcp://127.0.0.1:";
+    return n_allow == 0 && address.bytes > sizeof(loopback) - 1 &&
+           memcmp(address.data, loopback, sizeof(loopback) - 1) == 0;
 }

@@ -39,4 +39,10 @@ baton_status bt_notice_encode_legacy(bt_blob id, bt_packwriter *writer);
 /* Errors: BAD_MESSAGE, VERSION_MISMATCH (a newer BatonNotice). */
 baton_status bt_notice_decode(const void *frame, size_t bytes, bt_notice *notice);
 
+/* May this process be made to connect to `address`, which a request or a peer named? It may be
+ * `own` (from the config; NULL: none), one of allow[n_allow] ("*" allows any), or, without such a
+ * list, a port of this host's loopback. */
+bool bt_notice_allowed(bt_blob address, const char *own, const char *const *allow,
+                       uint32_t n_allow);
+
 #endif
