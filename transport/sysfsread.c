@@ -15,7 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool join(const char *root, const char *path, va_list args, char full[BT_SYSFS_PATH_BYTES])
+__attribute__((format(printf, 2, 0))) static bool join(const char *root, const char *path,
+                                                       va_list args, char full[BT_SYSFS_PATH_BYTES])
 {
     int used = snprintf(full, BT_SYSFS_PATH_BYTES, "%s/", root);
     if (used < 0 || used >= BT_SYSFS_PATH_BYTES)
