@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One GPU as we use it: its primary context (the one of CUDA's runtime, and so of every engine),
+ * what it promises about writes that come from a NIC, and waking up an owner from a stream.
+ *
+ *   bt_cuda_enter(gpu) ... driver calls ... bt_cuda_leave(gpu)      whatever was current comes back
+ *
+ * Thread rule: any thread, between open and close. */
+#ifndef BT_CORE_CUDADEVICE_H
+#define BT_CORE_CUDADEVICE_H
+#include "core/cudadriver.h"
+#include "core/doorbell.h"
+
+enum { BT_CUDA_NAME_BYTES = 64 };
+
+typedef struct {
+    const bt_cuda_driver *driver;
+    bt_cu_device device;
+    bt_cu_context context;
+    char name[BT_CUDA_NAME_BYTES];
+    /* Writes of a NIC are seen in order by this device, or can be made so by a flush. */
+    bool orders_writes, can_flush;
+} bt_cuda;
+
+/* The device of the calling thread's current context, else the first one. *cuda_p is set only on
+ * success. Errors: UNSUPPORTED (no driver, no device), NO_MEMORY, IO. */
+baton_status bt_cuda_open(bt_cuda **cuda_p);
+void bt_cuda_close(bt_cuda *cuda); /* NULL is allowed. */
+
+/* Makes the context current for this thread, until leave. Errors: IO (the context is broken). */
+baton_status bt_cuda_enter(const bt_cuda *cuda);
+void bt_cuda_leave(const bt_cuda *cuda);
+
+/* Device memory, zeroed. Enters by itself, like all of those below. Errors: NO_MEMORY, IO. */
+baton_status bt_cuda_alloc(const bt_cuda *cuda, size_t bytes, void **memory_p);
+void bt_cuda_free(const bt_cuda *cuda, void *memory); /* NULL is allowed. */
+/* Pins host memory. Errors: NO_MEMORY, INVALID_ARG, IO. */
+baton_status bt_cuda_pin(const bt_cuda *cuda, void *memory, size_t bytes);
+void bt_cuda_unpin(const bt_cuda *cuda, void *memory);
+/* Copies between any two kinds of memory and waits for it. Errors: IO, INVALID_ARG. */
+baton_status bt_cuda_copy(const bt_cuda *cuda, void *to, const void *from, size_t bytes);
+/* memory is the device's own. False too when the driver does not know the address. */
+bool bt_cuda_is_device_memory(const bt_cuda *cuda, const void *memory);
+/* What a NIC wrote before is seen by the device's kernels and copies. Nothing to do where the
+ * device orders such writes itself. Errors: UNSUPPORTED (it neither orders nor can be flushed), IO.
+ */
+baton_status bt_cuda_flush_writes(const bt_cuda *cuda);
+
+/* Rings a doorbell from streams. The driver may still call it long after the owner has gone, from a
+ * stream that waits for an event that never comes, so it lives as long as any call is out. */
+typedef struct bt_cuda_waker bt_cuda_waker;
+
+/* bell is borrowed until close; NULL: rings nothing. Errors: NO_MEMORY. */
+baton_status bt_cuda_waker_open(bt_doorbell *bell, bt_cuda_waker **waker_p);
+/* No ring after it. NULL is allowed. */
+void bt_cuda_waker_close(bt_cuda_waker *waker);
+/* Rings when the stream has come so far; context entered. A failure only costs time: owners look
+ * again by themselves. */
+void bt_cuda_waker_queue(bt_cuda_waker *waker, const bt_cuda *cuda, bt_cu_stream stream);
+
+#endif
