@@ -6,7 +6,7 @@
 
 usage() {
     cat <<'EOF'
-usage: scripts/setup.sh [--check] [--cuda]
+usage: scripts/setup.sh [--check] [--cuda] [--bench]
 
 Installs the packages that building, testing and running Baton needs (Debian 12 or newer,
 Ubuntu 22.04 or newer). Needs root or sudo when something is missing; else it does nothing, and
@@ -17,16 +17,19 @@ needs no network. Where the distribution's CMake is older than 3.25 or its UCX o
   --check   only list what is missing; exit status 1 when something is
   --cuda    also see to a CUDA compiler: the machine's nvcc, else the one from PyPI, in a virtual
             environment outside the tree ($BATON_CUDA_VENV, default ~/.cache/baton/cuda)
+  --bench   also ucx_perftest, which bench/compare.sh puts beside Baton
   -h, --help
 EOF
 }
 
 check_only=no
 cuda=no
+bench=no
 for argument in "$@"; do
     case "$argument" in
     --check) check_only=yes ;;
     --cuda) cuda=yes ;;
+    --bench) bench=yes ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup: unknown option '$argument'" >&2; usage >&2; exit 2 ;;
     esac
@@ -73,6 +76,7 @@ gcovr
 curl
 EOF
     if [ $cuda = yes ]; then echo g++; fi # nvcc compiles its host code with it
+    if [ $bench = yes ]; then echo ucx-utils; fi
 }
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every work that is compared: who does it, and what Baton has to reach beside them."""
+from dataclasses import dataclass, field
+
+from figures import cpu_against, faster_than, rate_against, receiver_share
+from programs import HOST_SETTINGS, TCP_SETTINGS, Perftest, baton, floor, mooncake, nixl
+
+KIB, MIB = 1 << 10, 1 << 20
+THREAD, MANUAL = "baton", "baton manual"
+COPY, VM, RAW = "NT-store floor", "process_vm floor", "raw sockets"
+NIXL, NIXL_THREAD, MOONCAKE = "NIXL", "NIXL with thread", "Mooncake"
+DEBIAN, WHEEL = "perftest debian", "perftest wheel"
+WHEEL_BATON = "baton, wheel's UCX"
+
+
+@dataclass
+class Work:
+    key: str
+    title: str
+    subjects: dict  # name: function(programs) -> Figure
+    checks: list = field(default_factory=list)
+
+
+def pages_work(key, n_pages, page_bytes, title, checks, more=None):
+    subjects = {
+        THREAD: baton(n_pages, page_bytes),
+        MANUAL: baton(n_pages, page_bytes, "--progress", "manual"),
+        COPY: floor("floor_copy", n_pages, page_bytes),
+        VM: floor("floor_vm", n_pages, page_bytes),
+        NIXL: nixl(n_pages, page_bytes),
+        **(more or {}),
+    }
+    return Work(key, title, subjects, checks)
+
+
+def host_perftest(page_bytes):
+    return {
+        DEBIAN: Perftest("debian", "ucp_put_bw", page_bytes, HOST_SETTINGS),
+        WHEEL: Perftest("wheel", "ucp_put_bw", page_bytes, HOST_SETTINGS),
+    }
+
+
+def speed(floor_share, nixl_times):
+    return [
+        check
+        for who in (THREAD, MANUAL)
+        for check in (faster_than(who, COPY, floor_share), faster_than(who, NIXL, nixl_times))
+    ]
+
+
+def cpu():
+    return [
+        check
+        for who in (THREAD, MANUAL)
+        for check in (cpu_against(who, COPY, 1.15), receiver_share(who, 0.05))
+    ]
+
+
+def host_works():
+    yield pages_work(
+        "256x256k",
+        256,
+        256 * KIB,
+        "256 x 256 KiB scattered",
+        speed(0.90, 2.5) + cpu(),
+        {NIXL_THREAD: nixl(256, 256 * KIB, "--progress-thread"), **host_perftest(256 * KIB)},
+    )
+    yield pages_work(
+        "2048x32k",
+        2048,
+        32 * KIB,
+        "2,048 x 32 KiB scattered",
+        speed(0.85, 3.5),
+        host_perftest(32 * KIB),
+    )
+    yield pages_work(
+        "2048x4k",
+        2048,
+        4 * KIB,
+        "2,048 x 4 KiB scattered",
+        [faster_than(who, NIXL, 3.0) for who in (THREAD, MANUAL)],
+    )
+    yield pages_work("1x64m", 1, 64 * MIB, "1 x 64 MiB", [])
+
+
+def paged_work():
+    return Work(
+        "paged",
+        "64 MiB gathered from paged KV",
+        {
+            THREAD: baton(256, 256 * KIB, "--paged"),
+            MANUAL: baton(256, 256 * KIB, "--paged", "--progress", "manual"),
+            COPY: floor("floor_copy", 2048, 32 * KIB),
+        },
+        [faster_than(who, COPY, 0.80) for who in (THREAD, MANUAL)],
+    )
+
+
+def tcp_work(key, n_pages, page_bytes, title):
+    over_tcp = ("--transport", "tcp")
+    nixl_tcp, nixl_sleeps = "NIXL, tcp", "NIXL, tcp, target sleeps"
+    return Work(
+        key,
+        title,
+        {
+            THREAD: baton(n_pages, page_bytes, *over_tcp),
+            MANUAL: baton(n_pages, page_bytes, *over_tcp, "--progress", "manual"),
+            DEBIAN: Perftest("debian", "ucp_put_bw", page_bytes, TCP_SETTINGS),
+            WHEEL_BATON: baton(n_pages, page_bytes, *over_tcp, wheel=True),
+            WHEEL: Perftest("wheel", "ucp_put_bw", page_bytes, TCP_SETTINGS),
+            nixl_tcp: nixl(n_pages, page_bytes, "--tls", "tcp", "--target-sleep", "0"),
+            nixl_sleeps: nixl(n_pages, page_bytes, "--tls", "tcp"),
+            MOONCAKE: mooncake(n_pages, page_bytes),
+            RAW: floor("floor_tcp", n_pages, page_bytes),
+        },
+        [
+            rate_against(THREAD, DEBIAN, 0.95),
+            rate_against(WHEEL_BATON, WHEEL, 0.95),
+            faster_than(THREAD, nixl_tcp, 1.0),
+            faster_than(THREAD, nixl_sleeps, 1.0),
+            faster_than(WHEEL_BATON, nixl_tcp, 1.0),
+        ],
+    )
+
+
+def all_works():
+    return [
+        *host_works(),
+        paged_work(),
+        tcp_work("tcp-1x64m", 1, 64 * MIB, "tcp, 1 x 64 MiB"),
+        tcp_work("tcp-256x256k", 256, 256 * KIB, "tcp, 256 x 256 KiB scattered"),
+        tcp_work("tcp-2048x32k", 2048, 32 * KIB, "tcp, 2,048 x 32 KiB scattered"),
+    ]

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# bench/compare.sh runs what is there, says what is missing, and judges targets. Usage:
+# compare_test.sh REPOSITORY BUILD
+set -euo pipefail
+command -v python3 >/dev/null || { echo "no python3"; exit 77; }
+top=$1 build=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+    echo "compare_test: $*" >&2
+    cat "$work/out" >&2
+    exit 1
+}
+
+export BATON_PEERS=$work/peers
+compare() { "$top/bench/compare.sh" --build "$build" --no-install "$@" >"$work/out" 2>&1; }
+
+compare --rounds 2 --iterations 1 --only 2048x4k --json "$work/json" || fail "status $?"
+grep -Eq '^  baton +[0-9,.]+ ' "$work/out" || fail "wanted a figure of baton's"
+grep -Eq '^  NT-store floor +[0-9,.]+ ' "$work/out" || fail "wanted a figure of the floor's"
+grep -Eq '^  process_vm floor +[0-9,.]+ ' "$work/out" || fail "wanted a figure of the other floor's"
+grep -Eq '^    baton : NIXL +- +>= 3 +not measured' "$work/out" || fail "wanted NIXL not measured"
+grep -Fq "missing: $BATON_PEERS/nixl/bin/python" "$work/out" || fail "wanted NIXL missing"
+python3 - "$work/json" <<'END' || fail "wanted two rounds in the JSON"
+import json, sys
+work = json.load(open(sys.argv[1]))["works"][0]
+assert len(work["rounds"]["baton"]) == 2 and all(work["rounds"]["baton"]), work
+assert work["rounds"]["NIXL"] == [None, None], work
+END
+if compare --only nothing-has-this-key; then fail "wanted a failure without any work"; fi
+echo "compare_test: ok"
