@@ -336,6 +336,9 @@ void bt_tx_on_event(bt_tx *tx, const bt_event *event)
     case BT_EVENT_FAILED:
         bt_tx_peer_down(tx, peer, event->status, event->text);
         break;
+    case BT_EVENT_MESSAGE: /* receivers answer through their sockets */
+        bt_tx_stat(tx, &tx->stats.messages_dropped_total, 1);
+        break;
     }
 }
 

@@ -222,6 +222,8 @@ static void loop_worker_destroy(bt_worker *base)
     bt_loop_lock(net);
     remove_worker(net, worker);
     free_calls(&worker->done);
+    bt_loop_notes_clear(&worker->received);
+    bt_loop_notes_clear(&worker->reported);
     while (worker->endpoints != NULL) {
         loop_endpoint *endpoint = worker->endpoints;
         worker->endpoints = endpoint->next;
@@ -271,8 +273,8 @@ static baton_status loop_worker_arm(bt_worker *base)
     bt_loop_net *net = worker->net;
     bt_loop_lock(net);
     const bt_loop_packet *first = net->in_flight.first;
-    bool is_busy = worker->done.first != NULL || has_posted(worker) ||
-                   (first != NULL && first->due_ns <= bt_now_ns(net->clock));
+    bool is_busy = worker->done.first != NULL || worker->received.first != NULL ||
+                   has_posted(worker) || (first != NULL && first->due_ns <= bt_now_ns(net->clock));
     if (!is_busy)
         set_timer(net, worker);
     bt_loop_unlock(net);
@@ -295,6 +297,19 @@ static void send_posted(bt_loop_net *net, loop_endpoint *endpoint)
     }
 }
 
+static uint32_t report_messages(loop_worker *worker, bt_event *events, uint32_t max)
+{
+    bt_loop_notes_clear(&worker->reported);
+    uint32_t n = 0;
+    while (n < max && worker->received.first != NULL) {
+        bt_loop_note *note = bt_loop_note_pop(&worker->received);
+        bt_loop_note_append(&worker->reported, note);
+        events[n++] =
+            (bt_event){.kind = BT_EVENT_MESSAGE, .bytes = note->bytes, .n_bytes = note->n_bytes};
+    }
+    return n;
+}
+
 static uint32_t loop_worker_progress(bt_worker *base, bt_event *events, uint32_t max)
 {
     loop_worker *worker = (loop_worker *)base;
@@ -303,7 +318,7 @@ static uint32_t loop_worker_progress(bt_worker *base, bt_event *events, uint32_t
     for (loop_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next)
         send_posted(net, endpoint);
     bt_loop_deliver_due(net);
-    uint32_t n = 0;
+    uint32_t n = report_messages(worker, events, max);
     while (n < max && worker->done.first != NULL) {
         bt_op *op = bt_op_pop(&worker->done);
         bt_op_report(op, &events[n++]);
@@ -461,6 +476,7 @@ static baton_status post(loop_endpoint *endpoint, loop_call *call)
         if (faults->fail_in_call)
             return bt_fail(status, "loop: put %llu fails as ordered", (unsigned long long)nth);
         bt_op_set_failure(&call->op, status, "loop: the put fails as ordered");
+        endpoint->link->has_failed_put = true;
         bt_loop_packets_clear(&call->packets);
     }
     for (bt_loop_packet *packet = call->packets.first; packet != NULL; packet = packet->next) {
@@ -524,6 +540,63 @@ static baton_status loop_flush(bt_endpoint *base, uint64_t user_data)
     return BATON_OK;
 }
 
+static baton_status make_note(const bt_loop_link *link, const void *bytes, size_t n_bytes,
+                              bt_loop_packet *packet)
+{
+    bt_loop_note *note = bt_calloc(1, sizeof(*note) + n_bytes);
+    if (note == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for a message");
+    note->seq = link->next_seq;
+    note->n_before = link->n_blocking;
+    note->n_bytes = n_bytes;
+    memcpy(note->bytes, bytes, n_bytes);
+    packet->note = note;
+    return BATON_OK;
+}
+
+/* Sends one copy; the packet says when. With the net's lock. */
+static baton_status send_copy(loop_endpoint *endpoint, const void *bytes, size_t n_bytes,
+                              const bt_loop_packet *fate)
+{
+    bt_loop_link *link = endpoint->link;
+    bt_loop_packet *packet = bt_calloc(1, sizeof(*packet));
+    if (packet == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for a message");
+    *packet = *fate;
+    baton_status status = make_note(link, bytes, n_bytes, packet);
+    if (status < 0) {
+        bt_free(packet);
+        return status;
+    }
+    bt_loop_note_append(&link->notes, packet->note);
+    bt_loop_send(((loop_worker *)endpoint->base.worker)->net, packet);
+    return BATON_OK;
+}
+
+static baton_status loop_send(bt_endpoint *base, const void *bytes, size_t n_bytes)
+{
+    loop_endpoint *endpoint = (loop_endpoint *)base;
+    bt_loop_net *net = ((loop_worker *)base->worker)->net;
+    bt_loop_lock(net);
+    if (endpoint->has_failed) {
+        bt_loop_unlock(net);
+        return call_on_dead_endpoint();
+    }
+    bt_loop_packet fate = {.link = endpoint->link, .seq = endpoint->link->next_seq};
+    decide_fate(net, &fate, &bt_loop_faults_of(net, endpoint->link)->faults, false);
+    bool is_repeated = fate.duplicate_ns != 0;
+    fate.duplicate_ns = 0;
+    baton_status status = BATON_OK;
+    if (fate.is_lost || endpoint->link->has_failed_put)
+        net->stats.messages_lost_total++;
+    else
+        status = send_copy(endpoint, bytes, n_bytes, &fate);
+    if (status >= 0 && is_repeated && !fate.is_lost && !endpoint->link->has_failed_put)
+        status = send_copy(endpoint, bytes, n_bytes, &fate);
+    bt_loop_unlock(net);
+    return status;
+}
+
 const bt_transport_ops bt_loop_ops = {
     .name = "loop",
     .create = loop_create,
@@ -544,4 +617,5 @@ const bt_transport_ops bt_loop_ops = {
     .map = loop_map,
     .put = loop_put,
     .flush = loop_flush,
+    .send = loop_send,
 };

@@ -20,7 +20,8 @@ typedef struct bt_loop_net bt_loop_net;
 /* Stands for every link there is and every one to come. */
 #define BT_LOOP_ALL_LINKS UINT32_MAX
 
-/* What a link does to puts posted from now on. All zero: nothing. */
+/* What a link does to puts posted from now on, and to messages: those are delayed, stuck, dropped
+ * and repeated too, but stay in order and behind the puts. All zero: nothing. */
 typedef struct {
     uint64_t delay_ns;           /* from posting to arrival */
     uint64_t jitter_ns;          /* plus a seeded random time below this, in order unless reorder */
@@ -39,9 +40,10 @@ typedef struct {
 
 typedef struct {
     uint32_t n_links;     /* connected so far */
-    uint32_t n_in_flight; /* runs on their way, without lost ones */
+    uint32_t n_in_flight; /* runs and messages on their way, without lost ones */
     uint64_t runs_delivered_total;
     uint64_t runs_lost_total;            /* dropped by a fault */
+    uint64_t messages_lost_total;        /* also behind a put that failed as ordered */
     uint64_t runs_dropped_total;         /* because the target's worker was gone */
     uint64_t runs_to_freed_memory_total; /* the target freed memory that a peer could still put to:
                                             on a real network these bytes land somewhere */

@@ -34,8 +34,10 @@ void bt_loop_net_destroy(bt_loop_net *net)
     if (net == NULL)
         return;
     bt_loop_packets_clear(&net->in_flight);
-    for (uint32_t i = 0; i < net->n_links; i++)
+    for (uint32_t i = 0; i < net->n_links; i++) {
+        bt_loop_notes_clear(&net->links[i]->notes);
         bt_free(net->links[i]);
+    }
     bt_free(net->links);
     pthread_mutex_destroy(&net->lock);
     bt_free(net);
@@ -154,11 +156,57 @@ void bt_loop_send(bt_loop_net *net, bt_loop_packet *packet)
     insert_sorted(&net->in_flight, packet);
 }
 
-/* A first copy has arrived: flushes that were posted behind it wait for one less. */
-static void count_arrival(const bt_loop_packet *packet)
+void bt_loop_note_append(bt_loop_notes *list, bt_loop_note *note)
+{
+    note->next = NULL;
+    if (list->last != NULL)
+        list->last->next = note;
+    else
+        list->first = note;
+    list->last = note;
+}
+
+bt_loop_note *bt_loop_note_pop(bt_loop_notes *list)
+{
+    bt_loop_note *note = list->first;
+    if (note == NULL)
+        return NULL;
+    list->first = note->next;
+    if (list->first == NULL)
+        list->last = NULL;
+    return note;
+}
+
+void bt_loop_notes_clear(bt_loop_notes *list)
+{
+    for (bt_loop_note *note; (note = bt_loop_note_pop(list)) != NULL;)
+        bt_free(note);
+}
+
+/* Hands over the messages whose turn it is. */
+static void report_notes(bt_loop_net *net, bt_loop_link *link)
+{
+    loop_worker *target = bt_loop_find_worker(net, link->target_id);
+    while (link->notes.first != NULL && link->notes.first->has_come &&
+           link->notes.first->n_before == 0) {
+        bt_loop_note *note = bt_loop_note_pop(&link->notes);
+        if (target == NULL) {
+            bt_free(note);
+            continue;
+        }
+        bt_loop_note_append(&target->received, note);
+        bt_loop_wake(target);
+    }
+}
+
+/* A first copy has arrived: flushes and messages that were posted behind it wait for one less. */
+static void count_arrival(bt_loop_net *net, const bt_loop_packet *packet)
 {
     bt_loop_link *link = packet->link;
     link->n_blocking--;
+    for (bt_loop_note *note = link->notes.first; note != NULL; note = note->next)
+        note->n_before -= packet->seq < note->seq;
+    report_notes(net, link);
     loop_endpoint *endpoint = link->endpoint;
     if (endpoint == NULL)
         return;
@@ -176,6 +224,11 @@ static void count_arrival(const bt_loop_packet *packet)
 
 static void deliver(bt_loop_net *net, bt_loop_packet *packet)
 {
+    if (packet->note != NULL) {
+        packet->note->has_come = true;
+        report_notes(net, packet->link);
+        return;
+    }
     loop_memory *memory = bt_loop_find_memory(net, packet->memory_id);
     if (memory == NULL) {
         net->stats.runs_to_freed_memory_total++;
@@ -190,7 +243,7 @@ static void deliver(bt_loop_net *net, bt_loop_packet *packet)
            packet->payload, packet->bytes);
     net->stats.runs_delivered_total++;
     if (!packet->is_duplicate)
-        count_arrival(packet);
+        count_arrival(net, packet);
 }
 
 void bt_loop_deliver_due(bt_loop_net *net)
@@ -223,6 +276,9 @@ void bt_loop_drop_for(bt_loop_net *net, uint64_t worker_id)
         net->stats.n_in_flight--;
         net->stats.runs_dropped_total++;
     }
+    for (uint32_t i = 0; i < net->n_links; i++)
+        if (net->links[i]->target_id == worker_id)
+            bt_loop_notes_clear(&net->links[i]->notes);
 }
 
 void bt_loop_wake(loop_worker *worker)

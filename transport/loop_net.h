@@ -17,20 +17,38 @@ typedef struct {
     uint64_t n_puts; /* put calls since the faults were set */
 } bt_loop_fault_state;
 
+/* A message behind the data. It is reported when it has come, the runs posted before it have
+ * arrived, and the messages before it have been reported. */
+typedef struct bt_loop_note {
+    struct bt_loop_note *next;
+    uint64_t seq;      /* of the link's runs, those below it come first */
+    uint64_t n_before; /* how many of these have not arrived */
+    bool has_come;
+    size_t n_bytes;
+    uint8_t bytes[];
+} bt_loop_note;
+
+typedef struct {
+    bt_loop_note *first, *last;
+} bt_loop_notes;
+
 typedef struct {
     uint32_t idx;
     uint64_t target_id;      /* of the worker */
     loop_endpoint *endpoint; /* NULL once closed */
     uint64_t n_blocking;     /* first copies that have not arrived; a flush waits for them */
     uint64_t next_seq;
-    bool has_faults; /* of its own, instead of the net's */
+    bt_loop_notes notes; /* on their way, in order */
+    bool has_failed_put; /* so nothing behind it may be told */
+    bool has_faults;     /* of its own, instead of the net's */
     bt_loop_fault_state own;
 } bt_loop_link;
 
-/* One run on its way. */
+/* One run on its way, or a message. */
 typedef struct bt_loop_packet {
     struct bt_loop_packet *prev, *next;
     bt_loop_link *link;
+    bt_loop_note *note; /* the message, in the link's list; NULL: a run */
     uint64_t due_ns;
     uint64_t order; /* among equal due_ns */
     uint64_t seq;   /* within the link */
@@ -85,6 +103,8 @@ struct loop_worker {
     int fd; /* timerfd: expires at once to wake up, or when the next run is due */
     loop_endpoint *endpoints;
     bt_op_queue done;
+    bt_loop_notes received; /* messages to be reported */
+    bt_loop_notes reported; /* valid until the next progress */
 };
 
 typedef struct {
@@ -123,6 +143,10 @@ void bt_loop_send(bt_loop_net *net, bt_loop_packet *packet);
 void bt_loop_deliver_due(bt_loop_net *net);
 /* Forgets what is on its way to the worker. */
 void bt_loop_drop_for(bt_loop_net *net, uint64_t worker_id);
+
+void bt_loop_note_append(bt_loop_notes *list, bt_loop_note *note);
+bt_loop_note *bt_loop_note_pop(bt_loop_notes *list); /* NULL when empty. */
+void bt_loop_notes_clear(bt_loop_notes *list);
 
 /* Queues the operation for reporting and wakes its worker. */
 void bt_loop_finish(loop_endpoint *endpoint, bt_op *op);

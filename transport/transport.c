@@ -176,3 +176,13 @@ baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data)
 {
     return endpoint->worker->transport->ops->flush(endpoint, user_data);
 }
+
+baton_status bt_endpoint_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes)
+{
+    if (n_bytes == 0 || n_bytes > BT_SEND_BYTES_MAX)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "transport: wanted a message of 1 to %d bytes, "
+                       "found %zu",
+                       BT_SEND_BYTES_MAX, n_bytes);
+    return endpoint->worker->transport->ops->send(endpoint, bytes, n_bytes);
+}

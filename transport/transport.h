@@ -5,7 +5,7 @@
  *
  *   writer                                                target
  *   transport                                             transport
- *     worker --- endpoint ----- put runs, flush ----->      worker (one per peer)
+ *     worker --- endpoint -- put runs, flush, send -->      worker (one per peer)
  *                  \-- remote (imported key) - - - - - ->   memory (registered region)
  *
  * The target makes one worker for each peer, because destroying a worker is the one proof, on
@@ -38,8 +38,9 @@ typedef struct bt_memory bt_memory;
 typedef struct bt_remote bt_remote;
 
 enum {
-    BT_ADDRESS_BYTES_MAX = 4096, /* of a worker address, which travels in INIT */
-    BT_RKEY_BYTES_MAX = 4096,    /* of a packed remote key, which travels in MEMREG */
+    BT_ADDRESS_BYTES_MAX = 4096,  /* of a worker address, which travels in INIT */
+    BT_RKEY_BYTES_MAX = 4096,     /* of a packed remote key, which travels in MEMREG */
+    BT_SEND_BYTES_MAX = 32 << 10, /* of a message behind the data */
     BT_PATH_TEXT_BYTES = 128,
 };
 
@@ -57,12 +58,16 @@ typedef enum {
                         all of it. A failure status: CLOSE_FLUSH could not finish what was posted */
     BT_EVENT_FAILED, /* the endpoint failed; what was posted on it finishes with a failure; close it
                       */
+    BT_EVENT_MESSAGE, /* at the target: a peer's bt_endpoint_send */
 } bt_event_kind;
 
 typedef struct {
     bt_event_kind kind;
-    baton_status status;           /* OK, or why it failed */
-    uint64_t user_data;            /* of the call; for FAILED that of bt_endpoint_connect */
+    baton_status status;  /* OK, or why it failed */
+    uint64_t user_data;   /* of the call; for FAILED that of bt_endpoint_connect; for
+                             MESSAGE 0 */
+    const uint8_t *bytes; /* [n_bytes] MESSAGE; valid until the worker's next progress */
+    size_t n_bytes;
     char text[BT_PATH_TEXT_BYTES]; /* failure detail, "" when OK */
 } bt_event;
 
@@ -121,6 +126,7 @@ struct bt_transport_ops {
     baton_status (*put)(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                         const bt_run *runs, uint32_t n_runs, uint64_t user_data);
     baton_status (*flush)(bt_endpoint *endpoint, uint64_t user_data);
+    baton_status (*send)(bt_endpoint *endpoint, const void *bytes, size_t n_bytes);
 };
 
 /* First member of every backend's struct of the same role. */
@@ -207,6 +213,14 @@ baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote 
  * when the target turned a put down, because its memory was freed since (ucx over tcp; loop fails
  * the endpoint instead). */
 baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data);
+
+/* Sends bytes[n_bytes] behind the data, copied at once: BT_EVENT_MESSAGE at the target's worker,
+ * once everything put on the endpoint before is visible there and every message before has been
+ * reported, whichever lanes carried them. No event here; lost only with the endpoint (which fails
+ * with REFUSED when the target turned down one of those puts), and by closing it. Errors:
+ * NO_MEMORY, TRANSPORT, CLOSED (the endpoint has failed), INVALID_ARG (n_bytes 0 or over
+ * BT_SEND_BYTES_MAX). */
+baton_status bt_endpoint_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes);
 
 extern const bt_transport_ops bt_ucx_ops;
 extern const bt_transport_ops bt_loop_ops;

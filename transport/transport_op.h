@@ -13,8 +13,9 @@ typedef struct bt_op {
     uint64_t tag, n_wanted; /* backend's */
     const char *detail;     /* static text of the failure, or NULL */
     bt_event_kind kind;
-    baton_status status; /* OK, or the first failure */
-    uint32_t n_pending;  /* parts not finished yet */
+    baton_status status;            /* OK, or the first failure */
+    uint32_t n_pending;             /* parts not finished yet */
+    void (*then)(struct bt_op *op); /* backend's: called at the end, instead of a report */
 } bt_op;
 
 typedef struct {

@@ -228,4 +228,5 @@ const bt_transport_ops bt_ucx_ops = {
     .map = bt_ucx_map,
     .put = bt_ucx_put,
     .flush = bt_ucx_flush,
+    .send = bt_ucx_send,
 };

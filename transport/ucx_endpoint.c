@@ -12,18 +12,22 @@
 #include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
 
+void bt_ucx_fail(ucx_endpoint *endpoint, baton_status status, const char *detail)
+{
+    if (endpoint->has_failed)
+        return;
+    endpoint->has_failed = true;
+    bt_op_set_failure(&endpoint->failed, status, detail);
+    if (!endpoint->is_closing)
+        bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->failed);
+    bt_ucx_abandon_flushes(endpoint, status, detail);
+}
+
 /* Called by UCX from within progress. */
 static void on_failure(void *arg, ucp_ep_h handle, ucs_status_t status)
 {
     (void)handle;
-    ucx_endpoint *endpoint = arg;
-    if (endpoint->has_failed)
-        return;
-    endpoint->has_failed = true;
-    bt_op_set_failure(&endpoint->failed, bt_status_from_ucs(status), ucs_status_string(status));
-    if (!endpoint->is_closing)
-        bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->failed);
-    bt_ucx_abandon_flushes(endpoint, status);
+    bt_ucx_fail(arg, bt_status_from_ucs(status), ucs_status_string(status));
 }
 
 baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address_bytes,
@@ -122,7 +126,7 @@ void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
     endpoint->closed.user_data = user_data;
     if (mode == BT_CLOSE_FLUSH && wait_for_messages(endpoint))
         return;
-    bt_ucx_abandon_flushes(endpoint, UCS_ERR_CANCELED);
+    bt_ucx_abandon_flushes(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
     hand_back(endpoint);
 }
 
@@ -149,6 +153,6 @@ void bt_ucx_force(ucx_endpoint *endpoint)
     if (endpoint->waits_to_close)
         ((ucx_worker *)endpoint->base.worker)->n_closing--;
     endpoint->waits_to_close = false;
-    bt_ucx_abandon_flushes(endpoint, UCS_ERR_CANCELED);
+    bt_ucx_abandon_flushes(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
     hand_back(endpoint);
 }

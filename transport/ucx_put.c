@@ -82,7 +82,9 @@ void bt_ucx_finish_part(bt_op *op)
         return;
     ucx_endpoint *endpoint = op->owner;
     endpoint->n_ops--;
-    if (op != &endpoint->last_flush)
+    if (op->then != NULL)
+        op->then(op);
+    else if (op != &endpoint->last_flush)
         bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, op);
     bt_ucx_try_close(endpoint);
 }
@@ -106,12 +108,18 @@ static void on_part_done(void *request, ucs_status_t status, void *user_data)
     bt_ucx_finish_part(op);
 }
 
-static baton_status take_op(ucx_endpoint *endpoint, bt_event_kind kind, uint64_t user_data,
-                            bt_op **op_p)
+baton_status bt_ucx_check_open(const ucx_endpoint *endpoint)
 {
     if (endpoint->has_failed)
         return bt_fail(BATON_ERR_CLOSED, "ucx: the endpoint has failed: %s; wanted: close it",
                        endpoint->failed.detail);
+    return BATON_OK;
+}
+
+static baton_status take_op(ucx_endpoint *endpoint, bt_event_kind kind, uint64_t user_data,
+                            bt_op **op_p)
+{
+    BATON_TRY(bt_ucx_check_open(endpoint));
     bt_op *op = bt_op_take(&((ucx_worker *)endpoint->base.worker)->pool);
     if (op == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for an operation");
@@ -157,7 +165,7 @@ static ucs_status_t post_runs(bt_op *op, bt_memory *local, bt_remote *remote, co
             params.memory_type = UCS_MEMORY_TYPE_CUDA;
     }
     bool in_messages = endpoint->uses_messages && remote->kind != BATON_MEMORY_CUDA_DEVICE;
-    endpoint->has_rma_puts = endpoint->has_rma_puts || !in_messages;
+    endpoint->n_rma_puts += !in_messages;
     ucs_status_t status = UCS_OK;
     for (uint32_t i = 0; i < n_runs && status == UCS_OK; i++)
         status = in_messages ? bt_ucx_send_run(op, &runs[i], params.memory_type)
@@ -200,16 +208,10 @@ static ucs_status_t flush_rma(bt_op *op)
     return UCS_OK;
 }
 
-/* Counts on failure too: parts that were started finish by themselves. */
-baton_status bt_ucx_start_flush(ucx_endpoint *endpoint, bt_op *op)
+/* The first part, that of whoever starts a flush, ends. Counts on failure too: parts that were
+ * started finish by themselves. */
+static baton_status end_of_start(ucx_endpoint *endpoint, bt_op *op, ucs_status_t status)
 {
-    op->n_pending++;
-    endpoint->n_ops++;
-    ucs_status_t status = UCS_OK;
-    if (endpoint->uses_messages)
-        status = bt_ucx_ask_landed(op);
-    if (status == UCS_OK && (!endpoint->uses_messages || endpoint->has_rma_puts))
-        status = flush_rma(op);
     if (status != UCS_OK && op->n_pending == 1) {
         endpoint->n_ops--;
         return bt_fail_ucs(status, "flush");
@@ -218,6 +220,25 @@ baton_status bt_ucx_start_flush(ucx_endpoint *endpoint, bt_op *op)
         bt_ucx_record_failure(op, status);
     bt_ucx_finish_part(op);
     return BATON_OK;
+}
+
+baton_status bt_ucx_start_flush(ucx_endpoint *endpoint, bt_op *op)
+{
+    op->n_pending++;
+    endpoint->n_ops++;
+    ucs_status_t status = UCS_OK;
+    if (endpoint->uses_messages)
+        status = bt_ucx_ask_landed(op);
+    if (status == UCS_OK && (!endpoint->uses_messages || endpoint->n_rma_puts != 0))
+        status = flush_rma(op);
+    return end_of_start(endpoint, op, status);
+}
+
+baton_status bt_ucx_flush_rma(ucx_endpoint *endpoint, bt_op *op)
+{
+    op->n_pending++;
+    endpoint->n_ops++;
+    return end_of_start(endpoint, op, flush_rma(op));
 }
 
 baton_status bt_ucx_flush(bt_endpoint *base, uint64_t user_data)

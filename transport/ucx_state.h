@@ -29,11 +29,27 @@ struct ucx_memory {
 typedef struct ucx_message ucx_message;
 struct ucx_message_slab;
 
+/* Bytes of a bt_endpoint_send, at either end. */
+typedef struct ucx_note {
+    struct ucx_note *next;
+    uint64_t endpoint_id;
+    uint64_t
+        n_before; /* target: messages that must have landed before; writer: puts to be flushed */
+    size_t n_bytes;
+    uint8_t bytes[];
+} ucx_note;
+
+typedef struct {
+    ucx_note *first, *last;
+    size_t n_bytes; /* of all */
+} ucx_notes;
+
 /* What a peer's endpoint has sent here in messages (ucx_message.h). */
 typedef struct {
     uint64_t endpoint_id;
-    uint64_t n_landed;
+    uint64_t n_landed; /* messages below this number have landed, all of them */
     uint64_t n_refused;
+    uint64_t *ahead; /* bits of those above it that have come, by number % window; NULL: none */
 } ucx_sender;
 
 typedef struct {
@@ -48,6 +64,9 @@ typedef struct {
     struct ucx_message_slab *slabs;
     ucx_sender *senders; /* [n_senders], room for cap_senders */
     uint32_t n_senders, cap_senders;
+    ucx_notes held;     /* messages that came before what they must stay behind */
+    ucx_notes received; /* to be reported */
+    ucx_notes reported; /* valid until the next progress */
 } ucx_worker;
 
 struct ucx_endpoint {
@@ -56,15 +75,18 @@ struct ucx_endpoint {
     ucp_ep_h handle;      /* NULL once handed back to UCX */
     bt_op failed, closed; /* embedded, so that reporting them needs no memory */
     bt_op last_flush;     /* of a closing endpoint whose puts go in messages; never reported */
+    bt_op note_flush;     /* of puts that notes must stay behind; never reported */
     uint32_t n_ops;       /* puts and flushes that have not finished */
     uint32_t n_remotes;
     bool has_failed, is_closing, is_forced;
     bool ucx_is_done;   /* UCX has let go of the handle */
     bool uses_messages; /* for puts to host memory */
-    bool has_rma_puts;  /* and others to device memory, which UCX emulates */
     bool waits_to_close;
-    uint64_t id;         /* random; names us to the target */
-    uint64_t n_messages; /* put messages so far */
+    bool is_flushing_for_notes;
+    uint64_t n_rma_puts, n_rma_flushed; /* put calls outside of messages, and flushed ones */
+    ucx_notes notes;                    /* wait for them */
+    uint64_t id;                        /* random; names us to the target */
+    uint64_t n_messages;                /* puts and notes in messages so far */
     uint64_t next_flush;
     bt_op_queue flushes; /* whose answer has not come; tag is the flush's number */
 };
@@ -110,7 +132,10 @@ baton_status bt_ucx_map(bt_remote *remote, uint64_t remote_addr, void **local_p)
 baton_status bt_ucx_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                         const bt_run *runs, uint32_t n_runs, uint64_t user_data);
 baton_status bt_ucx_flush(bt_endpoint *endpoint, uint64_t user_data);
+baton_status bt_ucx_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes);
 
+/* The endpoint is of no more use: reports FAILED once. detail is static. */
+void bt_ucx_fail(ucx_endpoint *endpoint, baton_status status, const char *detail);
 /* One part of the operation has finished; the last one queues it for reporting. */
 void bt_ucx_finish_part(bt_op *op);
 void bt_ucx_record_failure(bt_op *op, ucs_status_t status);

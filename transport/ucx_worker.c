@@ -99,6 +99,7 @@ void bt_ucx_worker_destroy(bt_worker *base)
     while (worker->endpoints != NULL) {
         ucx_endpoint *endpoint = worker->endpoints;
         worker->endpoints = endpoint->next;
+        bt_ucx_notes_clear(&endpoint->notes);
         bt_free(endpoint);
     }
     bt_op_pool_clear(&worker->pool);
@@ -116,7 +117,7 @@ int bt_ucx_worker_fd(bt_worker *worker)
 baton_status bt_ucx_worker_arm(bt_worker *base)
 {
     ucx_worker *worker = (ucx_worker *)base;
-    if (worker->done.first != NULL)
+    if (worker->done.first != NULL || worker->received.first != NULL)
         return BATON_ERR_BUSY;
     ucs_status_t status = ucp_worker_arm(worker->handle);
     if (status == UCS_ERR_BUSY)
@@ -130,18 +131,32 @@ static void free_endpoint(ucx_endpoint *endpoint)
     while (*at != endpoint)
         at = &(*at)->next;
     *at = endpoint->next;
+    bt_ucx_notes_clear(&endpoint->notes);
     bt_free(endpoint);
+}
+
+static uint32_t report_messages(ucx_worker *worker, bt_event *events, uint32_t max)
+{
+    uint32_t n = 0;
+    while (n < max && worker->received.first != NULL) {
+        ucx_note *note = bt_ucx_note_pop(&worker->received);
+        bt_ucx_note_append(&worker->reported, note);
+        events[n++] =
+            (bt_event){.kind = BT_EVENT_MESSAGE, .bytes = note->bytes, .n_bytes = note->n_bytes};
+    }
+    return n;
 }
 
 uint32_t bt_ucx_worker_progress(bt_worker *base, bt_event *events, uint32_t max)
 {
     ucx_worker *worker = (ucx_worker *)base;
-    for (uint32_t round = 0; round < PROGRESS_ROUNDS_MAX; round++)
+    bt_ucx_notes_clear(&worker->reported);
+    for (uint32_t round = 0; round < PROGRESS_ROUNDS_MAX && worker->received.first == NULL; round++)
         if (ucp_worker_progress(worker->handle) == 0)
             break;
     if (worker->n_closing != 0)
         bt_ucx_close_waiting(worker);
-    uint32_t n = 0;
+    uint32_t n = report_messages(worker, events, max);
     while (n < max && worker->done.first != NULL) {
         bt_op *op = bt_op_pop(&worker->done);
         bt_op_report(op, &events[n++]);

@@ -158,6 +158,83 @@ static void reordered_puts_arrive_in_another_order_but_before_the_flush(void **s
     end();
 }
 
+static bt_event message_now(void)
+{
+    bt_event event;
+    while (bt_worker_progress(pair.writer, &event, 1) == 1)
+        assert_int_equal(event.kind, BT_EVENT_PUT);
+    if (bt_worker_progress(pair.target, &event, 1) == 0)
+        event = (bt_event){.kind = BT_EVENT_FAILED};
+    return event;
+}
+
+static void a_message_stays_behind_delayed_and_reordered_puts(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        begin(&(bt_loop_faults){.delay_ns = 100, .jitter_ns = 1000, .reorder = true});
+        for (uint32_t i = 0; i < 8; i++)
+            post(i * PAGE, PAGE, i);
+        /* The message itself is not delayed, so it is there before the puts are. */
+        assert_ok(bt_loop_set_faults(net, 0, NULL));
+        assert_ok(bt_endpoint_send(pair.endpoint, "all 8", 5));
+        bt_event event;
+        while ((event = message_now()).kind != BT_EVENT_MESSAGE)
+            manual.now_ns += 10;
+        assert_memory_equal(event.bytes, "all 8", 5);
+        assert_true(manual.now_ns >= 1100);
+        assert_true(landed(0, 8 * PAGE));
+        end();
+    }
+}
+
+static void a_message_behind_a_lost_or_failed_put_is_never_told(void **state)
+{
+    (void)state;
+    static const bt_loop_faults faults[] = {{.drop_nth_put = 1}, {.fail_nth_put = 1}};
+    for (size_t i = 0; i < 2; i++) {
+        begin(&faults[i]);
+        post(0, PAGE, 1);
+        assert_ok(bt_endpoint_send(pair.endpoint, "x", 1));
+        manual.now_ns += 1000 * BT_NS_PER_S;
+        assert_int_equal(message_now().kind, BT_EVENT_FAILED);
+        end();
+    }
+}
+
+static void messages_are_dropped_and_repeated_as_ordered(void **state)
+{
+    (void)state;
+    begin(&(bt_loop_faults){.drop_percent = 100});
+    assert_ok(bt_endpoint_send(pair.endpoint, "lost", 4));
+    assert_ok(bt_loop_set_faults(net, 0, &(bt_loop_faults){.duplicate_percent = 100}));
+    assert_ok(bt_endpoint_send(pair.endpoint, "twice", 5));
+    for (uint32_t i = 0; i < 2; i++) {
+        bt_event event = message_now();
+        assert_int_equal(event.kind, BT_EVENT_MESSAGE);
+        assert_memory_equal(event.bytes, "twice", 5);
+    }
+    assert_no_event();
+    bt_loop_stats stats;
+    bt_loop_get_stats(net, &stats);
+    assert_int_equal(stats.messages_lost_total, 1);
+    end();
+}
+
+static void a_message_dies_with_the_targets_worker(void **state)
+{
+    (void)state;
+    begin(&(bt_loop_faults){.delay_ns = 500});
+    assert_ok(bt_endpoint_send(pair.endpoint, "late", 4));
+    bt_worker_destroy(pair.target);
+    assert_ok(bt_worker_create(pair.transport_b, &pair.target));
+    manual.now_ns += 500;
+    bt_event event;
+    assert_int_equal(bt_worker_progress(pair.target, &event, 1), 0);
+    assert_int_equal(bt_pair_next_event(&pair).kind, BT_EVENT_FAILED);
+    end();
+}
+
 static void the_nth_put_fails_and_others_do_not(void **state)
 {
     (void)state;
@@ -439,6 +516,10 @@ int main(void)
         bt_test(a_flush_behind_a_dropped_put_never_ends),
         bt_test(duplicates_write_again_later),
         bt_test(reordered_puts_arrive_in_another_order_but_before_the_flush),
+        bt_test(a_message_stays_behind_delayed_and_reordered_puts),
+        bt_test(a_message_behind_a_lost_or_failed_put_is_never_told),
+        bt_test(messages_are_dropped_and_repeated_as_ordered),
+        bt_test(a_message_dies_with_the_targets_worker),
         bt_test(the_nth_put_fails_and_others_do_not),
         bt_test(puts_fail_from_the_nth_on_in_the_call),
         bt_test(a_cut_link_fails_once_and_bytes_in_flight_still_land),

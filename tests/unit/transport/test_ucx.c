@@ -131,14 +131,14 @@ static void put_u64(uint8_t *at, uint64_t value)
 }
 
 /* A message as ucx_message.h has it, with any fields. */
-static void send_raw(bt_pair *pair, uint64_t magic_and_type, uint64_t a, uint64_t b,
-                     size_t header_bytes, size_t bytes, uint32_t flags)
+static void post_raw(bt_pair *pair, uint8_t header[static 40], uint64_t magic_and_type,
+                     const uint64_t values[3], size_t header_bytes, size_t bytes, uint32_t flags)
 {
-    uint8_t header[40] = {0};
+    memset(header, 0, 40);
     put_u64(header, magic_and_type);
     put_u64(header + 8, ((ucx_endpoint *)pair->endpoint)->id);
-    put_u64(header + 16, a);
-    put_u64(header + 24, b);
+    for (int i = 0; i < 3; i++)
+        put_u64(header + 16 + 8 * i, values[i]);
     const ucp_request_param_t params = {.op_attr_mask =
                                             UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_FLAGS,
                                         .flags = flags,
@@ -146,6 +146,13 @@ static void send_raw(bt_pair *pair, uint64_t magic_and_type, uint64_t a, uint64_
     ucs_status_ptr_t request = ucp_am_send_nbx(((ucx_endpoint *)pair->endpoint)->handle, 0, header,
                                                header_bytes, pair->source->base, bytes, &params);
     assert_false(UCS_PTR_IS_ERR(request));
+}
+
+static void send_raw(bt_pair *pair, uint64_t magic_and_type, uint64_t a, uint64_t b,
+                     size_t header_bytes, size_t bytes, uint32_t flags)
+{
+    uint8_t header[40];
+    post_raw(pair, header, magic_and_type, (const uint64_t[3]){a, b}, header_bytes, bytes, flags);
     bt_event event;
     for (int i = 0; i < 200; i++) { /* the header must outlive the sending */
         assert_int_equal(bt_worker_progress(pair->writer, &event, 1), 0);
@@ -154,6 +161,7 @@ static void send_raw(bt_pair *pair, uint64_t magic_and_type, uint64_t a, uint64_
 }
 
 static const uint64_t put_type = UINT64_C(0x14d4e5442);
+static const uint64_t note_type = UINT64_C(0x44d4e5442);
 
 static void begin_messages(bt_pair *pair)
 {
@@ -225,20 +233,113 @@ static void a_flush_waits_for_messages_that_it_overtook(void **state)
         assert_int_equal(bt_worker_progress(pair.writer, &event, 1), 0);
         assert_int_equal(bt_worker_progress(pair.target, &event, 1), 0);
     }
-    uint8_t header[40] = {0};
-    put_u64(header, put_type);
-    put_u64(header + 8, ((ucx_endpoint *)pair.endpoint)->id);
-    put_u64(header + 16, (uint64_t)(uintptr_t)pair.pool->base);
-    put_u64(header + 24, 64);
-    const ucp_request_param_t params = {.op_attr_mask =
-                                            UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_FLAGS,
-                                        .flags = UCP_AM_SEND_FLAG_EAGER,
-                                        .cb = {.send = ignore_sent}};
-    ucs_status_ptr_t request = ucp_am_send_nbx(((ucx_endpoint *)pair.endpoint)->handle, 0, header,
-                                               sizeof(header), pair.source->base, 64, &params);
-    assert_false(UCS_PTR_IS_ERR(request));
+    uint8_t header[40];
+    const uint64_t values[3] = {(uint64_t)(uintptr_t)pair.pool->base, 64, 0};
+    post_raw(&pair, header, put_type, values, 40, 64, UCP_AM_SEND_FLAG_EAGER);
     bt_pair_wait(&pair, BT_EVENT_FLUSH, 4);
     assert_memory_equal(pair.pool->base, pair.source->base, 64);
+    bt_pair_close(&pair);
+}
+
+/* Progresses both ends for a while; the target's last message, kind FAILED when there was none. */
+static bt_event progress_for_message(bt_pair *pair, uint32_t *n_messages)
+{
+    bt_event last = {.kind = BT_EVENT_FAILED};
+    *n_messages = 0;
+    for (int i = 0; i < 300; i++) {
+        bt_event event;
+        while (bt_worker_progress(pair->writer, &event, 1) == 1)
+            assert_int_equal(event.kind, BT_EVENT_PUT);
+        if (bt_worker_progress(pair->target, &event, 1) == 1) {
+            last = event;
+            *n_messages += 1;
+        }
+    }
+    return last;
+}
+
+/* Over several lanes later messages may overtake earlier ones, whole bunches of them. */
+static void a_note_waits_for_a_put_that_it_and_others_overtook(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    begin_messages(&pair);
+    ((ucx_endpoint *)pair.endpoint)->n_messages++; /* number 0 is still on its way */
+    bt_run run = bt_pair_run(&pair, 0, 4096, 64);
+    uint32_t n;
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 1));
+    assert_ok(bt_endpoint_send(pair.endpoint, "one", 3));
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 2));
+    assert_ok(bt_endpoint_send(pair.endpoint, "two", 3));
+    progress_for_message(&pair, &n);
+    assert_int_equal(n, 0);
+    uint8_t header[40];
+    const uint64_t values[3] = {(uint64_t)(uintptr_t)pair.pool->base, 64, 0};
+    post_raw(&pair, header, put_type, values, 40, 64, UCP_AM_SEND_FLAG_EAGER);
+    bt_event event = progress_for_message(&pair, &n);
+    assert_int_equal(n, 2);
+    assert_memory_equal(event.bytes, "two", 3);
+    assert_memory_equal(pair.pool->base, pair.source->base, 64);
+    assert_ok(bt_endpoint_flush(pair.endpoint, 4));
+    bt_pair_wait(&pair, BT_EVENT_FLUSH, 4);
+    bt_pair_close(&pair);
+}
+
+static void a_note_behind_a_refused_put_fails_the_endpoint(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    begin_messages(&pair);
+    bt_expect_log("refused a put outside registered memory");
+    send_raw(&pair, put_type, (uint64_t)(uintptr_t)pair.pool->base - 1, 64, 40, 64,
+             UCP_AM_SEND_FLAG_EAGER);
+    assert_ok(bt_endpoint_send(pair.endpoint, "committed", 9));
+    bt_event event = bt_pair_next_event(&pair); /* and the target reports nothing */
+    assert_int_equal(event.kind, BT_EVENT_FAILED);
+    assert_int_equal(event.status, BATON_ERR_REFUSED);
+    assert_fails(bt_endpoint_send(pair.endpoint, "again", 5), BATON_ERR_CLOSED, "refused");
+    bt_pair_close(&pair);
+}
+
+static void notes_that_make_no_sense_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t number, claimed;
+        size_t bytes;
+    } bad[] = {{0, 63, 64},       {0, 0, 0},   {4096, 64, 64},     {UINT64_MAX, 64, 64},
+               {0, 40000, 40000}, {0, 65, 64}, {0, UINT64_MAX, 64}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        bt_pair pair;
+        begin_messages(&pair);
+        bt_expect_log("refused a message out of order");
+        send_raw(&pair, note_type, bad[i].number, bad[i].claimed, 40, bad[i].bytes,
+                 UCP_AM_SEND_FLAG_EAGER);
+        bt_pair_close(&pair);
+    }
+}
+
+/* A peer that never sends what its notes wait for must not fill our memory with them. */
+static void notes_that_wait_are_bounded(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    begin_messages(&pair);
+    bt_expect_log("refused a message out of order, or too many");
+    ((ucx_endpoint *)pair.endpoint)->n_messages++;
+    uint32_t n_sent = 0;
+    bt_event event = {.kind = BT_EVENT_PUT};
+    while (event.kind != BT_EVENT_FAILED) {
+        if (n_sent <= BT_UCX_NOTE_BYTES_MAX / BT_SEND_BYTES_MAX) {
+            n_sent++;
+            assert_ok(bt_endpoint_send(pair.endpoint, pair.source->base, BT_SEND_BYTES_MAX));
+        }
+        bt_worker_progress(pair.writer, &event, 1);
+        bt_event unexpected;
+        assert_int_equal(bt_worker_progress(pair.target, &unexpected, 1), 0);
+    }
+    assert_int_equal(event.status, BATON_ERR_REFUSED);
+    assert_true(((ucx_worker *)pair.target)->held.n_bytes <= BT_UCX_NOTE_BYTES_MAX);
     bt_pair_close(&pair);
 }
 
@@ -276,6 +377,10 @@ static void no_memory_is_an_error_and_leaks_nothing(void **state)
     }
     bt_alloc_fail_at(1);
     assert_fails(bt_endpoint_flush(pair.endpoint, 3), BATON_ERR_NO_MEMORY, NULL);
+    for (uint64_t nth = 1; nth <= 2; nth++) { /* the note, the messages' slab */
+        bt_alloc_fail_at(nth);
+        assert_fails(bt_endpoint_send(pair.endpoint, "x", 1), BATON_ERR_NO_MEMORY, NULL);
+    }
     bt_alloc_fail_at(0);
     assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 4));
     bt_pair_wait(&pair, BT_EVENT_PUT, 4);
@@ -293,6 +398,10 @@ int main(void)
         bt_test(messages_that_make_no_sense_are_ignored),
         bt_test(a_put_outside_registered_memory_is_refused_and_fails_the_flush),
         bt_test(a_flush_waits_for_messages_that_it_overtook),
+        bt_test(a_note_waits_for_a_put_that_it_and_others_overtook),
+        bt_test(a_note_behind_a_refused_put_fails_the_endpoint),
+        bt_test(notes_that_make_no_sense_are_refused),
+        bt_test(notes_that_wait_are_bounded),
         bt_test(no_memory_is_an_error_and_leaks_nothing),
     };
     return bt_run_tests(tests);
