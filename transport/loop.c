@@ -23,6 +23,7 @@ static baton_status loop_create(const bt_transport_options *options, bt_transpor
         return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for a transport");
     transport->base.ops = &bt_loop_ops;
     transport->net = options->loop_net;
+    transport->base.reaches_device = transport->net->reaches_device;
     *transport_p = &transport->base;
     return BATON_OK;
 }
@@ -71,8 +72,8 @@ static void free_memory_parts(loop_memory *memory)
     bt_free(memory);
 }
 
-static baton_status add_memory(bt_transport *base, void *block, size_t bytes, bool is_own,
-                               bt_memory **memory_p)
+static baton_status add_memory(bt_transport *base, void *block, size_t bytes,
+                               baton_memory_kind kind, bool is_own, bt_memory **memory_p)
 {
     loop_transport *transport = (loop_transport *)base;
     bt_loop_net *net = transport->net;
@@ -82,7 +83,7 @@ static baton_status add_memory(bt_transport *base, void *block, size_t bytes, bo
             bt_free(block);
         return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for a region");
     }
-    memory->base = (bt_memory){.transport = base, .base = block, .bytes = bytes};
+    memory->base = (bt_memory){.transport = base, .base = block, .bytes = bytes, .kind = kind};
     memory->is_own = is_own;
     bt_loop_lock(net);
     memory->id = net->next_id++;
@@ -103,29 +104,20 @@ static baton_status add_memory(bt_transport *base, void *block, size_t bytes, bo
     return BATON_OK;
 }
 
-static baton_status check_kind(baton_memory_kind kind)
-{
-    if (kind != BATON_MEMORY_HOST)
-        return bt_fail(BATON_ERR_UNSUPPORTED, "loop: wanted host memory, found kind %d", kind);
-    return BATON_OK;
-}
-
 static baton_status loop_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
                                       bt_memory **memory_p)
 {
-    BATON_TRY(check_kind(kind));
     void *block = bt_aligned_alloc(4096, bytes);
     if (block == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for a region of %zu bytes", bytes);
     memset(block, 0, bytes);
-    return add_memory(transport, block, bytes, true, memory_p);
+    return add_memory(transport, block, bytes, kind, true, memory_p);
 }
 
 static baton_status loop_memory_register(bt_transport *transport, void *base, size_t bytes,
                                          baton_memory_kind kind, bt_memory **memory_p)
 {
-    BATON_TRY(check_kind(kind));
-    return add_memory(transport, base, bytes, false, memory_p);
+    return add_memory(transport, base, bytes, kind, false, memory_p);
 }
 
 static void loop_memory_free(bt_memory *base)
@@ -290,7 +282,8 @@ static void send_posted(bt_loop_net *net, loop_endpoint *endpoint)
         while (packets.first != NULL) {
             bt_loop_packet *packet = packets.first;
             packets.first = packet->next;
-            memcpy(packet->payload, (const void *)(uintptr_t)packet->local_addr, packet->bytes);
+            bt_loop_copy(packet->local, packet->payload,
+                         (const void *)(uintptr_t)packet->local_addr, packet->bytes);
             bt_loop_send(net, packet);
         }
         bt_loop_finish(endpoint, op);
@@ -416,8 +409,8 @@ static baton_status loop_map(bt_remote *base, uint64_t remote_addr, void **local
 {
     bt_loop_net *net = ((loop_worker *)base->endpoint->worker)->net;
     bt_loop_lock(net);
-    bool can_map =
-        net->can_map && bt_loop_find_memory(net, ((loop_remote *)base)->memory_id) != NULL;
+    bool can_map = net->can_map && base->kind != BATON_MEMORY_CUDA_DEVICE &&
+                   bt_loop_find_memory(net, ((loop_remote *)base)->memory_id) != NULL;
     bt_loop_unlock(net);
     if (!can_map)
         return bt_fail(BATON_ERR_UNREACHABLE, "loop: the remote memory cannot be mapped here");
@@ -442,8 +435,8 @@ static void decide_fate(bt_loop_net *net, bt_loop_packet *packet, const bt_loop_
         packet->due_ns = BT_NEVER_NS;
 }
 
-static baton_status make_packets(const bt_run *runs, uint32_t n_runs, uint64_t memory_id,
-                                 bt_loop_packets *packets)
+static baton_status make_packets(const bt_memory *local, const bt_run *runs, uint32_t n_runs,
+                                 uint64_t memory_id, bt_loop_packets *packets)
 {
     for (uint32_t i = 0; i < n_runs; i++) {
         size_t bytes;
@@ -455,6 +448,7 @@ static baton_status make_packets(const bt_run *runs, uint32_t n_runs, uint64_t m
             return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for %u runs", n_runs);
         }
         packet->memory_id = memory_id;
+        packet->local = local;
         packet->local_addr = runs[i].local_addr;
         packet->remote_addr = runs[i].remote_addr;
         packet->bytes = runs[i].bytes;
@@ -497,7 +491,6 @@ static baton_status call_on_dead_endpoint(void)
 static baton_status loop_put(bt_endpoint *base, bt_memory *local, bt_remote *remote,
                              const bt_run *runs, uint32_t n_runs, uint64_t user_data)
 {
-    (void)local;
     loop_endpoint *endpoint = (loop_endpoint *)base;
     bt_loop_net *net = ((loop_worker *)base->worker)->net;
     loop_call *call = bt_calloc(1, sizeof(*call));
@@ -505,7 +498,7 @@ static baton_status loop_put(bt_endpoint *base, bt_memory *local, bt_remote *rem
         return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for a put");
     call->op = (bt_op){.kind = BT_EVENT_PUT, .user_data = user_data};
     baton_status status =
-        make_packets(runs, n_runs, ((loop_remote *)remote)->memory_id, &call->packets);
+        make_packets(local, runs, n_runs, ((loop_remote *)remote)->memory_id, &call->packets);
     if (status >= 0) {
         bt_loop_lock(net);
         status = endpoint->has_failed ? call_on_dead_endpoint() : post(endpoint, call);

@@ -66,6 +66,9 @@ void bt_loop_cut(bt_loop_net *net, uint32_t link);
  * says, and then destroying the target's worker stops nothing either (default: no). */
 void bt_loop_set_mapping(bt_loop_net *net, bool can_map, bool puts_are_mapped);
 
+/* Transports that are opened from now on read and write CUDA device memory (default: no). */
+void bt_loop_set_device(bt_loop_net *net, bool reaches_device);
+
 /* Delivers what is due by now, without waiting for somebody's progress: for tests that advance a
  * manual clock while the owners of workers sleep. */
 void bt_loop_deliver(bt_loop_net *net);

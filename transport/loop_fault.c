@@ -66,6 +66,13 @@ void bt_loop_set_mapping(bt_loop_net *net, bool can_map, bool puts_are_mapped)
     bt_loop_unlock(net);
 }
 
+void bt_loop_set_device(bt_loop_net *net, bool reaches_device)
+{
+    bt_loop_lock(net);
+    net->reaches_device = reaches_device;
+    bt_loop_unlock(net);
+}
+
 void bt_loop_deliver(bt_loop_net *net)
 {
     bt_loop_lock(net);

@@ -222,6 +222,16 @@ static void count_arrival(bt_loop_net *net, const bt_loop_packet *packet)
     bt_loop_try_close(endpoint);
 }
 
+/* What a device refuses shows as bytes that are not there, as on a real network. */
+void bt_loop_copy(const bt_memory *memory, void *to, const void *from, size_t bytes)
+{
+    if (memory == NULL || memory->kind != BATON_MEMORY_CUDA_DEVICE)
+        memcpy(to, from, bytes);
+    else
+        bt_cuda_copy(atomic_load_explicit(&memory->transport->cuda, memory_order_acquire), to, from,
+                     bytes);
+}
+
 static void deliver(bt_loop_net *net, bt_loop_packet *packet)
 {
     if (packet->note != NULL) {
@@ -238,9 +248,10 @@ static void deliver(bt_loop_net *net, bt_loop_packet *packet)
         return;
     }
     /* Within the region: bt_endpoint_put has checked the run against the key's bounds. */
-    memcpy((uint8_t *)memory->base.base +
-               (packet->remote_addr - (uint64_t)(uintptr_t)memory->base.base),
-           packet->payload, packet->bytes);
+    bt_loop_copy(&memory->base,
+                 (uint8_t *)memory->base.base +
+                     (packet->remote_addr - (uint64_t)(uintptr_t)memory->base.base),
+                 packet->payload, packet->bytes);
     net->stats.runs_delivered_total++;
     if (!packet->is_duplicate)
         count_arrival(net, packet);

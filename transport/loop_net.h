@@ -53,6 +53,7 @@ typedef struct bt_loop_packet {
     uint64_t order; /* among equal due_ns */
     uint64_t seq;   /* within the link */
     uint64_t memory_id;
+    const bt_memory *local; /* that local_addr is in, NULL: host memory; not used once sent */
     uint64_t local_addr, remote_addr, bytes;
     uint64_t duplicate_ns; /* the second copy's due time; 0: none */
     bool is_lost, is_stuck, is_duplicate;
@@ -123,7 +124,7 @@ struct bt_loop_net {
     uint32_t n_links, cap_links;
     bt_loop_packets in_flight; /* by due_ns, then order */
     bt_loop_fault_state all;
-    bool can_map, puts_are_mapped;
+    bool can_map, puts_are_mapped, reaches_device;
     bt_loop_stats stats;
 };
 
@@ -136,6 +137,8 @@ loop_memory *bt_loop_find_memory(bt_loop_net *net, uint64_t id);
 /* Errors: NO_MEMORY. */
 baton_status bt_loop_add_link(bt_loop_net *net, uint64_t target_id, bt_loop_link **link_p);
 
+/* As memcpy, where one side is in `memory`, which may be on a device. */
+void bt_loop_copy(const bt_memory *memory, void *to, const void *from, size_t bytes);
 void bt_loop_packet_append(bt_loop_packets *list, bt_loop_packet *packet);
 void bt_loop_packets_clear(bt_loop_packets *list);
 /* Takes the packet over, in order of arrival. */

@@ -31,45 +31,34 @@ baton_status bt_transport_open(const baton_data_path *data, bt_transport **trans
     return bt_transport_create(&options, transport_p);
 }
 
-void bt_transport_destroy(bt_transport *transport)
+/* UCX's CUDA transports want the context of the memory to be current. */
+static bt_cuda *enter(const bt_transport *transport)
 {
-    if (transport != NULL)
-        transport->ops->destroy(transport);
+    bt_cuda *cuda = atomic_load_explicit(&transport->cuda, memory_order_acquire);
+    return cuda != NULL && bt_cuda_enter(cuda) == BATON_OK ? cuda : NULL;
 }
 
-baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
-                             bt_memory **memory_p)
+static void leave(const bt_cuda *entered)
 {
-    if (bytes == 0)
-        return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted memory of at least 1 byte");
-    return transport->ops->memory_alloc(transport, bytes, kind, memory_p);
-}
-
-baton_status bt_memory_register(bt_transport *transport, void *base, size_t bytes,
-                                baton_memory_kind kind, bt_memory **memory_p)
-{
-    if (base == NULL || bytes == 0 || bytes > UINTPTR_MAX - (uintptr_t)base)
-        return bt_fail(BATON_ERR_INVALID_ARG,
-                       "transport: cannot register %zu bytes at %p: wanted memory that exists",
-                       bytes, base);
-    return transport->ops->memory_register(transport, base, bytes, kind, memory_p);
-}
-
-void bt_memory_free(bt_memory *memory)
-{
-    if (memory != NULL)
-        memory->transport->ops->memory_free(memory);
+    if (entered != NULL)
+        bt_cuda_leave(entered);
 }
 
 baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p)
 {
-    return transport->ops->worker_create(transport, worker_p);
+    const bt_cuda *entered = enter(transport);
+    baton_status status = transport->ops->worker_create(transport, worker_p);
+    leave(entered);
+    return status;
 }
 
 void bt_worker_destroy(bt_worker *worker)
 {
-    if (worker != NULL)
-        worker->transport->ops->worker_destroy(worker);
+    if (worker == NULL)
+        return;
+    const bt_cuda *entered = enter(worker->transport);
+    worker->transport->ops->worker_destroy(worker);
+    leave(entered);
 }
 
 int bt_worker_fd(bt_worker *worker)
@@ -84,7 +73,10 @@ baton_status bt_worker_arm(bt_worker *worker)
 
 uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max)
 {
-    return worker->transport->ops->worker_progress(worker, events, max);
+    const bt_cuda *entered = enter(worker->transport);
+    uint32_t n = worker->transport->ops->worker_progress(worker, events, max);
+    leave(entered);
+    return n;
 }
 
 baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t address_bytes,
@@ -94,7 +86,11 @@ baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t 
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "transport: wanted a worker address of 1 to %d bytes, found %zu",
                        BT_ADDRESS_BYTES_MAX, address_bytes);
-    return worker->transport->ops->connect(worker, address, address_bytes, user_data, endpoint_p);
+    const bt_cuda *entered = enter(worker->transport);
+    baton_status status =
+        worker->transport->ops->connect(worker, address, address_bytes, user_data, endpoint_p);
+    leave(entered);
+    return status;
 }
 
 void bt_endpoint_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data)
@@ -114,13 +110,20 @@ baton_status bt_remote_import(bt_endpoint *endpoint, const void *rkey, size_t rk
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "transport: wanted a remote key of 1 to %d bytes, found %zu",
                        BT_RKEY_BYTES_MAX, rkey_bytes);
-    return endpoint->worker->transport->ops->import(endpoint, rkey, rkey_bytes, remote_p);
+    const bt_cuda *entered = enter(endpoint->worker->transport);
+    baton_status status =
+        endpoint->worker->transport->ops->import(endpoint, rkey, rkey_bytes, remote_p);
+    leave(entered);
+    return status;
 }
 
 void bt_remote_release(bt_remote *remote)
 {
-    if (remote != NULL)
-        remote->endpoint->worker->transport->ops->release(remote);
+    if (remote == NULL)
+        return;
+    const bt_cuda *entered = enter(remote->endpoint->worker->transport);
+    remote->endpoint->worker->transport->ops->release(remote);
+    leave(entered);
 }
 
 /* [addr, addr + bytes) lies in [base, base + size), without trusting any of the four. */
@@ -169,12 +172,19 @@ baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote 
                        "transport: put: the remote key was imported on another endpoint");
     for (uint32_t i = 0; i < n_runs; i++)
         BATON_TRY(check_run(local, remote, &runs[i]));
-    return endpoint->worker->transport->ops->put(endpoint, local, remote, runs, n_runs, user_data);
+    const bt_cuda *entered = enter(endpoint->worker->transport);
+    baton_status status =
+        endpoint->worker->transport->ops->put(endpoint, local, remote, runs, n_runs, user_data);
+    leave(entered);
+    return status;
 }
 
 baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data)
 {
-    return endpoint->worker->transport->ops->flush(endpoint, user_data);
+    const bt_cuda *entered = enter(endpoint->worker->transport);
+    baton_status status = endpoint->worker->transport->ops->flush(endpoint, user_data);
+    leave(entered);
+    return status;
 }
 
 baton_status bt_endpoint_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes)

@@ -23,11 +23,13 @@
 #include <baton/kv.h>
 #include <baton/options.h>
 #include <baton/status.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "core/clock.h"
+#include "core/cudadevice.h"
 #include "core/fail.h"
 
 typedef struct bt_transport_ops bt_transport_ops;
@@ -101,6 +103,8 @@ struct bt_transport_ops {
     baton_status (*create)(const bt_transport_options *options, bt_transport **transport_p);
     void (*destroy)(bt_transport *transport);
 
+    /* Host memory, whose kind may be HOST or CUDA_HOST: the seam pins it, and allocates on devices.
+     */
     baton_status (*memory_alloc)(bt_transport *transport, size_t bytes, baton_memory_kind kind,
                                  bt_memory **memory_p);
     baton_status (*memory_register)(bt_transport *transport, void *base, size_t bytes,
@@ -132,6 +136,10 @@ struct bt_transport_ops {
 /* First member of every backend's struct of the same role. */
 struct bt_transport {
     const bt_transport_ops *ops;
+    bool reaches_device; /* set by create: puts read and write CUDA device memory themselves */
+    /* NULL until the first CUDA memory; then current in every call of the backend's. Release by the
+     * call that opens it, acquire by the others. */
+    _Atomic(bt_cuda *) cuda;
 };
 struct bt_worker {
     bt_transport *transport;
@@ -146,6 +154,8 @@ struct bt_memory {
     void *base;
     size_t bytes;
     baton_memory_kind kind;
+    bool is_pinned;      /* base was pinned by alloc */
+    bool is_device_own;  /* base was allocated on the device by alloc */
     const uint8_t *rkey; /* [rkey_bytes] packed remote key for the peer, owned by the memory */
     size_t rkey_bytes;
 };
@@ -161,15 +171,20 @@ struct bt_remote {
 baton_status bt_transport_create(const bt_transport_options *options, bt_transport **transport_p);
 /* As create, from a user's options; no backend named: "ucx". */
 baton_status bt_transport_open(const baton_data_path *data, bt_transport **transport_p);
+/* The GPU that CUDA memory of this transport is on; opened at the first call. Borrowed until
+ * destroy. Any thread. Errors: UNSUPPORTED, NO_MEMORY, IO. */
+baton_status bt_transport_cuda(bt_transport *transport, bt_cuda **cuda_p);
 /* All workers and memories must be gone. NULL is allowed. */
 void bt_transport_destroy(bt_transport *transport);
 
-/* New memory that is registered and, where the transport allows it, mappable by peers on this host.
- * Zeroed and populated (first touch is paid here, not in a request). Errors: NO_MEMORY, TRANSPORT.
- */
+/* New memory that is registered and, where the transport allows it, mappable by peers on this host
+ * (device memory never is; pinned memory is, like other host memory). Zeroed and populated (first
+ * touch is paid here, not in a request). Errors: NO_MEMORY, TRANSPORT; for CUDA kinds also
+ * UNSUPPORTED: no driver, no GPU, or, for device memory, a transport without reaches_device. */
 baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
                              bt_memory **memory_p);
-/* Registers the caller's memory (region kind `engine`), borrowed until bt_memory_free. */
+/* Registers the caller's memory (region kind `engine`), borrowed until bt_memory_free. Errors as
+ * alloc; INVALID_ARG (device memory is wanted, and this is none). */
 baton_status bt_memory_register(bt_transport *transport, void *base, size_t bytes,
                                 baton_memory_kind kind, bt_memory **memory_p);
 /* Deregisters; frees what alloc made. NULL is allowed. */

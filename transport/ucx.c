@@ -168,7 +168,8 @@ static baton_status open_context(ucp_config_t *config, ucx_transport *transport)
     status = ucp_context_query(transport->context, &attr);
     if (status != UCS_OK)
         return bt_fail_ucs(status, "asking for memory types");
-    transport->memory_types = attr.memory_types;
+    transport->base.reaches_device =
+        (attr.memory_types & (UINT64_C(1) << UCS_MEMORY_TYPE_CUDA)) != 0;
     return BATON_OK;
 }
 

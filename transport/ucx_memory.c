@@ -13,15 +13,6 @@ static ucs_memory_type_t type_of(baton_memory_kind kind)
     return kind == BATON_MEMORY_CUDA_DEVICE ? UCS_MEMORY_TYPE_CUDA : UCS_MEMORY_TYPE_HOST;
 }
 
-static baton_status check_kind(const ucx_transport *transport, baton_memory_kind kind)
-{
-    if ((transport->memory_types & (UINT64_C(1) << type_of(kind))) == 0)
-        return bt_fail(BATON_ERR_UNSUPPORTED,
-                       "ucx: wanted CUDA memory, found a UCX without it: wanted UCX_ROOT of one "
-                       "built with CUDA, and a driver");
-    return BATON_OK;
-}
-
 static baton_status seal_key(ucx_memory *memory)
 {
     ucx_transport *transport = (ucx_transport *)memory->base.transport;
@@ -123,11 +114,6 @@ fail:
 baton_status bt_ucx_memory_alloc(bt_transport *base, size_t bytes, baton_memory_kind kind,
                                  bt_memory **memory_p)
 {
-    BATON_TRY(check_kind((ucx_transport *)base, kind));
-    if (kind == BATON_MEMORY_CUDA_HOST)
-        return bt_fail(BATON_ERR_UNSUPPORTED,
-                       "ucx: cannot allocate pinned memory: wanted it allocated by the caller and "
-                       "registered");
     const ucp_mem_map_params_t params = {
         .field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
                       UCP_MEM_MAP_PARAM_FIELD_FLAGS | UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
@@ -135,15 +121,13 @@ baton_status bt_ucx_memory_alloc(bt_transport *base, size_t bytes, baton_memory_
         .flags = UCP_MEM_MAP_ALLOCATE,
         .memory_type = type_of(kind)};
     BATON_TRY(map_memory(base, &params, kind, memory_p));
-    if (kind == BATON_MEMORY_HOST) /* zero, and first touch is paid here */
-        memset((*memory_p)->base, 0, bytes);
+    memset((*memory_p)->base, 0, bytes); /* first touch is paid here */
     return BATON_OK;
 }
 
 baton_status bt_ucx_memory_register(bt_transport *base, void *block, size_t bytes,
                                     baton_memory_kind kind, bt_memory **memory_p)
 {
-    BATON_TRY(check_kind((ucx_transport *)base, kind));
     const ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS |
                                                        UCP_MEM_MAP_PARAM_FIELD_LENGTH |
                                                        UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,

@@ -14,7 +14,6 @@ typedef struct ucx_endpoint ucx_endpoint;
 typedef struct {
     bt_transport base;
     ucp_context_h context;
-    uint64_t memory_types; /* bit mask of ucs_memory_type_t that UCX can touch */
     pthread_mutex_t lock;  /* of the two below: workers of other threads look memories up */
     ucx_memory *memories;
     uint32_t n_users; /* workers and memories */

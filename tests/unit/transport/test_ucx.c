@@ -59,20 +59,6 @@ static void the_users_environment_wins_and_is_logged(void **state)
     baton_log_set_level(BATON_LOG_WARN);
 }
 
-static void device_memory_needs_a_ucx_that_has_it(void **state)
-{
-    (void)state;
-    bt_transport *transport;
-    assert_ok(open_tcp(&transport));
-    bt_memory *memory;
-    if ((((ucx_transport *)transport)->memory_types & (1u << UCS_MEMORY_TYPE_CUDA)) == 0)
-        assert_fails(bt_memory_alloc(transport, 4096, BATON_MEMORY_CUDA_DEVICE, &memory),
-                     BATON_ERR_UNSUPPORTED, "CUDA");
-    assert_fails(bt_memory_alloc(transport, 4096, BATON_MEMORY_CUDA_HOST, &memory),
-                 BATON_ERR_UNSUPPORTED, "registered");
-    bt_transport_destroy(transport);
-}
-
 /* Seals again what another library version would have sealed. */
 static uint8_t *reseal(const void *bytes, size_t n_bytes, bt_seal_kind kind, size_t *n_out)
 {
@@ -393,7 +379,6 @@ int main(void)
         bt_test(tcp_that_is_both_off_and_asked_for_is_refused),
         bt_test(more_devices_than_fit_are_refused),
         bt_test(the_users_environment_wins_and_is_logged),
-        bt_test(device_memory_needs_a_ucx_that_has_it),
         bt_test(addresses_and_keys_of_another_version_or_backend_are_refused),
         bt_test(messages_that_make_no_sense_are_ignored),
         bt_test(a_put_outside_registered_memory_is_refused_and_fails_the_flush),
