@@ -1,75 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fast gather and scatter: the token list becomes runs once, and the runs are replayed for every
- * plane, with as few and as large copies as the layout allows.
- *
- *   slots   4 5 6 7 | 20 21 | 3        runs  {slot 4, token 0, n 4} {20, 4, 2} {3, 6, 1}
- *
- * A run is tokens that are neighbours in the page and one token stride apart in the plane; blocks
- * that are neighbours in memory merge into one run. */
+/* Fast gather and scatter: the token list's runs, replayed for every plane with as few and as large
+ * copies as the layout allows. */
 #include "kernels/kv_copy.h"
 
 #include "core/fail.h"
 #include "kernels/kv_check.h"
 #include "kernels/kv_index.h"
-
-typedef struct {
-    uint64_t paged_bytes; /* offset from the plane's base */
-    uint32_t token;       /* first, in the page */
-    uint32_t n_tokens;
-} token_run;
-
-/* On the stack: no allocation in this path. A chunk of 256 tokens is one batch at worst. */
-enum { RUNS_PER_BATCH = 256 };
+#include "kernels/kv_runs.h"
 
 typedef struct {
     const baton_kv_view *view;
     const bt_rows_ops *ops;
     bool to_page;
 } copy_job;
-
-/* The tokens from t on that are certainly neighbours: consecutive slots inside one block. */
-static uint32_t neighbours(const baton_kv_view *view, const baton_kv_tokens *tokens, uint32_t t,
-                           uint64_t slot)
-{
-    uint32_t left_in_block = view->block_tokens - (uint32_t)(slot % view->block_tokens);
-    uint32_t left = tokens->n_tokens - t;
-    uint32_t most = left < left_in_block ? left : left_in_block;
-    if (tokens->slots == NULL)
-        return most;
-    uint32_t n = 1;
-    while (n < most && tokens->slots[t + n] == tokens->slots[t] + n)
-        n++;
-    return n;
-}
-
-/* Fills runs from token *next on, and moves *next past what they cover. Returns their number. */
-static uint32_t collect_runs(const baton_kv_view *view, const baton_kv_tokens *tokens,
-                             uint32_t *next, token_run runs[RUNS_PER_BATCH])
-{
-    uint32_t n_runs = 0;
-    uint32_t t = *next;
-    while (t < tokens->n_tokens) {
-        int64_t slot = bt_kv_token_slot(view, tokens, t);
-        if (slot < 0) {
-            t++;
-            continue;
-        }
-        uint32_t n = neighbours(view, tokens, t, (uint64_t)slot);
-        uint64_t paged = bt_kv_slot_offset(view, (uint64_t)slot);
-        token_run *last = n_runs > 0 ? &runs[n_runs - 1] : NULL;
-        if (last != NULL && last->token + last->n_tokens == t &&
-            last->paged_bytes + last->n_tokens * view->token_stride_bytes == paged) {
-            last->n_tokens += n;
-        } else {
-            if (n_runs == RUNS_PER_BATCH)
-                break;
-            runs[n_runs++] = (token_run){paged, t, n};
-        }
-        t += n;
-    }
-    *next = t;
-    return n_runs;
-}
 
 static void copy_rows(const copy_job *job, uint8_t *paged, uint64_t paged_step, uint8_t *page,
                       uint64_t page_step, uint64_t row_bytes, uint64_t n_rows)
@@ -81,7 +24,7 @@ static void copy_rows(const copy_job *job, uint8_t *paged, uint64_t paged_step, 
 }
 
 /* One run in one plane; base and page are the plane's. */
-static void copy_run(const copy_job *job, const token_run *run, uint8_t *base, uint8_t *page)
+static void copy_run(const copy_job *job, const bt_kv_run *run, uint8_t *base, uint8_t *page)
 {
     const baton_kv_view *view = job->view;
     uint64_t row_bytes = bt_kv_row_bytes(view);
@@ -100,7 +43,7 @@ static void copy_run(const copy_job *job, const token_run *run, uint8_t *base, u
     }
 }
 
-static void copy_plane(const copy_job *job, const token_run *runs, uint32_t n_runs, uint8_t *base,
+static void copy_plane(const copy_job *job, const bt_kv_run *runs, uint32_t n_runs, uint8_t *base,
                        uint8_t *page)
 {
     for (uint32_t i = 0; i < n_runs; i++)
@@ -111,10 +54,10 @@ static void copy_layers(const copy_job *job, const baton_kv_tokens *tokens, uint
                         uint32_t n_layers, uint8_t *page)
 {
     const baton_kv_view *view = job->view;
-    token_run runs[RUNS_PER_BATCH];
+    bt_kv_run runs[BT_KV_RUNS_PER_BATCH];
     uint32_t next = 0;
     while (next < tokens->n_tokens) {
-        uint32_t n_runs = collect_runs(view, tokens, &next, runs);
+        uint32_t n_runs = bt_kv_collect_runs(view, tokens, &next, runs);
         for (uint32_t layer = 0; layer < n_layers; layer++) {
             for (uint32_t plane = 0; plane < view->n_planes; plane++)
                 copy_plane(job, runs, n_runs, bt_kv_plane_base(view, first_layer + layer, plane),

@@ -126,6 +126,23 @@ BATON_API baton_status baton_kv_scatter(const baton_kv_view *view, const baton_k
                                         uint32_t first_layer, uint32_t n_layers, const void *page,
                                         uint64_t page_bytes);
 
+/* The three above, and the page's digest as docs/protocol.md defines it, of all n_layers layers, in
+ * the same pass over memory. A skipped token counts with the bytes that the page has of it, so they
+ * must be set. *digest is set only on success. */
+BATON_API baton_status baton_kv_gather_digest(const baton_kv_view *view,
+                                              const baton_kv_tokens *tokens, uint32_t first_layer,
+                                              uint32_t n_layers, void *page, uint64_t page_bytes,
+                                              uint64_t *digest);
+BATON_API baton_status baton_kv_gather_stream_digest(const baton_kv_view *view,
+                                                     const baton_kv_tokens *tokens,
+                                                     uint32_t first_layer, uint32_t n_layers,
+                                                     void *page, uint64_t page_bytes,
+                                                     uint64_t *digest);
+BATON_API baton_status baton_kv_scatter_digest(const baton_kv_view *view,
+                                               const baton_kv_tokens *tokens, uint32_t first_layer,
+                                               uint32_t n_layers, const void *page,
+                                               uint64_t page_bytes, uint64_t *digest);
+
 /* The same on a GPU: paged KV in device or pinned memory, page reachable by the device. Queued on
  * the stream (NULL: the default one) of the current device; page and paged KV are borrowed until
  * the stream has passed this point, view and tokens only for the call. Order of duplicate slots in
