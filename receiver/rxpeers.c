@@ -77,9 +77,11 @@ static baton_status check_init(const bt_rx *rx, const bt_msg_init *init)
                        "init: rank ours %u of %u theirs %u of %u: each sender rank pairs with the "
                        "receiver of its own rank",
                        rx->options.rank, rx->options.world, init->rank, init->world);
-    if (init->digests > BATON_DIGESTS_FULL)
-        return bt_fail(BATON_ERR_INVALID_ARG, "init: digests: wanted 0 or 1, found %u",
-                       init->digests);
+    if (init->digests == BT_DIGESTS_WHOLE)
+        return bt_fail(BATON_ERR_VERSION_MISMATCH,
+                       "init: digests: wanted %d (off) or %d (of tiles), found %u: an older Baton, "
+                       "whose digests never match ours; update it, or switch digests off",
+                       BT_DIGESTS_OFF, BT_DIGESTS_TILES, init->digests);
     BATON_TRY(baton_layout_check(&init->layout));
     BATON_TRY(baton_layout_match(&rx->options.layout, &init->layout));
     if (!bt_blob_equals(init->seed, bt_blob_of(rx->root.last.bytes, BATON_KEY_BYTES)))
@@ -145,9 +147,8 @@ static void answer_init(bt_rx *rx, const bt_rx_route *route, const bt_message *m
             .rank = rx->options.rank,
             .world = rx->options.world,
             .layout = rx->options.layout,
-            .digests = message->u.init.digests > (uint32_t)rx->options.digests
-                           ? message->u.init.digests
-                           : (uint32_t)rx->options.digests,
+            .digests = rx->options.digests == BATON_DIGESTS_FULL ? (uint32_t)BT_DIGESTS_TILES
+                                                                 : message->u.init.digests,
             .process = {.boot = bt_blob_of_text(rx->self.boot),
                         .pid_ns = rx->self.pid_ns,
                         .start = rx->self.start,

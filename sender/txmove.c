@@ -36,10 +36,28 @@ static uint64_t chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uin
     return tokens * tx->token_bytes;
 }
 
-/* Copies the chunk to page[bytes]; past_cache: nobody on this core reads it again. */
-static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t bytes,
-                                bool past_cache)
+/* As copy_source, and the page's digest, on the way. */
+static baton_status digest_source(const bt_tx_source *source, void *page, uint64_t bytes,
+                                  bool past_cache, uint64_t *digest)
 {
+    if (source->view == NULL) {
+        *digest = bt_digest_copy(page, source->data, bytes, past_cache);
+        return BATON_OK;
+    }
+    uint32_t n_layers = source->view->n_layers;
+    if (past_cache)
+        return baton_kv_gather_stream_digest(source->view, &source->tokens, 0, n_layers, page,
+                                             bytes, digest);
+    return baton_kv_gather_digest(source->view, &source->tokens, 0, n_layers, page, bytes, digest);
+}
+
+/* Copies the chunk to page[bytes]; past_cache: nobody on this core reads it again. digest: NULL
+ * where it is not wanted. */
+static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t bytes,
+                                bool past_cache, uint64_t *digest)
+{
+    if (digest != NULL)
+        return digest_source(source, page, bytes, past_cache, digest);
     if (source->view == NULL) {
         const bt_rows_ops *ops = bt_rows_best(past_cache);
         ops->copy(page, 0, source->data, 0, bytes, 1);
@@ -105,9 +123,8 @@ static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = chunk_bytes(tx, transfer, i);
     void *page = region->mapped + chunk->page * region->page_bytes;
-    BATON_TRY(copy_source(&chunk->source, page, bytes, transfer->peer->digests == 0));
-    if (transfer->peer->digests != 0)
-        chunk->digest = bt_digest(page, bytes);
+    uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
+    BATON_TRY(copy_source(&chunk->source, page, bytes, true, digest));
     spoil(tx, i, page);
     /* Every store is globally visible before COMMIT leaves: baton_kv_gather_stream fences, plain
      * stores are ordered on x86, and this fence orders them elsewhere. Not atomic_thread_fence: the
@@ -155,18 +172,22 @@ static bt_memory *find_registered(const bt_tx *tx, const void *data, size_t byte
     return NULL;
 }
 
-/* Where the put reads from: *local and *memory. A staging slot when the source is not one piece of
- * registered memory; BUSY when there is none now. */
+/* Where the put reads from: *local and *memory; and its digest. A staging slot when the source is
+ * not one piece of registered memory; BUSY when there is none now. */
 static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const void **local,
                           bt_memory **memory)
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = chunk_bytes(tx, transfer, i);
+    uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
     if (chunk->source.view == NULL) {
         *memory = find_registered(tx, chunk->source.data, bytes);
         *local = chunk->source.data;
-        if (*memory != NULL)
+        if (*memory != NULL) {
+            if (digest != NULL)
+                *digest = bt_digest(*local, bytes);
             return BATON_OK;
+        }
     }
     if (tx->staging == NULL)
         BATON_TRY(make_staging(tx));
@@ -174,7 +195,7 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
         return BATON_ERR_BUSY;
     uint32_t slot = tx->free_slots[tx->n_free_slots - 1];
     uint8_t *page = (uint8_t *)tx->staging->base + slot * tx->page_bytes;
-    BATON_TRY(copy_source(&chunk->source, page, bytes, false));
+    BATON_TRY(copy_source(&chunk->source, page, bytes, false, digest));
     tx->n_free_slots--;
     chunk->slot = (int32_t)slot;
     free_source(tx, transfer, i);
@@ -191,8 +212,6 @@ static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     bt_memory *memory;
     BATON_TRY(stage(tx, transfer, i, &local, &memory));
     uint64_t bytes = chunk_bytes(tx, transfer, i);
-    if (transfer->peer->digests != 0)
-        chunk->digest = bt_digest(local, bytes);
     if (chunk->slot >= 0) /* staged; else local is the source itself */
         spoil(tx, i, (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes);
     const bt_run run = {.local_addr = (uint64_t)(uintptr_t)local,

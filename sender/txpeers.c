@@ -106,7 +106,9 @@ static void send_init(bt_tx *tx, bt_tx_peer *peer)
                               .world = tx->options.world,
                               .layout = tx->options.layout,
                               .seed = bt_blob_of(tx->root.last.bytes, BATON_KEY_BYTES),
-                              .digests = (uint32_t)tx->options.digests,
+                              .digests = tx->options.digests == BATON_DIGESTS_FULL
+                                             ? BT_DIGESTS_TILES
+                                             : BT_DIGESTS_OFF,
                               .connection = peer->connection,
                               .process = {.boot = bt_blob_of_text(tx->self.boot),
                                           .pid_ns = tx->self.pid_ns,
@@ -157,6 +159,11 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
         .pid_ns = init->process.pid_ns, .start = init->process.start, .pid = init->process.pid};
     bt_blob_to_text(init->process.boot, peer->process.boot, sizeof(peer->process.boot));
     baton_status status = baton_layout_match(&tx->options.layout, &init->layout);
+    if (status == BATON_OK && init->digests == BT_DIGESTS_WHOLE)
+        status = bt_fail(BATON_ERR_VERSION_MISMATCH,
+                         "init: digests: wanted %d (off) or %d (of tiles), found %u: the receiver "
+                         "is an older Baton; update it, or switch digests off",
+                         BT_DIGESTS_OFF, BT_DIGESTS_TILES, init->digests);
     if (status == BATON_OK && init->page_bytes != tx->page_bytes)
         status = bt_fail(BATON_ERR_LAYOUT_MISMATCH,
                          "layout: page_bytes ours %" PRIu64 " theirs %" PRIu64, tx->page_bytes,

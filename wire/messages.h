@@ -65,13 +65,20 @@ typedef struct {
     uint32_t pid;
 } bt_process_id;
 
+/* INIT's `digests`. */
+enum {
+    BT_DIGESTS_OFF,
+    BT_DIGESTS_WHOLE, /* XXH3-64 of a page in one piece: nobody speaks it any more; refused */
+    BT_DIGESTS_TILES, /* kernels/digest.h */
+};
+
 /* INIT and INIT_ANSWER. */
 typedef struct {
     bt_blob name;
     uint32_t rank, world;
     baton_layout layout;
-    bt_blob seed; /* INIT: 32 bytes, key[-1] */
-    uint32_t digests;
+    bt_blob seed;        /* INIT: 32 bytes, key[-1] */
+    uint32_t digests;    /* BT_DIGESTS_* */
     uint32_t connection; /* INIT: counts the sender's endpoints to this receiver, from 1 */
     bt_process_id process;
     bt_blob worker; /* from here on INIT_ANSWER only */

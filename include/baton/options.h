@@ -13,7 +13,8 @@ BATON_BEGIN_DECLS
 
 typedef enum {
     BATON_DIGESTS_OFF,
-    BATON_DIGESTS_FULL, /* XXH3-64 of every chunk, checked before its key becomes visible */
+    BATON_DIGESTS_FULL, /* 64 bits over every chunk (docs/protocol.md, Digests), checked before its
+                           key becomes visible */
 } baton_digests;
 
 typedef enum {

@@ -40,7 +40,7 @@ static void init_answers_with_a_worker_and_what_is_agreed(void **state)
 {
     (void)state;
     open_kit(4);
-    alice.digests = 1;
+    alice.digests = BT_DIGESTS_TILES;
     bt_message answer;
     rx_kit_init(&kit, &alice, BATON_OK);
     assert_int_equal(stats_now().peers, 1);
@@ -91,6 +91,17 @@ static void a_mismatch_is_refused_with_every_field(void **state)
     rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
     rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
     assert_int_equal(answer.status, BATON_ERR_LAYOUT_MISMATCH);
+    assert_int_equal(stats_now().peers, 0);
+    rx_kit_close(&kit);
+}
+
+static void digests_of_another_definition_are_refused(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_expect_log("digests: wanted 0 (off) or 2 (of tiles), found 1");
+    alice.digests = BT_DIGESTS_WHOLE;
+    rx_kit_init(&kit, &alice, BATON_ERR_VERSION_MISMATCH);
     assert_int_equal(stats_now().peers, 0);
     rx_kit_close(&kit);
 }
@@ -387,6 +398,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(init_answers_with_a_worker_and_what_is_agreed),
         bt_test(a_mismatch_is_refused_with_every_field),
+        bt_test(digests_of_another_definition_are_refused),
         bt_test(another_protocol_version_is_told_both),
         bt_test(only_so_many_peers_are_let_in),
         bt_test(messages_of_other_epochs_change_nothing),

@@ -197,6 +197,32 @@ static void a_damaged_chunk_is_refused_with_digests_and_served_without(void **st
     }
 }
 
+/* A receiver that still hashes pages in one piece says 1 where we say 2. */
+static bool answer_as_an_older_one(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    static const char ours[] = "\xa7"
+                               "digests\x02";
+    uint8_t *at = memmem(frame->data, frame->bytes, ours, sizeof(ours) - 1);
+    (void)k;
+    if (message->type == BT_MSG_INIT_ANSWER && at != NULL)
+        at[sizeof(ours) - 2] = 1;
+    return true;
+}
+
+static void a_receiver_with_other_digests_is_not_used(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .digests = BATON_DIGESTS_FULL});
+    kit.filter = answer_as_an_older_one;
+    bt_expect_log("wanted 0 (off) or 2 (of tiles), found 1");
+    pair_tokens(1, 0, PAIR_CHUNK, tokens);
+    hand_off(0, "r", PAIR_CHUNK);
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_VERSION_MISMATCH);
+    pair_destroy(&kit);
+}
+
 /* Everything at once, seeded: lost and repeated frames, delays, cancels, small pool. Whatever is
  * done arrived right, every transfer ends once, nothing is left. */
 static bool lose_some(pair *k, const pair_frame *frame, const bt_message *message)
@@ -265,6 +291,7 @@ int main(void)
         bt_test(a_hold_that_nobody_wants_expires_and_is_told),
         bt_test(a_storm_leaves_nothing_behind),
         bt_test(a_damaged_chunk_is_refused_with_digests_and_served_without),
+        bt_test(a_receiver_with_other_digests_is_not_used),
     };
     return bt_run_tests(tests);
 }

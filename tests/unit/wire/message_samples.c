@@ -34,7 +34,7 @@ static void fill_peer(bt_msg_init *init)
                    .tp_size = 2,
                    .pp_size = 1},
         .seed = some(32),
-        .digests = 1,
+        .digests = BT_DIGESTS_TILES,
         .connection = 2,
         .process = {.boot = bt_blob_of_text("6f1c7b9e"),
                     .pid_ns = 4026531836,
