@@ -11,7 +11,7 @@ static const char *const digests[] = {"off", "full", NULL};
 static const char *const progress_modes[] = {"thread", "manual", NULL};
 static const char *const memory_kinds[] = {"host", "cuda", "cuda_host", NULL};
 static const char *const hash_algorithms[] = {"blake2b", NULL};
-static const char *const paths[] = {"auto", "mapped", "put", NULL};
+static const char *const paths[] = {"auto", "mapped", "put", "staged", NULL};
 
 /* A field under a key of its own name, or of another. */
 #define AT(field) BT_CONFIG_AT(bt_file_options, field)
@@ -73,6 +73,12 @@ static const bt_config_entry common_entries[] = {
              "authentication: this network must be closed."},
     {AT(data_tcp), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Whether bytes may go over tcp; without, only shared memory and RDMA."},
+    {AS("require_rdma", data.require_rdma), .type = BT_CONFIG_BOOL, .fallback = "false",
+     .help = "Connecting fails unless bytes go by RDMA (rc, dc or ud; device memory also by "
+             "cuda_ipc). A receiver says it to its senders."},
+    {AS("min_gbps", data.min_gbps), .type = BT_CONFIG_DOUBLE, .max = 1e6, .fallback = "0",
+     .help = "Connecting fails when the measured bandwidth is below: GB/s, 10^9 bytes a second. "
+             "0: no floor. A receiver says it to its senders."},
     MILLISECONDS(connect_ms, "5s", "Until a receiver has answered at all."),
     MILLISECONDS(init_ms, "5s", "Until a connection stands."),
     MILLISECONDS(alloc_ms, "5s", "Until the first answer to a request for pages."),
@@ -105,8 +111,13 @@ static const bt_config_entry receiver_entries[] = {
 
 static const bt_config_entry sender_entries[] = {
     {AT(path), .type = BT_CONFIG_ENUM, .names = paths, .fallback = "auto",
-     .help = "Sender: straight into the receiver's mapped memory where that is possible (auto), "
-             "always (mapped), or never (put)."},
+     .help = "Sender: how pages are written. mapped: straight into the receiver's memory on the "
+             "same host. put: through the transport, from registered memory where the source lies "
+             "in it. staged: through the transport, from a staging page. auto: the fastest of "
+             "these, as measured when connecting."},
+    {AT(measure), .type = BT_CONFIG_BOOL, .fallback = "true",
+     .help = "Sender: measure the path when connecting, a few milliseconds and MiB. Without, auto "
+             "is mapped where that is possible."},
     {AT(staging_chunks), .type = BT_CONFIG_UINT32, .min = 1, .max = 4096, .fallback = "8",
      .help = "Sender: chunks gathered ahead of the wire where writes go through the transport."},
 };

@@ -39,14 +39,24 @@ static uint64_t start_time(uint32_t pid)
     return at != NULL ? strtoull(at, NULL, 10) : 0;
 }
 
+static uint64_t namespace_of_self(const char *kind)
+{
+    char path[64];
+    struct stat info;
+    snprintf(path, sizeof(path), "/proc/self/ns/%s", kind);
+    return stat(path, &info) == 0 ? (uint64_t)info.st_ino : 0;
+}
+
 void bt_process_self(bt_process *self)
 {
     *self = (bt_process){.pid = (uint32_t)getpid()};
     read_text("/proc/sys/kernel/random/boot_id", self->boot, sizeof(self->boot));
     self->boot[strcspn(self->boot, "\n")] = 0;
-    struct stat info;
-    if (stat("/proc/self/ns/pid", &info) == 0)
-        self->pid_ns = info.st_ino;
+    self->pid_ns = namespace_of_self("pid");
+    self->ipc_ns = namespace_of_self("ipc");
+    self->mnt_ns = namespace_of_self("mnt");
+    self->user_ns = namespace_of_self("user");
+    self->uid = (uint32_t)geteuid();
     self->start = start_time(self->pid);
 }
 

@@ -14,6 +14,9 @@ typedef struct {
     uint64_t pid_ns;             /* inode of the pid namespace; 0 when unknown */
     uint64_t start;              /* clock ticks after boot: tells a reused pid apart */
     uint32_t pid;                /* in that namespace */
+    uint32_t uid;                /* effective, in user_ns; known when ipc_ns is not 0 */
+    /* Inodes of namespaces that decide whether memory can be shared; 0 when unknown. */
+    uint64_t ipc_ns, mnt_ns, user_ns;
 } bt_process;
 
 void bt_process_self(bt_process *self);

@@ -280,8 +280,46 @@ static const bt_handoff_metric metrics[] = {
     FIELD(peers_lost_total, BT_PROM_COUNTER, "Receivers lost."),
     FIELD(peers_ready, BT_PROM_GAUGE, "Receivers connected."),
     FIELD(transfers_live, BT_PROM_GAUGE, "Transfers now."),
+    FIELD(peers_mapped, BT_PROM_GAUGE, "Receivers whose pages are written by stores."),
+    FIELD(peers_put, BT_PROM_GAUGE, "Receivers whose pages are written by puts."),
+    FIELD(peers_staged, BT_PROM_GAUGE, "Receivers that are put to from staging pages."),
+    FIELD(peers_refused_total, BT_PROM_COUNTER, "Connections turned down for their path."),
 #undef FIELD
 };
+
+enum { MAX_PEERS_SHOWN = 32 }; /* of one rank */
+
+static double peer_gbps(const baton_sender_peer *peer)
+{
+    return peer->path == BATON_PATH_MAPPED ? peer->copy_gbps : peer->wire_gbps;
+}
+
+static double peer_post_us(const baton_sender_peer *peer)
+{
+    return peer->post_us;
+}
+
+static void put_peer_metric(bt_handoff_sender *s, bt_strbuf *out, const char *name,
+                            const char *help, double (*value)(const baton_sender_peer *peer))
+{
+    static const char *const paths[] = {"auto", "mapped", "put", "staged"};
+    bt_prom_family(out, name, BT_PROM_GAUGE, help);
+    for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
+        baton_sender_peer peers[MAX_PEERS_SHOWN];
+        uint32_t n = baton_sender_peers(s->ranks[rank].sender, peers, MAX_PEERS_SHOWN);
+        for (uint32_t i = 0; i < n && i < MAX_PEERS_SHOWN; i++) {
+            if (!peers[i].connected)
+                continue;
+            char address[300];
+            snprintf(address, sizeof(address), "%s:%u", peers[i].host, peers[i].init_port);
+            const bt_prom_label labels[] = {{"peer", address},
+                                            {"path", paths[peers[i].path]},
+                                            {"transport", peers[i].transport},
+                                            {"device", peers[i].device}};
+            bt_prom_double(out, name, labels, 4, value(&peers[i]));
+        }
+    }
+}
 
 void bt_handoff_sender_metrics(void *sender, bt_strbuf *out)
 {
@@ -292,6 +330,10 @@ void bt_handoff_sender_metrics(void *sender, bt_strbuf *out)
         bt_handoff_add_stats(&sum, &stats, sizeof(sum));
     }
     bt_handoff_put_metrics(out, metrics, sizeof(metrics) / sizeof(metrics[0]), &sum);
+    put_peer_metric(s, out, "baton_sender_peer_gbps",
+                    "Measured when connecting, 10^9 bytes a second; 0: not measured.", peer_gbps);
+    put_peer_metric(s, out, "baton_sender_peer_post_us",
+                    "Microseconds of CPU to post a put; 0: not measured.", peer_post_us);
 }
 
 void bt_handoff_sender_destroy(bt_handoff_sender *s)

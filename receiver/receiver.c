@@ -15,7 +15,9 @@ static baton_status copy_options(const baton_receiver_options *from, baton_recei
     to->name = to->key_seed = to->host = to->notice = NULL;
     to->notice_allow = NULL;
     to->security = (baton_security){.allow_unauthenticated = from->security.allow_unauthenticated};
-    to->data = (baton_data_path){.clock = from->data.clock};
+    to->data = (baton_data_path){.clock = from->data.clock,
+                                 .require_rdma = from->data.require_rdma,
+                                 .min_gbps = from->data.min_gbps};
     if (from->n_notice_allow > BT_RX_NOTICE_ALLOW_MAX)
         return bt_fail(BATON_ERR_INVALID_ARG, "receiver: notice_allow: wanted at most %d, found %u",
                        BT_RX_NOTICE_ALLOW_MAX, from->n_notice_allow);

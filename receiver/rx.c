@@ -44,6 +44,9 @@ static baton_status check_options(const baton_receiver_options *options)
                        "receiver: memory: wanted host memory, found kind %d; stage device memory "
                        "through a host pool",
                        (int)options->memory);
+    if (!(options->data.min_gbps >= 0 && options->data.min_gbps <= BT_RX_MIN_GBPS_MAX))
+        return bt_fail(BATON_ERR_INVALID_ARG, "receiver: min_gbps: wanted 0 to %d, found %g",
+                       BT_RX_MIN_GBPS_MAX, options->data.min_gbps);
     if (options->n_regions > BT_STORE_REGIONS_MAX / 2)
         return bt_fail(BATON_ERR_INVALID_ARG, "receiver: n_regions: wanted at most %d, found %u",
                        BT_STORE_REGIONS_MAX / 2, options->n_regions);

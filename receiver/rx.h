@@ -29,6 +29,8 @@ enum {
     BT_RX_ID_WINDOW = 4096, /* of request ids of a peer that are told apart when repeated */
     BT_RX_ENDED_MAX = 4096,
     BT_RX_COMMANDS_MAX = 4096,
+    BT_RX_SCRATCH_BYTES = 1 << 20,
+    BT_RX_MIN_GBPS_MAX = 1000000,
 };
 #define BT_RX_ENDED_NS (60 * BT_NS_PER_S)
 #define BT_RX_RETIRE_NS (60 * BT_NS_PER_S)
@@ -158,6 +160,7 @@ struct bt_rx {
 
     bt_rx_region regions[BT_STORE_REGIONS_MAX];
     uint32_t next_generation;
+    bt_memory *scratch; /* any connected sender may overwrite it, to measure; never a page */
 
     bt_rx_peer *peers;
     uint32_t n_peers;

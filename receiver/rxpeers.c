@@ -102,7 +102,13 @@ static void peer_free(bt_rx *rx, bt_rx_peer *peer)
 
 static void process_from_message(const bt_process_id *from, bt_process *to)
 {
-    *to = (bt_process){.pid_ns = from->pid_ns, .start = from->start, .pid = from->pid};
+    *to = (bt_process){.pid_ns = from->pid_ns,
+                       .start = from->start,
+                       .pid = from->pid,
+                       .uid = from->uid,
+                       .ipc_ns = from->ipc_ns,
+                       .mnt_ns = from->mnt_ns,
+                       .user_ns = from->user_ns};
     bt_blob_to_text(from->boot, to->boot, sizeof(to->boot));
 }
 
@@ -152,12 +158,18 @@ static void answer_init(bt_rx *rx, const bt_rx_route *route, const bt_message *m
             .process = {.boot = bt_blob_of_text(rx->self.boot),
                         .pid_ns = rx->self.pid_ns,
                         .start = rx->self.start,
-                        .pid = rx->self.pid},
+                        .pid = rx->self.pid,
+                        .uid = rx->self.uid,
+                        .ipc_ns = rx->self.ipc_ns,
+                        .mnt_ns = rx->self.mnt_ns,
+                        .user_ns = rx->self.user_ns},
             .worker = bt_blob_of(peer->worker->address, peer->worker->address_bytes),
             .page_bytes = rx->page_bytes,
             .lease_ms = rx->options.timeouts.lease_ms,
             .heartbeat_ms = rx->options.timeouts.heartbeat_ms,
             .silent_ms = rx->options.timeouts.silent_ms,
+            .require_rdma = rx->options.data.require_rdma,
+            .min_bytes_per_s = (uint64_t)(rx->options.data.min_gbps * 1e9),
         }};
     bt_rx_answer(rx, BT_RX_INIT_PORT, route, message, &answer);
 }

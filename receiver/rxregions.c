@@ -43,6 +43,7 @@ baton_status bt_rx_regions_create(bt_rx *rx)
         uint32_t share = (uint32_t)(n_pages / n_regions) + (i < n_pages % n_regions);
         BATON_TRY(add_region(rx, i, share));
     }
+    BATON_TRY(bt_memory_alloc(rx->transport, BT_RX_SCRATCH_BYTES, BATON_MEMORY_HOST, &rx->scratch));
     uint64_t max_tickets = rx->options.max_queued + 4 * n_pages + 1024;
     rx->max_tickets = max_tickets < UINT32_MAX ? (uint32_t)max_tickets : UINT32_MAX;
     return BATON_OK;
@@ -55,6 +56,8 @@ void bt_rx_regions_destroy(bt_rx *rx)
             bt_memory_free(rx->regions[i].memory);
         rx->regions[i] = (bt_rx_region){0};
     }
+    bt_memory_free(rx->scratch);
+    rx->scratch = NULL;
 }
 
 void bt_rx_regions_fill(bt_rx *rx, bt_msg_memreg_answer *answer)
@@ -74,6 +77,10 @@ void bt_rx_regions_fill(bt_rx *rx, bt_msg_memreg_answer *answer)
             .rkey = bt_blob_of(region->memory->rkey, region->memory->rkey_bytes),
         };
     }
+    answer->scratch =
+        (bt_msg_scratch){.base = (uint64_t)(uintptr_t)rx->scratch->base,
+                         .bytes = rx->scratch->bytes,
+                         .rkey = bt_blob_of(rx->scratch->rkey, rx->scratch->rkey_bytes)};
 }
 
 void *bt_rx_page_address(bt_rx *rx, bt_page_ref page)

@@ -13,7 +13,9 @@ static baton_status copy_options(const baton_sender_options *from, baton_sender_
     to->name = to->key_seed = to->notice = NULL;
     to->notice_allow = NULL;
     to->security = (baton_security){0};
-    to->data = (baton_data_path){.clock = from->data.clock};
+    to->data = (baton_data_path){.clock = from->data.clock,
+                                 .require_rdma = from->data.require_rdma,
+                                 .min_gbps = from->data.min_gbps};
     if (from->n_notice_allow > BT_TX_NOTICE_ALLOW_MAX)
         return bt_fail(BATON_ERR_INVALID_ARG, "sender: notice_allow: wanted at most %d, found %u",
                        BT_TX_NOTICE_ALLOW_MAX, from->n_notice_allow);
@@ -175,4 +177,9 @@ void baton_sender_get_stats(baton_sender *sender, baton_sender_stats *stats)
     bt_tx_get_stats(sender->tx, stats);
     bt_noticepush_get_stats(sender->notices, &stats->notices_sent_total,
                             &stats->notices_dropped_total);
+}
+
+uint32_t baton_sender_peers(baton_sender *sender, baton_sender_peer *peers, uint32_t max)
+{
+    return bt_tx_peers_shown(sender->tx, peers, max);
 }

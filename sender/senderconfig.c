@@ -16,6 +16,7 @@ static void to_file(const baton_sender_options *options, bt_file_options *file)
         .progress = (int)options->progress,
         .path = (int)options->path,
         .staging_chunks = options->staging_chunks,
+        .measure = !options->skip_measure,
         .security = options->security,
         .data = options->data,
         .timeouts = options->timeouts,
@@ -32,6 +33,7 @@ static void from_file(const bt_file_options *file, baton_sender_options *options
     options->progress = (baton_progress_mode)file->progress;
     options->path = (baton_path_choice)file->path;
     options->staging_chunks = file->staging_chunks;
+    options->skip_measure = !file->measure;
     options->security = file->security;
     options->data = file->data;
     options->timeouts = file->timeouts;

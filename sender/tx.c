@@ -36,6 +36,13 @@ baton_status bt_tx_create(const baton_sender_options *options, bt_transport *tra
 {
     baton_key_chain root;
     uint64_t token_bytes;
+    if (!(options->data.min_gbps >= 0 && options->data.min_gbps <= BT_TX_MIN_GBPS_MAX))
+        return bt_fail(BATON_ERR_INVALID_ARG, "sender: min_gbps: wanted 0 to %d, found %g",
+                       BT_TX_MIN_GBPS_MAX, options->data.min_gbps);
+    if (options->path == BATON_PATH_MAPPED && options->data.require_rdma)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "sender: path: wanted auto, put or staged beside require_rdma, found "
+                       "mapped");
     if (strlen(options->name) > BT_PEER_NAME_BYTES_MAX)
         return bt_fail(BATON_ERR_INVALID_ARG, "sender: name: wanted at most %d bytes, found %zu",
                        BT_PEER_NAME_BYTES_MAX, strlen(options->name));
@@ -64,6 +71,7 @@ baton_status bt_tx_create(const baton_sender_options *options, bt_transport *tra
         randombytes_buf(&tx->epoch, sizeof(tx->epoch));
     } while (tx->epoch == 0);
     tx->jitter = tx->epoch;
+    bt_tx_measure_defaults(tx);
     baton_status status = bt_eventqueue_create(sizeof(baton_sender_event), &tx->events);
     if (status == BATON_OK)
         status = bt_worker_create(transport, &tx->worker);
@@ -79,6 +87,7 @@ static void free_peer(bt_tx *tx, bt_tx_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_regions; i++)
         bt_remote_release(peer->regions[i].remote);
+    bt_tx_measure_stop(&peer->measure);
     /* One that is being closed goes with its worker. */
     if (peer->endpoint != NULL && peer->state != BT_TX_PEER_CLOSING)
         bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, 0);
@@ -122,6 +131,7 @@ void bt_tx_destroy(bt_tx *tx)
     for (uint32_t i = 0; i < tx->n_registered; i++)
         bt_memory_free(tx->registered[i].memory);
     bt_memory_free(tx->staging);
+    bt_memory_free(tx->measure_memory);
     bt_free(tx->free_slots);
     bt_eventqueue_destroy(tx->events);
     bt_pack_release(&tx->writer);

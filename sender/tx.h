@@ -16,17 +16,21 @@
 #include "core/clock.h"
 #include "core/eventqueue.h"
 #include "core/process.h"
+#include "sender/txpath.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum {
     BT_TX_HOST_BYTES = 256,
-    BT_TX_CHUNK_BITS = 20,        /* of a transport call's user_data; the rest names the transfer */
-    BT_TX_COMMIT_RANGES = 64,     /* of one COMMIT */
-    BT_TX_TURN_BYTES = 4 << 20,   /* of one transfer, before others and the sockets have theirs */
-    BT_TX_COMMIT_BYTES = 8 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
+    BT_TX_CHUNK_BITS = 20,      /* of a transport call's user_data; the rest names the transfer */
+    BT_TX_COMMIT_RANGES = 64,   /* of one COMMIT */
+    BT_TX_TURN_BYTES = 4 << 20, /* of one transfer, before others and the sockets have theirs */
+    BT_TX_MIN_GBPS_MAX = 1000000,
+    BT_TX_MEASURE_BYTES = 1 << 20, /* of a peer's scratch area that are used */
+    BT_TX_COMMIT_BYTES = 8 << 20,  /* landed, while more is on its way: worth a COMMIT of its own */
 };
 
 typedef struct bt_tx bt_tx;
@@ -51,19 +55,20 @@ typedef struct {
 } bt_tx_out;
 
 typedef enum {
-    BT_TX_PEER_DOWN,   /* waits for its next attempt, or for somebody who wants it */
-    BT_TX_PEER_INIT,   /* INIT is sent */
-    BT_TX_PEER_MEMREG, /* MEMREG is sent */
+    BT_TX_PEER_DOWN,    /* waits for its next attempt, or for somebody who wants it */
+    BT_TX_PEER_INIT,    /* INIT is sent */
+    BT_TX_PEER_MEMREG,  /* MEMREG is sent */
+    BT_TX_PEER_MEASURE, /* how fast it is, is being found out */
     BT_TX_PEER_READY,
     BT_TX_PEER_CLOSING, /* its endpoint is being closed */
     BT_TX_N_PEER_STATES,
 } bt_tx_peer_state;
 
-typedef struct {
+typedef struct bt_tx_region {
     uint32_t region, generation, n_pages;
     uint64_t base, page_bytes;
     bt_remote *remote;
-    uint8_t *mapped; /* where page 0 can be written from here; NULL: it cannot */
+    uint8_t *mapped; /* where page 0 is written from here; NULL: by put */
 } bt_tx_region;
 
 struct bt_tx_peer {
@@ -89,6 +94,18 @@ struct bt_tx_peer {
     bt_tx_region regions[BT_REGIONS_MAX];
     uint32_t n_regions;
     bt_tx_pending *hello; /* INIT or MEMREG under way */
+    bt_tx_measure measure;
+    bt_tx_figures figures;    /* of this connection */
+    baton_path_choice path;   /* how its pages are written; never AUTO once READY */
+    baton_memory_kind memory; /* of its regions */
+    bool require_rdma, rdma_is_theirs, floor_is_theirs;
+    uint64_t min_bytes_per_s; /* 0: none */
+    bool should_map;          /* on this host, shared memory of ours, and yet not mapped */
+    char why_not_mapped[BATON_EVENT_TEXT_BYTES];
+    /* Turned down for its path: until its next attempt transfers fail with this at once. */
+    baton_status refusal;
+    char refusal_text[BATON_EVENT_TEXT_BYTES];
+    baton_sender_peer shown; /* stats lock */
     char name[BT_PEER_NAME_BYTES_MAX + 1];
 };
 
@@ -234,9 +251,15 @@ struct bt_tx {
         size_t bytes;
         bt_memory *memory;
     } registered[16]; /* the engine's memory */
-    uint32_t n_registered;
+    /* Growing; an entry is written before it is counted, by who registers, and read by the owner.
+     */
+    _Atomic uint32_t n_registered;
 
-    bt_tx_peer *peers;
+    bt_memory *measure_memory; /* [BT_TX_MEASURE_BYTES], made by the first measurement */
+    uint32_t last_measure;
+    void (*measure_copy)(void *to, const void *from, size_t bytes); /* tests put theirs here */
+
+    bt_tx_peer *peers; /* linked and unlinked with the stats lock held */
     bt_tx_transfer *first, *last;
     bt_tx_transfer *dead; /* ended, freed by the next progress: loops may still stand on them */
     bt_tx_pending *pending;
@@ -327,6 +350,10 @@ bool bt_tx_peers_close(bt_tx *tx);
 void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer); /* BT_EVENT_CLOSED has come */
 const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation);
 void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer);
+
+/* What is known of up to max peers; returns how many there are. Any thread. txpath.c. */
+uint32_t bt_tx_peers_shown(bt_tx *tx, baton_sender_peer *peers, uint32_t max);
+void bt_tx_measure_defaults(bt_tx *tx); /* txmeasure.c */
 
 /* Transfers, txtransfers.c. */
 void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer); /* BEGIN was taken */

@@ -163,7 +163,8 @@ static baton_status make_staging(bt_tx *tx)
 static bt_memory *find_registered(const bt_tx *tx, const void *data, size_t bytes)
 {
     uintptr_t from = (uintptr_t)data;
-    for (uint32_t i = 0; i < tx->n_registered; i++) {
+    uint32_t n = atomic_load_explicit(&tx->n_registered, memory_order_acquire); /* bt_tx_register */
+    for (uint32_t i = 0; i < n; i++) {
         uintptr_t base = (uintptr_t)tx->registered[i].base;
         if (from >= base && bytes <= tx->registered[i].bytes &&
             from - base <= tx->registered[i].bytes - bytes)
@@ -180,7 +181,7 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = chunk_bytes(tx, transfer, i);
     uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
-    if (chunk->source.view == NULL) {
+    if (chunk->source.view == NULL && tx->options.path != BATON_PATH_STAGED) {
         *memory = find_registered(tx, chunk->source.data, bytes);
         *local = chunk->source.data;
         if (*memory != NULL) {
@@ -346,6 +347,8 @@ void bt_tx_on_event(bt_tx *tx, const bt_event *event)
     case BT_EVENT_FLUSH:
         if (event->user_data == 0)
             tx->n_last_flushes--;
+        else if (event->user_data >> BT_TX_CHUNK_BITS == 0)
+            bt_tx_measure_event(tx, event);
         else
             on_transfer_event(tx, event);
         break;
@@ -363,16 +366,17 @@ void bt_tx_on_event(bt_tx *tx, const bt_event *event)
 
 baton_status bt_tx_register(bt_tx *tx, void *base, size_t bytes, baton_memory_kind kind)
 {
-    if (tx->n_registered == sizeof(tx->registered) / sizeof(tx->registered[0]))
+    uint32_t n = atomic_load_explicit(&tx->n_registered, memory_order_relaxed); /* ours to change */
+    if (n == sizeof(tx->registered) / sizeof(tx->registered[0]))
         return bt_fail(BATON_ERR_TOO_LARGE,
                        "sender: wanted one more registered memory, %u are "
                        "allowed",
-                       tx->n_registered);
+                       n);
     bt_memory *memory;
     BATON_TRY(bt_memory_register(tx->transport, base, bytes, kind, &memory));
-    tx->registered[tx->n_registered].base = base;
-    tx->registered[tx->n_registered].bytes = bytes;
-    tx->registered[tx->n_registered].memory = memory;
-    tx->n_registered++;
+    tx->registered[n].base = base;
+    tx->registered[n].bytes = bytes;
+    tx->registered[n].memory = memory;
+    atomic_store_explicit(&tx->n_registered, n + 1, memory_order_release); /* find_registered */
     return BATON_OK;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Peers: one receiver rank each, from INIT to the endpoint that writes its pages.
  *
- *   DOWN ──▶ INIT ──▶ MEMREG ──▶ READY
- *    ▲ ▲       │         │         │
- *    │ └───────┘         ▼         ▼
+ *   DOWN ──▶ INIT ──▶ MEMREG ──▶ MEASURE ──▶ READY
+ *    ▲ ▲       │         │          │           │
+ *    │ └───────┘         ▼          ▼           ▼
  *    └───────────────  CLOSING (only with an endpoint) */
 #include "sender/tx.h"
 
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 enum { BACK_OFF_FIRST_MS = 50, BACK_OFF_MAX_MS = 5000, FORGET_MS = 10000 };
+enum { REFUSED_MS = 5000 }; /* a path that is not good enough is looked at again so often */
 /* A receiver sees within seconds that we are gone; 60 s later it retires the pages and does without
  * the proof. */
 enum { PROOF_MS = 70000 };
@@ -26,7 +27,8 @@ enum { PROOF_MS = 70000 };
 static const uint32_t legal_moves[BT_TX_N_PEER_STATES] = {
     [BT_TX_PEER_DOWN] = 1u << BT_TX_PEER_INIT,
     [BT_TX_PEER_INIT] = 1u << BT_TX_PEER_MEMREG | 1u << BT_TX_PEER_DOWN,
-    [BT_TX_PEER_MEMREG] = 1u << BT_TX_PEER_READY | 1u << BT_TX_PEER_CLOSING,
+    [BT_TX_PEER_MEMREG] = 1u << BT_TX_PEER_MEASURE | 1u << BT_TX_PEER_CLOSING,
+    [BT_TX_PEER_MEASURE] = 1u << BT_TX_PEER_READY | 1u << BT_TX_PEER_CLOSING,
     [BT_TX_PEER_READY] = 1u << BT_TX_PEER_CLOSING,
     [BT_TX_PEER_CLOSING] = 1u << BT_TX_PEER_DOWN,
 };
@@ -63,8 +65,13 @@ bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint
         bt_free(peer);
         return NULL;
     }
+    snprintf(peer->shown.host, sizeof(peer->shown.host), "%s", host);
+    peer->shown.init_port = init_port;
+    peer->shown.alloc_port = alloc_port;
+    pthread_mutex_lock(&tx->stats_lock);
     peer->next = tx->peers;
     tx->peers = peer;
+    pthread_mutex_unlock(&tx->stats_lock);
     return peer;
 }
 
@@ -113,8 +120,13 @@ static void send_init(bt_tx *tx, bt_tx_peer *peer)
                               .process = {.boot = bt_blob_of_text(tx->self.boot),
                                           .pid_ns = tx->self.pid_ns,
                                           .start = tx->self.start,
-                                          .pid = tx->self.pid},
+                                          .pid = tx->self.pid,
+                                          .uid = tx->self.uid,
+                                          .ipc_ns = tx->self.ipc_ns,
+                                          .mnt_ns = tx->self.mnt_ns,
+                                          .user_ns = tx->self.user_ns},
                           }};
+    peer->refusal = BATON_OK;
     if (bt_tx_request(tx, peer, NULL, BT_TX_INIT_PORT, &message, tx->options.timeouts.connect_ms,
                       &peer->hello) == BATON_OK)
         set_state(tx, peer, BT_TX_PEER_INIT);
@@ -155,8 +167,14 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
     peer->silent_ms = init->silent_ms;
     peer->last_heard_ns = bt_now_ns(tx->clock);
     bt_blob_to_text(init->name, peer->name, sizeof(peer->name));
-    peer->process = (bt_process){
-        .pid_ns = init->process.pid_ns, .start = init->process.start, .pid = init->process.pid};
+    peer->process = (bt_process){.pid_ns = init->process.pid_ns,
+                                 .start = init->process.start,
+                                 .pid = init->process.pid,
+                                 .uid = init->process.uid,
+                                 .ipc_ns = init->process.ipc_ns,
+                                 .mnt_ns = init->process.mnt_ns,
+                                 .user_ns = init->process.user_ns};
+    bt_tx_path_floors(tx, peer, init);
     bt_blob_to_text(init->process.boot, peer->process.boot, sizeof(peer->process.boot));
     baton_status status = baton_layout_match(&tx->options.layout, &init->layout);
     if (status == BATON_OK && init->digests == BT_DIGESTS_WHOLE)
@@ -215,28 +233,36 @@ static baton_status import_region(bt_tx *tx, bt_tx_peer *peer, const bt_msg_regi
     BATON_TRY(
         bt_remote_import(peer->endpoint, region->rkey.data, region->rkey.bytes, &new->remote));
     peer->n_regions++;
-    void *mapped = NULL;
-    if (tx->options.path != BATON_PATH_PUT && bt_process_same_host(&tx->self, &peer->process) &&
-        bt_remote_map(new->remote, new->base, &mapped) == BATON_OK)
-        new->mapped = mapped;
-    else if (tx->options.path == BATON_PATH_MAPPED)
-        return bt_fail(BATON_ERR_UNREACHABLE,
-                       "path: wanted mapped, but the receiver's memory cannot be mapped here: %s",
-                       baton_last_error());
-    return BATON_OK;
+    if (new->base < new->remote->base || bytes > new->remote->bytes ||
+        new->base - new->remote->base > new->remote->bytes - bytes)
+        return bt_fail(BATON_ERR_BAD_MESSAGE,
+                       "memreg: region %u lies outside of what its key is for", region->region);
+    return bt_tx_path_map(tx, peer, region, new);
 }
 
-/* The one line that says how the bytes will go. */
-static void log_path(const bt_tx_peer *peer)
+/* Remembered, and said to every transfer until the next attempt. */
+static void refuse(bt_tx *tx, bt_tx_peer *peer, baton_status status)
 {
-    bt_path path = {0};
-    bt_endpoint_path(peer->endpoint, &path);
-    bool mapped = peer->n_regions > 0 && peer->regions[0].mapped != NULL;
-    bt_info("sender: connected peer=%s address=%s:%u path=%s transport=%s device=%s rails=%u "
-            "regions=%u pages_bytes=%" PRIu64,
-            peer->name, peer->host, peer->init_port, mapped ? "mapped" : "put", path.transport,
-            path.device, path.n_rails, peer->n_regions,
-            peer->n_regions > 0 ? peer->regions[0].page_bytes : 0);
+    peer->refusal = status;
+    snprintf(peer->refusal_text, sizeof(peer->refusal_text), "%s", baton_last_error());
+    bt_tx_stat(tx, &tx->stats.peers_refused_total, 1);
+    bt_tx_peer_down(tx, peer, status, peer->refusal_text);
+    peer->next_attempt_ns = bt_deadline_ns(bt_now_ns(tx->clock), REFUSED_MS * BT_NS_PER_MS);
+}
+
+/* Its figures are in: good enough, or not. */
+static void on_measured(bt_tx *tx, bt_tx_peer *peer)
+{
+    baton_status status = bt_tx_path_settle(tx, peer);
+    if (status != BATON_OK) {
+        refuse(tx, peer, status);
+        return;
+    }
+    peer->n_failures = 0;
+    peer->last_heard_ns = peer->last_heartbeat_ns = bt_now_ns(tx->clock);
+    set_state(tx, peer, BT_TX_PEER_READY);
+    bt_tx_path_publish(tx, peer, BATON_OK, "");
+    bt_tx_peer_is_ready(tx, peer);
 }
 
 void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
@@ -249,19 +275,20 @@ void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *messa
         bt_fail(status, "memreg: refused by the receiver");
     for (uint32_t i = 0; status == BATON_OK && i < message->u.memreg_answer.n_regions; i++)
         status = import_region(tx, peer, &message->u.memreg_answer.regions[i]);
+    bool is_first = peer->state == BT_TX_PEER_MEMREG;
+    if (status == BATON_OK && is_first)
+        status = bt_tx_measure_start(tx, peer, &message->u.memreg_answer.scratch);
     if (status != BATON_OK) {
         char text[BT_ERROR_TEXT_BYTES];
         snprintf(text, sizeof(text), "%s", baton_last_error());
         bt_tx_peer_down(tx, peer, status, text);
         return;
     }
-    if (peer->state == BT_TX_PEER_READY)
+    if (!is_first)
         return;
-    peer->n_failures = 0;
-    peer->last_heartbeat_ns = bt_now_ns(tx->clock);
-    set_state(tx, peer, BT_TX_PEER_READY);
-    log_path(peer);
-    bt_tx_peer_is_ready(tx, peer);
+    set_state(tx, peer, BT_TX_PEER_MEASURE);
+    if (peer->measure.state == BT_TX_MEASURE_OFF)
+        on_measured(tx, peer);
 }
 
 /* What a lost connection means for a transfer. Before a grant nothing is at the receiver, so a
@@ -333,6 +360,10 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
     for (uint32_t i = 0; i < peer->n_regions; i++)
         bt_remote_release(peer->regions[i].remote);
     peer->n_regions = 0;
+    bt_tx_measure_stop(&peer->measure);
+    bt_tx_path_publish(tx, peer, reason, text);
+    peer->why_not_mapped[0] = 0;
+    peer->should_map = false;
     peer->epoch = 0;
     back_off(tx, peer);
     if (peer->endpoint != NULL)
@@ -344,7 +375,8 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
 bool bt_tx_peers_close(bt_tx *tx)
 {
     for (bt_tx_peer *peer = tx->peers; peer != NULL && !tx->is_closing; peer = peer->next) {
-        bool is_open = peer->state == BT_TX_PEER_READY || peer->state == BT_TX_PEER_MEMREG;
+        bool is_open = peer->state == BT_TX_PEER_READY || peer->state == BT_TX_PEER_MEMREG ||
+                       peer->state == BT_TX_PEER_MEASURE;
         if (is_open && !has_exited(peer))
             tx->n_last_flushes += bt_endpoint_flush(peer->endpoint, 0) == BATON_OK;
     }
@@ -407,7 +439,9 @@ static void forget(bt_tx *tx, bt_tx_peer *peer)
     bt_tx_peer **link = &tx->peers;
     while (*link != peer)
         link = &(*link)->next;
+    pthread_mutex_lock(&tx->stats_lock);
     *link = peer->next;
+    pthread_mutex_unlock(&tx->stats_lock);
     bt_tx_pending_drop_peer(tx, peer);
     tx->out.close(tx->out.ctx, peer);
     bt_free(peer);
@@ -419,6 +453,8 @@ void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns)
         next = peer->next;
         if (peer->state == BT_TX_PEER_READY)
             ready_tick(tx, peer, now_ns);
+        else if (peer->state == BT_TX_PEER_MEASURE && bt_tx_measure_turn(tx, peer, now_ns))
+            on_measured(tx, peer);
         else if (peer->state != BT_TX_PEER_DOWN || now_ns < peer->next_attempt_ns)
             continue;
         else if (is_wanted(tx, peer))
@@ -433,6 +469,8 @@ uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t no
     switch (peer->state) {
     case BT_TX_PEER_READY:
         return peer->last_heartbeat_ns + peer->heartbeat_ms * BT_NS_PER_MS;
+    case BT_TX_PEER_MEASURE:
+        return bt_tx_measure_wake_ns(&peer->measure, now_ns);
     case BT_TX_PEER_DOWN:
         if (is_wanted(tx, peer))
             return peer->next_attempt_ns;

@@ -126,6 +126,9 @@ void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer)
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_UNREACHABLE, baton_last_error());
     else if (transfer->peer->state == BT_TX_PEER_READY)
         send_alloc(tx, transfer);
+    else if (transfer->peer->refusal != BATON_OK &&
+             bt_now_ns(tx->clock) < transfer->peer->next_attempt_ns)
+        bt_tx_transfer_fail(tx, transfer, transfer->peer->refusal, transfer->peer->refusal_text);
 }
 
 void bt_tx_peer_is_ready(bt_tx *tx, bt_tx_peer *peer)

@@ -425,7 +425,14 @@ static void decide_fate(bt_loop_net *net, bt_loop_packet *packet, const bt_loop_
     uint64_t delay_ns = faults->delay_ns;
     if (faults->jitter_ns != 0)
         delay_ns += bt_loop_random(net) % faults->jitter_ns;
-    packet->due_ns = bt_deadline_ns(bt_now_ns(net->clock), delay_ns);
+    uint64_t from_ns = bt_now_ns(net->clock);
+    if (faults->bytes_per_s != 0) {
+        uint64_t *busy_ns = &packet->link->busy_until_ns;
+        from_ns = from_ns > *busy_ns ? from_ns : *busy_ns;
+        from_ns += (uint64_t)((double)packet->bytes / (double)faults->bytes_per_s * 1e9);
+        *busy_ns = from_ns;
+    }
+    packet->due_ns = bt_deadline_ns(from_ns, delay_ns);
     packet->order = faults->reorder ? bt_loop_random(net) : packet->seq;
     packet->is_lost = is_lost || bt_loop_random(net) % 100 < faults->drop_percent;
     if (bt_loop_random(net) % 100 < faults->duplicate_percent)

@@ -25,6 +25,7 @@ typedef struct bt_loop_net bt_loop_net;
 typedef struct {
     uint64_t delay_ns;           /* from posting to arrival */
     uint64_t jitter_ns;          /* plus a seeded random time below this, in order unless reorder */
+    uint64_t bytes_per_s;        /* one run after the other, before the delay; 0: at once */
     bool reorder;                /* runs in flight arrive in seeded random order */
     bool stuck;                  /* nothing arrives before bt_loop_release */
     uint32_t drop_percent;       /* of the runs never arrive; a flush behind one never ends */

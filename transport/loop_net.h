@@ -38,9 +38,10 @@ typedef struct {
     loop_endpoint *endpoint; /* NULL once closed */
     uint64_t n_blocking;     /* first copies that have not arrived; a flush waits for them */
     uint64_t next_seq;
-    bt_loop_notes notes; /* on their way, in order */
-    bool has_failed_put; /* so nothing behind it may be told */
-    bool has_faults;     /* of its own, instead of the net's */
+    bt_loop_notes notes;    /* on their way, in order */
+    bool has_failed_put;    /* so nothing behind it may be told */
+    bool has_faults;        /* of its own, instead of the net's */
+    uint64_t busy_until_ns; /* with bytes_per_s: when the last run has left the link */
     bt_loop_fault_state own;
 } bt_loop_link;
 

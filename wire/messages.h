@@ -29,6 +29,7 @@ enum {
     BT_HEARTBEAT_TICKETS_MAX = 1024,
     BT_WORLD_MAX = 65536,
     BT_BLOB_BYTES_MAX = 4096, /* a worker's address, an rkey */
+    BT_SCRATCH_BYTES_MAX = 1 << 30,
 };
 
 /* X(NAME): the `type` on the wire is the name. */
@@ -63,6 +64,8 @@ typedef struct {
     uint64_t pid_ns;
     uint64_t start;
     uint32_t pid;
+    uint32_t uid; /* from here on 0 from older peers; known when ipc_ns is not 0 */
+    uint64_t ipc_ns, mnt_ns, user_ns;
 } bt_process_id;
 
 /* INIT's `digests`. */
@@ -84,6 +87,8 @@ typedef struct {
     bt_blob worker; /* from here on INIT_ANSWER only */
     uint64_t page_bytes;
     uint32_t lease_ms, heartbeat_ms, silent_ms;
+    uint32_t require_rdma;    /* what the receiver wants of the path; 0 from older ones */
+    uint64_t min_bytes_per_s; /* as above */
 } bt_msg_init;
 
 typedef enum { BT_REGION_POOL = 1, BT_REGION_ENGINE = 2 } bt_region_kind;
@@ -97,9 +102,17 @@ typedef struct {
     bt_blob rkey;
 } bt_msg_region;
 
+/* Memory of the receiver that every connected sender may overwrite at any time, to measure the
+ * path; what lies in it means nothing. */
+typedef struct {
+    uint64_t base, bytes; /* bytes 0: there is none */
+    bt_blob rkey;
+} bt_msg_scratch;
+
 typedef struct {
     uint32_t n_regions; /* decoding fills regions[]; at most BT_REGIONS_MAX */
     bt_msg_region regions[BT_REGIONS_MAX];
+    bt_msg_scratch scratch;
 } bt_msg_memreg_answer;
 
 typedef struct {

@@ -92,6 +92,19 @@ static const bt_field process_fields[] = {
     {.name = "pid_ns", .type = BT_FIELD_U64, .offset = offsetof(bt_process_id, pid_ns)},
     {.name = "pid", .type = BT_FIELD_U32, .offset = offsetof(bt_process_id, pid)},
     {.name = "start", .type = BT_FIELD_U64, .offset = offsetof(bt_process_id, start)},
+    {.name = "uid", .type = BT_FIELD_U32, .optional = true, .offset = offsetof(bt_process_id, uid)},
+    {.name = "ipc_ns",
+     .type = BT_FIELD_U64,
+     .optional = true,
+     .offset = offsetof(bt_process_id, ipc_ns)},
+    {.name = "mnt_ns",
+     .type = BT_FIELD_U64,
+     .optional = true,
+     .offset = offsetof(bt_process_id, mnt_ns)},
+    {.name = "user_ns",
+     .type = BT_FIELD_U64,
+     .optional = true,
+     .offset = offsetof(bt_process_id, user_ns)},
 };
 enum { N_PROCESS_FIELDS = sizeof(process_fields) / sizeof(process_fields[0]) };
 
@@ -156,6 +169,36 @@ static void write_regions(bt_packwriter *writer, const void *value)
         bt_pack_map(writer, N_REGION_FIELDS);
         bt_pack_fields(writer, region_fields, N_REGION_FIELDS, &answer->regions[i]);
     }
+}
+
+/* Scratch. */
+
+static const bt_field scratch_fields[] = {
+    {.name = "base", .type = BT_FIELD_U64, .offset = offsetof(bt_msg_scratch, base)},
+    {.name = "bytes",
+     .type = BT_FIELD_U64,
+     .offset = offsetof(bt_msg_scratch, bytes),
+     .max = BT_SCRATCH_BYTES_MAX},
+    {.name = "rkey",
+     .type = BT_FIELD_BIN,
+     .offset = offsetof(bt_msg_scratch, rkey),
+     .max = BT_BLOB_BYTES_MAX},
+};
+enum { N_SCRATCH_FIELDS = sizeof(scratch_fields) / sizeof(scratch_fields[0]) };
+
+static baton_status read_scratch(bt_packreader *reader, void *value)
+{
+    bt_msg_scratch *scratch = value;
+    BATON_TRY(bt_unpack_fields(reader, scratch_fields, N_SCRATCH_FIELDS, scratch, NULL));
+    if (scratch->bytes > UINT64_MAX - scratch->base)
+        return bt_unpack_fail(reader, "the scratch area is larger than the address space");
+    return BATON_OK;
+}
+
+static void write_scratch(bt_packwriter *writer, const void *value)
+{
+    bt_pack_map(writer, N_SCRATCH_FIELDS);
+    bt_pack_fields(writer, scratch_fields, N_SCRATCH_FIELDS, value);
 }
 
 /* Lists of small arrays of numbers: kept packed when decoding. */
@@ -353,10 +396,14 @@ static const bt_field init_answer_fields[] = {
     FIELD(U32, "lease_ms", u.init.lease_ms, .min = 1),
     FIELD(U32, "heartbeat_ms", u.init.heartbeat_ms, .min = 1),
     FIELD(U32, "silent_ms", u.init.silent_ms, .min = 1),
+    FIELD(U32, "require_rdma", u.init.require_rdma, .optional = true, .max = 1),
+    FIELD(U64, "min_bytes_per_s", u.init.min_bytes_per_s, .optional = true),
 };
 
 static const bt_field memreg_answer_fields[] = {
     FIELD(CALL, "regions", u.memreg_answer, .read = read_regions, .write = write_regions),
+    FIELD(CALL, "scratch", u.memreg_answer.scratch, .optional = true, .read = read_scratch,
+          .write = write_scratch),
 };
 
 static const bt_field alloc_fields[] = {

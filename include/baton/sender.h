@@ -24,9 +24,10 @@ typedef uint64_t baton_transfer;
 enum { BATON_EVENT_TEXT_BYTES = 256, BATON_REQUEST_ID_BYTES = 256 };
 
 typedef enum {
-    BATON_PATH_AUTO,   /* mapped where the receiver's memory can be mapped, else put */
+    BATON_PATH_AUTO,   /* the fastest that can be had, as measured when connecting */
     BATON_PATH_MAPPED, /* straight into the receiver's page, or fail */
-    BATON_PATH_PUT,    /* through the transport */
+    BATON_PATH_PUT,    /* through the transport; from where the source lies, if it is registered */
+    BATON_PATH_STAGED, /* through the transport, always from a staging page */
 } baton_path_choice;
 
 typedef struct {
@@ -37,6 +38,8 @@ typedef struct {
     const char *key_seed; /* see baton_key_chain_init */
     baton_digests digests;
     baton_path_choice path;
+    bool skip_measure; /* nothing is measured when connecting: AUTO is then mapped where it can be,
+                          and a min_gbps cannot be met */
     uint32_t staging_chunks; /* chunks gathered ahead of the wire where puts are used; 0: 8 */
     const char *notice;      /* where requests without an address of their own are announced:
                                 "tcp://host:port"; NULL: nowhere */
@@ -92,7 +95,31 @@ typedef struct {
     uint64_t messages_stale_total;   /* of another epoch, generation or ticket */
     uint64_t peers_ready, peers_lost_total;
     uint64_t transfers_live;
+    uint64_t peers_mapped, peers_put, peers_staged; /* of peers_ready */
+    uint64_t peers_refused_total;                   /* for require_rdma or min_gbps */
 } baton_sender_stats;
+
+/* One receiver rank, as this sender sees it. GB/s of 10^9 bytes, measured when connecting; 0: not
+ * measured. All but host, ports and status are of the last connection. */
+typedef struct {
+    char host[256];
+    uint16_t init_port, alloc_port;
+    bool connected;
+    baton_path_choice path;
+    baton_memory_kind memory; /* of its pool */
+    char transport[128];      /* of puts: "tcp", "rc_verbs" ... */
+    char device[128];
+    uint32_t n_rails;
+    double copy_gbps;                            /* stores into its memory */
+    double stage_gbps;                           /* copies into a staging page here */
+    double wire_gbps;                            /* puts */
+    double post_us;                              /* CPU time of posting a put */
+    double flush_us;                             /* a tiny put until it is known to have arrived */
+    char why_not_mapped[BATON_EVENT_TEXT_BYTES]; /* "" when mapped, or not wanted */
+    baton_status status;                         /* why it is not connected; OK: it is, or was not
+                                                    tried yet */
+    char text[BATON_EVENT_TEXT_BYTES];
+} baton_sender_peer;
 
 /* Errors: INVALID_ARG, CONFIG, NO_MEMORY, TRANSPORT. */
 BATON_API baton_status baton_sender_create(const baton_sender_options *options,
@@ -146,6 +173,8 @@ BATON_API uint32_t baton_sender_progress(baton_sender *sender);
 /* BATON_PROGRESS_MANUAL: one fd (epoll) to wait on between progress calls. */
 BATON_API int baton_sender_progress_fd(baton_sender *sender);
 BATON_API void baton_sender_get_stats(baton_sender *sender, baton_sender_stats *stats);
+/* Writes up to max of the peers; returns how many there are. */
+BATON_API uint32_t baton_sender_peers(baton_sender *sender, baton_sender_peer *peers, uint32_t max);
 
 BATON_END_DECLS
 #endif

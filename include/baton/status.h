@@ -65,7 +65,8 @@ BATON_BEGIN_DECLS
     X(ERR_AUTH, -36, "authentication failed")                            \
     X(ERR_STALE, -37, "stale epoch, generation or ticket")               \
     X(ERR_RANK_FAILED, -38, "another rank of the request failed")        \
-    X(ERR_OVERLOADED, -39, "overloaded, try again later")
+    X(ERR_OVERLOADED, -39, "overloaded, try again later")                \
+    X(ERR_PATH, -40, "no path to the peer is as good as required")
 
 typedef enum {
 #define BATON_STATUS_ENUM(name, value, text) BATON_##name = (value),

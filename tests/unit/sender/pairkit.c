@@ -117,8 +117,11 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
         .digests = options->digests,
         .path = options->path,
         .staging_chunks = 2,
+        .skip_measure = !options->measure,
         .notice = "tcp://127.0.0.1:1",
-        .data = {.clock = &kit->clock},
+        .data = {.clock = &kit->clock,
+                 .require_rdma = options->sender_floor.require_rdma,
+                 .min_gbps = options->sender_floor.min_gbps},
     };
     bt_tx_defaults(&tx_options);
     const bt_tx_out out = {.open = tx_open,
@@ -138,7 +141,9 @@ static void create_receiver(pair *kit, const pair_options *options)
         .digests = options->digests,
         .pool_bytes = (uint64_t)options->n_pages * PAIR_PAGE_BYTES,
         .n_regions = options->n_regions != 0 ? options->n_regions : 1,
-        .data = {.clock = &kit->clock},
+        .data = {.clock = &kit->clock,
+                 .require_rdma = options->receiver_floor.require_rdma,
+                 .min_gbps = options->receiver_floor.min_gbps},
     };
     bt_rx_defaults(&rx_options);
     const bt_rx_out out = {.send = rx_send,

@@ -68,6 +68,8 @@ typedef struct {
     baton_digests digests;
     baton_path_choice path;
     bool mapped;
+    bool measure; /* the path, when connecting */
+    baton_data_path sender_floor, receiver_floor;
 } pair_options;
 
 void pair_create(pair *kit, const pair_options *options);

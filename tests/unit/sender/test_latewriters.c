@@ -335,7 +335,9 @@ static void a_grant_that_cannot_be_is_not_written(void **state)
     (void)state;
     for (int i = 0; i < 4; i++) {
         forges_fewer_chunks = i >= 2;
-        pair_create(&kit, &(pair_options){.n_pages = 2, .mapped = i % 2 != 0});
+        pair_create(&kit, &(pair_options){.n_pages = 2,
+                                          .mapped = i % 2 != 0,
+                                          .path = i % 2 != 0 ? BATON_PATH_AUTO : BATON_PATH_PUT});
         kit.filter = forge_a_grant;
         pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
         hand_off(0, "r", 2 * PAIR_CHUNK); /* pages 1 and 2 of 2 */

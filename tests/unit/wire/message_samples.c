@@ -39,7 +39,11 @@ static void fill_peer(bt_msg_init *init)
         .process = {.boot = bt_blob_of_text("6f1c7b9e"),
                     .pid_ns = 4026531836,
                     .pid = 4242,
-                    .start = 123456789},
+                    .start = 123456789,
+                    .uid = 1000,
+                    .ipc_ns = 4026531839,
+                    .mnt_ns = 4026531841,
+                    .user_ns = 4026531837},
     };
 }
 
@@ -52,6 +56,8 @@ static void fill_init_answer(bt_message *message)
     message->u.init.lease_ms = 30000;
     message->u.init.heartbeat_ms = 500;
     message->u.init.silent_ms = 5000;
+    message->u.init.require_rdma = 1;
+    message->u.init.min_bytes_per_s = UINT64_C(10000000000);
 }
 
 static void fill_memreg_answer(bt_message *message)
@@ -67,6 +73,8 @@ static void fill_memreg_answer(bt_message *message)
                                              .page_bytes = 262144,
                                              .n_pages = 1000,
                                              .rkey = some(i == 0 ? 20 : 0)};
+    answer->scratch =
+        (bt_msg_scratch){.base = UINT64_C(0x7e0000000000), .bytes = 1 << 20, .rkey = some(20)};
 }
 
 static void fill_granted(bt_message *message)

@@ -306,6 +306,38 @@ static void ranges_and_regions_out_of_bounds_are_refused(void **state)
                  "region 1 is larger than the address space");
 }
 
+static void scratch_areas_out_of_bounds_are_refused(void **state)
+{
+    (void)state;
+    bt_message message = sample_named("MEMREG_ANSWER"), back;
+    message.u.memreg_answer.scratch.base = UINT64_MAX - 5;
+    size_t n = encode_sample(&message, buffer, sizeof(buffer));
+    assert_fails(bt_message_decode(buffer, n, &back), BATON_ERR_BAD_MESSAGE,
+                 "the scratch area is larger than the address space");
+    message.u.memreg_answer.scratch = (bt_msg_scratch){.bytes = BT_SCRATCH_BYTES_MAX + 1};
+    bt_packwriter writer;
+    bt_pack_init_fixed(&writer, buffer, sizeof(buffer));
+    assert_fails(bt_message_encode(&message, &writer), BATON_ERR_INVALID_ARG, "field bytes");
+}
+
+static void older_peers_are_understood(void **state)
+{
+    (void)state;
+    bt_message message;
+    size_t n = load_golden("INIT_older", buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    assert_int_equal(message.u.init.process.pid, 4242);
+    assert_int_equal(message.u.init.process.ipc_ns, 0);
+    n = load_golden("INIT_ANSWER_older", buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    assert_int_equal(message.u.init.require_rdma, 0);
+    assert_int_equal(message.u.init.min_bytes_per_s, 0);
+    n = load_golden("MEMREG_ANSWER_older", buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    assert_int_equal(message.u.memreg_answer.n_regions, 2);
+    assert_int_equal(message.u.memreg_answer.scratch.bytes, 0);
+}
+
 static void the_largest_messages_fit_a_frame(void **state)
 {
     (void)state;
@@ -350,6 +382,8 @@ int main(void)
         bt_test(a_field_over_its_limit_is_not_encoded),
         bt_test(runs_that_overlap_or_leave_the_request_are_refused),
         bt_test(ranges_and_regions_out_of_bounds_are_refused),
+        bt_test(scratch_areas_out_of_bounds_are_refused),
+        bt_test(older_peers_are_understood),
         bt_test(the_largest_messages_fit_a_frame),
     };
     return bt_run_tests(tests);
