@@ -12,6 +12,7 @@ static const char *const progress_modes[] = {"thread", "manual", NULL};
 static const char *const memory_kinds[] = {"host", "cuda", "cuda_host", NULL};
 static const char *const hash_algorithms[] = {"blake2b", NULL};
 static const char *const paths[] = {"auto", "mapped", "put", "staged", NULL};
+static const char *const commits[] = {"auto", "socket", NULL};
 
 /* A field under a key of its own name, or of another. */
 #define AT(field) BT_CONFIG_AT(bt_file_options, field)
@@ -118,6 +119,10 @@ static const bt_config_entry sender_entries[] = {
     {AT(measure), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Sender: measure the path when connecting, a few milliseconds and MiB. Without, auto "
              "is mapped where that is possible."},
+    {AT(commit), .type = BT_CONFIG_ENUM, .names = commits, .fallback = "auto",
+     .help = "Sender: how the receiver hears that chunks are complete: behind their bytes, on the "
+             "same path, where puts carry them (auto), or always through the control socket after "
+             "a flush (socket)."},
     {AT(staging_chunks), .type = BT_CONFIG_UINT32, .min = 1, .max = 4096, .fallback = "8",
      .help = "Sender: chunks gathered ahead of the wire where writes go through the transport."},
 };

@@ -29,7 +29,7 @@ typedef struct {
     const char *notice;
     const char *const *notice_allow;
     uint32_t n_notice_allow;
-    int digests, progress, memory_kind, path, hash_algorithm;
+    int digests, progress, memory_kind, path, commit, hash_algorithm;
     const char *hash_seed;
     uint32_t chunk_tokens;
     uint64_t pool_bytes;

@@ -243,14 +243,36 @@ static void run_commands(bt_rx *rx)
     rx->n_commands = 0;
 }
 
+void bt_rx_handle_behind(bt_rx *rx, bt_rx_peer *peer, const void *frame, size_t bytes)
+{
+    bt_message message;
+    rx->stats.messages_total++;
+    if (bt_message_decode(frame, bytes, &message) != BATON_OK || message.type != BT_MSG_COMMIT) {
+        rx->stats.messages_dropped_total++;
+        bt_debug("receiver: frame behind the data dropped peer=%s", peer->name);
+    } else if (message.epoch != peer->epoch || message.peer_epoch != rx->epoch) {
+        rx->stats.messages_stale_total++;
+    } else {
+        bt_rx_peer_heard(rx, peer);
+        bt_rx_on_commit(rx, peer, &message);
+    }
+}
+
 /* The target side of one-sided writes has no completions of its own; progress serves the transport
  * (tcp needs it to move bytes), and a failed endpoint shows as the peer's silence or exit. */
 static void progress_workers(bt_rx *rx)
 {
-    bt_event events[16];
+    enum { MAX_EVENTS = 16 };
+    bt_event events[MAX_EVENTS];
     for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
-        while (bt_worker_progress(peer->worker, events, 16) == 16)
-            ;
+        uint32_t n;
+        do {
+            n = bt_worker_progress(peer->worker, events, MAX_EVENTS);
+            for (uint32_t i = 0; i < n; i++) {
+                if (events[i].kind == BT_EVENT_MESSAGE)
+                    bt_rx_handle_behind(rx, peer, events[i].bytes, events[i].n_bytes);
+            }
+        } while (n == MAX_EVENTS);
     }
 }
 

@@ -198,6 +198,11 @@ void bt_rx_peer_exited(bt_rx *rx, bt_rx_peer *peer); /* its pidfd is readable */
 /* Every worker is armed; false: progress again before sleeping. */
 bool bt_rx_arm(bt_rx *rx);
 
+/* A frame that came behind the peer's data, or with it; lock held. Only COMMIT comes there: its
+ * nonce says who speaks, on a path that has no authentication of its own. The answer takes the
+ * socket. */
+void bt_rx_handle_behind(bt_rx *rx, bt_rx_peer *peer, const void *frame, size_t bytes);
+
 /* Out, rx.c; lock held. */
 void bt_rx_send(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, bt_message *message);
 /* Answers `request` with a status and the last error's text; a type's own fields are not sent. */
@@ -214,6 +219,8 @@ void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
  * the type has an answer) and counted. */
 bt_rx_peer *bt_rx_sender(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
                          const bt_message *message);
+/* It has given a sign of life. */
+void bt_rx_peer_heard(bt_rx *rx, bt_rx_peer *peer);
 void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns);
 /* It has exited, or gone silent beyond doubt: revokes its tickets, destroys its worker, and settles
  * what that proves. `exited`: mapped writes cannot come any more either. */

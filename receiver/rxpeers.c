@@ -18,14 +18,19 @@ static bt_rx_peer *find_peer(bt_rx *rx, uint64_t epoch)
     return peer;
 }
 
-static void heard(bt_rx *rx, bt_rx_peer *peer, bt_rx_port port, const bt_rx_route *route)
+void bt_rx_peer_heard(bt_rx *rx, bt_rx_peer *peer)
 {
-    peer->routes[port] = *route;
     peer->last_heard_ns = bt_now_ns(rx->clock);
     if (peer->is_silent) {
         peer->is_silent = false;
         bt_info("receiver: peer is heard again peer=%s epoch=%016" PRIx64, peer->name, peer->epoch);
     }
+}
+
+static void heard(bt_rx *rx, bt_rx_peer *peer, bt_rx_port port, const bt_rx_route *route)
+{
+    peer->routes[port] = *route;
+    bt_rx_peer_heard(rx, peer);
 }
 
 static bool has_answer(bt_message_type type)

@@ -15,6 +15,7 @@ static void to_file(const baton_sender_options *options, bt_file_options *file)
         .digests = (int)options->digests,
         .progress = (int)options->progress,
         .path = (int)options->path,
+        .commit = (int)options->commit,
         .staging_chunks = options->staging_chunks,
         .measure = !options->skip_measure,
         .security = options->security,
@@ -32,6 +33,7 @@ static void from_file(const bt_file_options *file, baton_sender_options *options
     options->digests = (baton_digests)file->digests;
     options->progress = (baton_progress_mode)file->progress;
     options->path = (baton_path_choice)file->path;
+    options->commit = (baton_commit_choice)file->commit;
     options->staging_chunks = file->staging_chunks;
     options->skip_measure = !file->measure;
     options->security = file->security;

@@ -6,6 +6,7 @@
  *   bt_tx ─┬─ inbox ── commands of any thread; which transfers live and what was pushed
  *          ├─ peers ───── endpoint, remotes (mapped or not), regions
  *          ├─ transfers ─ chunks: PUSHED → (staged) → POSTED → FLUSHING → LANDED → COMMITTED
+ *          │               (POSTED → COMMITTED where COMMIT goes behind the data)
  *          └─ pending ─── requests without an answer, sent again until their deadline
  *
  * Thread rule: owner thread; the inbox (txinbox.c) and stats take calls from any thread. */
@@ -38,7 +39,12 @@ typedef struct bt_tx_peer bt_tx_peer;
 typedef struct bt_tx_transfer bt_tx_transfer;
 typedef struct bt_tx_pending bt_tx_pending;
 
-typedef enum { BT_TX_INIT_PORT, BT_TX_ALLOC_PORT, BT_TX_N_PORTS } bt_tx_port;
+typedef enum {
+    BT_TX_INIT_PORT,
+    BT_TX_ALLOC_PORT,
+    BT_TX_N_PORTS,
+    BT_TX_DATA_PORT = BT_TX_N_PORTS, /* no socket: behind what was put on the peer's endpoint */
+} bt_tx_port;
 
 /* What comes out, called by the owner. */
 typedef struct {
@@ -174,9 +180,13 @@ struct bt_tx_transfer {
     uint32_t n_pushed;                   /* without those that turned out to be present */
     uint32_t n_puts_out;                 /* puts without BT_EVENT_PUT */
     bt_tx_list posted, flushing, landed; /* chunks that are POSTED, FLUSHING, LANDED */
+    bool unflushed;                      /* puts were posted since the last flush was */
     bool flush_out;                      /* a flush without BT_EVENT_FLUSH */
-    bool asked_regions; /* MEMREG was asked again for a region that its grant names */
-    bool revoked;       /* the receiver wants DRAINED */
+    uint32_t n_told;     /* chunks of the COMMIT under way that no flush has covered: its answer */
+    uint64_t told_bytes; /* says that they have landed */
+    bool is_answered;    /* COMMITTING: final was answered, an event is still to come */
+    bool asked_regions;  /* MEMREG was asked again for a region that its grant names */
+    bool revoked;        /* the receiver wants DRAINED */
     bool has_ticket;
     bool force_closed; /* what was under way ended with its endpoint: DRAINED must not be said */
     uint64_t ticket;
@@ -367,15 +377,24 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
                          const char *text);
 /* Ends a DRAINING transfer when nothing of it is under way any more. */
 void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer);
+/* Ends a transfer whose final COMMIT was answered, once every event of it has come. */
+void bt_tx_transfer_finish(bt_tx *tx, bt_tx_transfer *transfer);
 void bt_tx_transfers_tick(bt_tx *tx, uint64_t now_ns);
 /* Sends COMMIT for what has landed, if none is under way and it is worth it. */
 void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer);
+
+/* Where a request leaves, txchannel.c. */
+bt_tx_port bt_tx_commit_port(const bt_tx *tx, const bt_tx_peer *peer);
+void bt_tx_transmit(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
 
 /* Bytes, txmove.c. */
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
 void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk);
 uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list); /* n > 0 */
-/* Flushes what is POSTED, if there is some and no flush under way. One flush at a time: what is
+/* n chunks more have landed. */
+void bt_tx_count_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t n, uint64_t bytes);
+uint64_t bt_tx_chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk);
+/* Flushes what was posted, if there is some and no flush under way. One flush at a time: what is
  * posted meanwhile waits for the next. */
 baton_status bt_tx_flush(bt_tx_transfer *transfer);
 /* Moves the next chunks of a MOVING transfer; true when there may be more to do at once. */

@@ -29,10 +29,10 @@ void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push
         transfer->next_chunk = push->chunk;
 }
 
-static uint64_t chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t i)
+uint64_t bt_tx_chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk)
 {
     uint32_t tokens =
-        i + 1 == transfer->n_chunks ? transfer->last_tokens : tx->options.layout.chunk_tokens;
+        chunk + 1 == transfer->n_chunks ? transfer->last_tokens : tx->options.layout.chunk_tokens;
     return tokens * tx->token_bytes;
 }
 
@@ -88,18 +88,22 @@ uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list)
     return chunk;
 }
 
-static void landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+void bt_tx_count_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t n, uint64_t bytes)
 {
-    uint64_t bytes = chunk_bytes(tx, transfer, i);
-    transfer->chunks[i].state = BT_TX_CHUNK_LANDED;
-    bt_tx_list_append(transfer, &transfer->landed, i);
-    transfer->n_landed++;
+    transfer->n_landed += n;
     transfer->sent_bytes += bytes;
     transfer->progress_ns = bt_now_ns(tx->clock);
     pthread_mutex_lock(&tx->stats_lock);
-    tx->stats.chunks_sent_total++;
+    tx->stats.chunks_sent_total += n;
     tx->stats.bytes_sent_total += bytes;
     pthread_mutex_unlock(&tx->stats_lock);
+}
+
+static void landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    transfer->chunks[i].state = BT_TX_CHUNK_LANDED;
+    bt_tx_list_append(transfer, &transfer->landed, i);
+    bt_tx_count_landed(tx, transfer, 1, bt_tx_chunk_bytes(tx, transfer, i));
 }
 
 static void free_source(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
@@ -121,7 +125,7 @@ static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
                                 const bt_tx_region *region)
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
-    uint64_t bytes = chunk_bytes(tx, transfer, i);
+    uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
     void *page = region->mapped + chunk->page * region->page_bytes;
     uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
     BATON_TRY(copy_source(&chunk->source, page, bytes, true, digest));
@@ -179,7 +183,7 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
                           bt_memory **memory)
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
-    uint64_t bytes = chunk_bytes(tx, transfer, i);
+    uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
     uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
     if (chunk->source.view == NULL && tx->options.path != BATON_PATH_STAGED) {
         *memory = find_registered(tx, chunk->source.data, bytes);
@@ -212,7 +216,7 @@ static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     const void *local;
     bt_memory *memory;
     BATON_TRY(stage(tx, transfer, i, &local, &memory));
-    uint64_t bytes = chunk_bytes(tx, transfer, i);
+    uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
     if (chunk->slot >= 0) /* staged; else local is the source itself */
         spoil(tx, i, (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes);
     const bt_run run = {.local_addr = (uint64_t)(uintptr_t)local,
@@ -224,17 +228,19 @@ static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     bt_tx_list_append(transfer, &transfer->posted, i);
     transfer->n_posted++;
     transfer->n_puts_out++;
+    transfer->unflushed = true;
     transfer->progress_ns = bt_now_ns(tx->clock);
     return BATON_OK;
 }
 
 baton_status bt_tx_flush(bt_tx_transfer *transfer)
 {
-    if (transfer->flush_out || transfer->posted.n == 0)
+    if (transfer->flush_out || !transfer->unflushed)
         return BATON_OK;
     /* A flush that cannot be had covers nothing: the chunks stay POSTED. */
     BATON_TRY(bt_endpoint_flush(transfer->peer->endpoint, transfer->id << BT_TX_CHUNK_BITS));
     transfer->flush_out = true;
+    transfer->unflushed = false;
     transfer->flushing = transfer->posted;
     transfer->posted = (bt_tx_list){0};
     for (uint32_t n = transfer->flushing.n, i = transfer->flushing.first; n > 0; n--) {
@@ -289,7 +295,9 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
         status = move_chunk(tx, transfer, chunk);
         more = status == BATON_OK && next_pushed(transfer, &chunk);
     }
-    if (status == BATON_OK || status == BATON_ERR_BUSY)
+    if (status == BATON_ERR_BUSY)
+        status = BATON_OK;
+    if (status == BATON_OK && bt_tx_commit_port(tx, transfer->peer) != BT_TX_DATA_PORT)
         status = bt_tx_flush(transfer);
     if (status != BATON_OK) {
         bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
@@ -323,6 +331,9 @@ static void on_transfer_event(bt_tx *tx, const bt_event *event)
     bt_tx_transfer *transfer = bt_tx_transfer_find(tx, event->user_data >> BT_TX_CHUNK_BITS);
     assert(transfer != NULL); /* it lives until all it started has finished */
     transfer->progress_ns = bt_now_ns(tx->clock);
+    if (transfer->commit != NULL) /* what COMMIT is behind still moves */
+        transfer->commit->deadline_ns =
+            bt_deadline_ns(transfer->progress_ns, tx->options.timeouts.commit_ms * BT_NS_PER_MS);
     if (event->kind == BT_EVENT_PUT)
         on_put(tx, transfer, event);
     else
@@ -334,6 +345,8 @@ static void on_transfer_event(bt_tx *tx, const bt_event *event)
         bt_tx_peer_down(tx, transfer->peer, event->status, event->text);
     } else if (transfer->state == BT_TX_DRAINING) {
         bt_tx_transfer_settle(tx, transfer);
+    } else if (transfer->is_answered) {
+        bt_tx_transfer_finish(tx, transfer);
     } else {
         bt_tx_commit(tx, transfer);
     }

@@ -350,8 +350,8 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
         next = transfer->next;
         if (transfer->peer != peer)
             continue;
-        transfer->force_closed =
-            transfer->force_closed || transfer->n_puts_out > 0 || transfer->flush_out;
+        transfer->force_closed = transfer->force_closed || transfer->n_puts_out > 0 ||
+                                 transfer->flush_out || transfer->unflushed;
         /* Its ALLOC was sent: there may be a grant that we have not seen. */
         if (transfer->state != BT_TX_WAIT_PEER && reason != BATON_ERR_PEER_GONE)
             bt_tx_owe_proof(tx, peer);

@@ -35,7 +35,7 @@ baton_status bt_tx_request(bt_tx *tx, bt_tx_peer *peer, bt_tx_transfer *transfer
         tx->pending->prev = pending;
     tx->pending = pending;
     *pending_p = pending;
-    tx->out.send(tx->out.ctx, peer, port, pending->frame, pending->bytes);
+    bt_tx_transmit(tx, peer, port, pending->frame, pending->bytes);
     return BATON_OK;
 }
 
@@ -93,6 +93,10 @@ static void expired(bt_tx *tx, bt_tx_pending *pending)
             bt_tx_transfer_fail(tx, transfer, BATON_ERR_ALLOC_TIMEOUT, "alloc: no answer");
         break;
     case BT_MSG_COMMIT:
+        if (transfer->n_told > 0) { /* the data before it does not get there */
+            bt_tx_peer_down(tx, peer, BATON_ERR_FLUSH_TIMEOUT, "flush: no progress");
+            break;
+        }
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_COMMIT_TIMEOUT, "commit: no answer");
         break;
     default: /* CANCEL: the receiver finds out by itself */
@@ -116,7 +120,7 @@ void bt_tx_pending_tick(bt_tx *tx, uint64_t now_ns)
     for (bt_tx_pending *pending = tx->pending; pending != NULL; pending = pending->next) {
         if (now_ns < pending->again_ns)
             continue;
-        tx->out.send(tx->out.ctx, pending->peer, pending->port, pending->frame, pending->bytes);
+        bt_tx_transmit(tx, pending->peer, pending->port, pending->frame, pending->bytes);
         if (pending->interval_ms < MAX_INTERVAL_MS)
             pending->interval_ms *= 2;
         pending->again_ns = now_ns + pending->interval_ms * BT_NS_PER_MS;

@@ -14,7 +14,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { QUEUED_AGAIN_MS = 1600 };
+enum {
+    QUEUED_AGAIN_MS = 1600,
+    /* With their digests they fit one message behind the data, beside everything else. */
+    COMMIT_BEHIND_CHUNKS = (BT_SEND_BYTES_MAX - 2048) / 8,
+};
 
 /* Bit `to` of row `from`. */
 static const uint32_t legal_moves[BT_TX_N_STATES] = {
@@ -294,14 +298,34 @@ void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message
     on_granted(tx, transfer, answer);
 }
 
-/* LANDED chunks as at most BT_TX_COMMIT_RANGES ranges, in the order in which they landed; their
- * state becomes COMMITTED. digests: room for 8 bytes of each that has landed. */
-static uint32_t take_landed(bt_tx_transfer *transfer, bt_chunk_range *ranges, uint8_t *digests,
-                            uint32_t *n_chunks)
+/* Chunks that a COMMIT may name, in the order in which they got there: those that have landed, and,
+ * where it goes behind the data, those that were posted. NULL: none is left. */
+static bt_tx_list *next_ready(const bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (transfer->landed.n > 0)
+        return &transfer->landed;
+    bool is_behind = bt_tx_commit_port(tx, transfer->peer) == BT_TX_DATA_PORT;
+    return is_behind && transfer->posted.n > 0 ? &transfer->posted : NULL;
+}
+
+static uint32_t count_ready(const bt_tx *tx, const bt_tx_transfer *transfer)
+{
+    bool is_behind = bt_tx_commit_port(tx, transfer->peer) == BT_TX_DATA_PORT;
+    return transfer->landed.n + (is_behind ? transfer->posted.n : 0);
+}
+
+/* Ready chunks as at most BT_TX_COMMIT_RANGES ranges; their state becomes COMMITTED. digests: room
+ * for 8 bytes of each of max. */
+static uint32_t take_ready(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t max,
+                           bt_chunk_range *ranges, uint8_t *digests, uint32_t *n_chunks)
 {
     uint32_t n = 0;
-    for (*n_chunks = 0; transfer->landed.n > 0; (*n_chunks)++) {
-        uint32_t i = transfer->landed.first;
+    bt_tx_list *list;
+    transfer->n_told = 0;
+    transfer->told_bytes = 0;
+    for (*n_chunks = 0; *n_chunks < max && (list = next_ready(tx, transfer)) != NULL;
+         (*n_chunks)++) {
+        uint32_t i = list->first;
         bt_tx_chunk *chunk = &transfer->chunks[i];
         if (n > 0 && ranges[n - 1].first + ranges[n - 1].count == i)
             ranges[n - 1].count++;
@@ -311,8 +335,12 @@ static uint32_t take_landed(bt_tx_transfer *transfer, bt_chunk_range *ranges, ui
             ranges[n++] = (bt_chunk_range){.first = i, .count = 1};
         for (int b = 0; b < 8; b++)
             *digests++ = (uint8_t)(chunk->digest >> (8 * b));
+        if (chunk->state == BT_TX_CHUNK_POSTED) {
+            transfer->n_told++;
+            transfer->told_bytes += bt_tx_chunk_bytes(tx, transfer, i);
+        }
         chunk->state = BT_TX_CHUNK_COMMITTED;
-        bt_tx_list_pop(transfer, &transfer->landed);
+        bt_tx_list_pop(transfer, list);
     }
     transfer->n_committed += *n_chunks;
     return n;
@@ -340,31 +368,34 @@ static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
  * receiver. */
 static bool waits_for_more(const bt_tx *tx, const bt_tx_transfer *transfer)
 {
-    uint32_t n_uncommitted = transfer->n_landed - transfer->n_committed;
-    return transfer->n_pushed > transfer->n_landed &&
-           n_uncommitted * tx->page_bytes < BT_TX_COMMIT_BYTES;
+    uint32_t n_ready = count_ready(tx, transfer);
+    return transfer->n_pushed > transfer->n_committed + n_ready &&
+           n_ready * tx->page_bytes < BT_TX_COMMIT_BYTES;
 }
 
 void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
 {
     if (transfer->state != BT_TX_MOVING || transfer->commit != NULL || waits_for_more(tx, transfer))
         return;
-    uint32_t n_unlanded = transfer->n_landed - transfer->n_committed;
-    bool may_be_last =
-        transfer->finish_seen && transfer->n_landed + transfer->n_present == transfer->n_chunks;
-    if (n_unlanded == 0 && !may_be_last) {
+    uint32_t n_ready = count_ready(tx, transfer);
+    bool may_be_last = transfer->finish_seen &&
+                       transfer->n_committed + n_ready + transfer->n_present == transfer->n_chunks;
+    if (n_ready == 0 && !may_be_last) {
         if (transfer->finish_seen && transfer->n_pushed + transfer->n_present < transfer->n_chunks)
             fail_unpushed(tx, transfer);
         return;
     }
     bt_chunk_range ranges[BT_TX_COMMIT_RANGES];
-    uint8_t *digests = bt_calloc(transfer->landed.n, 8);
+    bt_tx_port port = bt_tx_commit_port(tx, transfer->peer);
+    if (port == BT_TX_DATA_PORT && n_ready > COMMIT_BEHIND_CHUNKS)
+        n_ready = COMMIT_BEHIND_CHUNKS;
+    uint8_t *digests = bt_calloc(n_ready, 8);
     if (digests == NULL) {
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_NO_MEMORY, "commit: digests");
         return;
     }
     uint32_t n_chunks;
-    uint32_t n_ranges = take_landed(transfer, ranges, digests, &n_chunks);
+    uint32_t n_ranges = take_ready(tx, transfer, n_ready, ranges, digests, &n_chunks);
     bool final = transfer->finish_seen && is_complete(transfer);
     size_t digest_bytes = transfer->peer->digests != 0 ? 8 * (size_t)n_chunks : 0;
     bt_message message = {.type = BT_MSG_COMMIT,
@@ -373,13 +404,28 @@ void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
                                        .n_ranges = n_ranges,
                                        .digests = bt_blob_of(digests, digest_bytes),
                                        .final = final}};
-    baton_status status = bt_tx_request(tx, transfer->peer, transfer, BT_TX_ALLOC_PORT, &message,
+    baton_status status = bt_tx_request(tx, transfer->peer, transfer, port, &message,
                                         tx->options.timeouts.commit_ms, &transfer->commit);
     bt_free(digests);
     if (status != BATON_OK)
         bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
     else if (final)
         bt_tx_set_state(transfer, BT_TX_COMMITTING);
+}
+
+void bt_tx_transfer_finish(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (transfer->n_puts_out == 0 && !transfer->flush_out)
+        end_transfer(tx, transfer, BATON_OK, "");
+}
+
+/* A COMMIT behind the data was taken, so the data was there. */
+static void count_told(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    bt_tx_count_landed(tx, transfer, transfer->n_told, transfer->told_bytes);
+    transfer->n_told = 0;
+    transfer->told_bytes = 0;
+    transfer->unflushed = transfer->unflushed && transfer->n_landed < transfer->n_posted;
 }
 
 void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message)
@@ -391,14 +437,17 @@ void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_messag
         transfer->revoked |=
             message->status == BATON_ERR_DIGEST_MISMATCH || message->status == BATON_ERR_REVOKED;
         bt_tx_transfer_fail(tx, transfer, (baton_status)message->status, text);
-    } else if (transfer->state == BT_TX_COMMITTING) {
-        if (message->u.commit_answer.final)
-            end_transfer(tx, transfer, BATON_OK, "");
-        else
-            bt_tx_transfer_fail(tx, transfer, BATON_ERR_BAD_MESSAGE,
-                                "commit: the receiver did not take it as final");
-    } else {
+        return;
+    }
+    count_told(tx, transfer);
+    if (transfer->state != BT_TX_COMMITTING) {
         bt_tx_commit(tx, transfer);
+    } else if (message->u.commit_answer.final) {
+        transfer->is_answered = true;
+        bt_tx_transfer_finish(tx, transfer);
+    } else {
+        bt_tx_transfer_fail(tx, transfer, BATON_ERR_BAD_MESSAGE,
+                            "commit: the receiver did not take it as final");
     }
 }
 
@@ -467,7 +516,7 @@ static void moving_tick(bt_tx *tx, bt_tx_transfer *transfer, uint64_t now_ns)
     /* A flush is under way behind every put: what has not even left is the put's delay. */
     if (transfer->n_puts_out > 0 && still_ns >= tx->options.timeouts.put_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, transfer->peer, BATON_ERR_PUT_TIMEOUT, "put: no progress");
-    else if (transfer->n_puts_out == 0 && transfer->flush_out &&
+    else if (transfer->n_puts_out == 0 && (transfer->flush_out || transfer->n_told > 0) &&
              still_ns >= tx->options.timeouts.flush_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, transfer->peer, BATON_ERR_FLUSH_TIMEOUT, "flush: no progress");
 }

@@ -583,7 +583,8 @@ static baton_status loop_send(bt_endpoint *base, const void *bytes, size_t n_byt
         return call_on_dead_endpoint();
     }
     bt_loop_packet fate = {.link = endpoint->link, .seq = endpoint->link->next_seq};
-    decide_fate(net, &fate, &bt_loop_faults_of(net, endpoint->link)->faults, false);
+    bt_loop_fault_state *state = bt_loop_faults_of(net, endpoint->link);
+    decide_fate(net, &fate, &state->faults, ++state->n_messages == state->faults.drop_nth_message);
     bool is_repeated = fate.duplicate_ns != 0;
     fate.duplicate_ns = 0;
     baton_status status = BATON_OK;

@@ -30,6 +30,7 @@ typedef struct {
     bool stuck;                  /* nothing arrives before bt_loop_release */
     uint32_t drop_percent;       /* of the runs never arrive; a flush behind one never ends */
     uint64_t drop_nth_put;       /* all runs of the nth put call from now, 1 the next */
+    uint64_t drop_nth_message;   /* the nth message from now, 1 the next */
     uint32_t duplicate_percent;  /* of the runs are written twice */
     uint64_t duplicate_delay_ns; /* the second time this much after the first; no flush waits */
     uint64_t fail_nth_put;       /* the nth put call from now fails, 1 the next */

@@ -14,7 +14,7 @@ typedef struct loop_endpoint loop_endpoint;
 
 typedef struct {
     bt_loop_faults faults;
-    uint64_t n_puts; /* put calls since the faults were set */
+    uint64_t n_puts, n_messages; /* calls since the faults were set */
 } bt_loop_fault_state;
 
 /* A message behind the data. It is reported when it has come, the runs posted before it have

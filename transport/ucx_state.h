@@ -14,7 +14,7 @@ typedef struct ucx_endpoint ucx_endpoint;
 typedef struct {
     bt_transport base;
     ucp_context_h context;
-    pthread_mutex_t lock;  /* of the two below: workers of other threads look memories up */
+    pthread_mutex_t lock; /* of the two below: workers of other threads look memories up */
     ucx_memory *memories;
     uint32_t n_users; /* workers and memories */
 } ucx_transport;

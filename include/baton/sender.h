@@ -30,6 +30,11 @@ typedef enum {
     BATON_PATH_STAGED, /* through the transport, always from a staging page */
 } baton_path_choice;
 
+typedef enum {
+    BATON_COMMIT_AUTO,   /* behind the data where puts carry it; else through the socket */
+    BATON_COMMIT_SOCKET, /* through the socket, after a flush */
+} baton_commit_choice;
+
 typedef struct {
     const char *name;    /* for logs; NULL: "sender" */
     baton_layout layout; /* of this rank */
@@ -40,6 +45,7 @@ typedef struct {
     baton_path_choice path;
     bool skip_measure; /* nothing is measured when connecting: AUTO is then mapped where it can be,
                           and a min_gbps cannot be met */
+    baton_commit_choice commit;
     uint32_t staging_chunks; /* chunks gathered ahead of the wire where puts are used; 0: 8 */
     const char *notice;      /* where requests without an address of their own are announced:
                                 "tcp://host:port"; NULL: nowhere */

@@ -2,6 +2,7 @@
 #include "pairkit.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static baton_layout layout(void)
 {
@@ -104,6 +105,14 @@ static bt_transport *transport_of(pair *kit)
     return transport;
 }
 
+/* BATON_TEST_COMMIT=socket: what a test leaves open goes the other way. */
+static baton_commit_choice commit_of(const pair_options *options)
+{
+    const char *wanted = getenv("BATON_TEST_COMMIT");
+    bool is_socket = wanted != NULL && strcmp(wanted, "socket") == 0;
+    return is_socket ? BATON_COMMIT_SOCKET : options->commit;
+}
+
 static void create_sender(pair *kit, uint32_t index, const pair_options *options)
 {
     pair_sender *sender = &kit->senders[index];
@@ -116,6 +125,7 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
         .layout = layout(),
         .digests = options->digests,
         .path = options->path,
+        .commit = commit_of(options),
         .staging_chunks = 2,
         .skip_measure = !options->measure,
         .notice = "tcp://127.0.0.1:1",

@@ -67,6 +67,7 @@ typedef struct {
     uint32_t n_senders, n_pages, n_regions;
     baton_digests digests;
     baton_path_choice path;
+    baton_commit_choice commit;
     bool mapped;
     bool measure; /* the path, when connecting */
     baton_data_path sender_floor, receiver_floor;

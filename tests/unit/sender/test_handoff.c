@@ -174,6 +174,7 @@ static void a_damaged_chunk_is_refused_with_digests_and_served_without(void **st
     for (int digests = BATON_DIGESTS_OFF; digests <= BATON_DIGESTS_FULL; digests++) {
         pair_create(&kit, &(pair_options){.n_pages = 4,
                                           .path = BATON_PATH_PUT,
+                                          .commit = BATON_COMMIT_SOCKET,
                                           .digests = (baton_digests)digests});
         kit.filter = damage_before_commit;
         if (digests)

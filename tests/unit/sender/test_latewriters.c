@@ -117,7 +117,7 @@ static void a_put_that_does_not_leave_fails_by_its_own_deadline(void **state)
     bt_tx_transfer *transfer = kit.senders[0].tx->first;
     transfer->n_puts_out++; /* the loop's puts leave at once */
     pair_advance(&kit, 2500);
-    assert_int_equal(transfer->state, BT_TX_MOVING);
+    assert_true(transfer->state < BT_TX_DRAINING);
     pair_advance(&kit, 1000);
     assert_int_equal(transfer->reason, BATON_ERR_PUT_TIMEOUT);
     assert_int_equal(kit.senders[0].n_failed, 0); /* its source may still be read */
@@ -183,12 +183,15 @@ static void no_failed_allocation_frees_a_page_that_is_written(void **state)
         was_in_flight |= !is_over && net.n_in_flight > 0;
         if (net.n_in_flight > 0)
             assert_int_equal(stats.pages_free, 0);
+        assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, NULL));
         bt_loop_release(kit.net, BT_LOOP_ALL_LINKS);
         pair_advance(&kit, 1000);
-        assert_int_equal(kit.senders[0].n_done, is_over);
-        assert_int_equal(kit.senders[0].n_failed, !is_over);
+        /* A COMMIT that could not be sent is sent again. */
+        assert_int_equal(kit.senders[0].n_done + kit.senders[0].n_failed, 1);
+        assert_true(kit.senders[0].n_done == 1 || !is_over);
         assert_int_equal(kit.senders[0].n_source_free, 2);
-        assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), is_over ? 2 * PAIR_CHUNK : 0);
+        assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK),
+                         kit.senders[0].n_done * 2 * PAIR_CHUNK);
         pair_run(&kit);
         pair_check_clean(&kit);
         pair_destroy(&kit);
