@@ -27,12 +27,27 @@ static double pci_link_gbps(const char *root, const char *folder, const char *wh
     return gts * (double)lanes * (gts > 5 ? 128.0 / 130.0 : 0.8);
 }
 
-/* folder: of the device in the device tree, relative to the root. */
-static void read_place(const char *root, const char *folder, bt_pci_place *place)
+/* Cuts what hangs below the PCI device, as in ".../0000:00:03.0/virtio0". */
+static void cut_to_device(char *folder, const bt_pci_path *path)
+{
+    char leaf[BT_PCI_ADDRESS_BYTES];
+    bt_pci_format(bt_pci_leaf(path), leaf);
+    char *at = NULL;
+    for (char *next = strstr(folder, leaf); next != NULL; next = strstr(next + 1, leaf))
+        at = next;
+    if (at != NULL)
+        at[strlen(leaf)] = '\0';
+}
+
+/* device: its folder in the device tree, relative to the root. */
+static void read_place(const char *root, const char *device, bt_pci_place *place)
 {
     int64_t node;
+    char folder[BT_SYSFS_PATH_BYTES];
+    snprintf(folder, sizeof(folder), "%s", device);
     *place = (bt_pci_place){.numa_node = -1};
-    bt_pci_path_parse(folder, &place->path);
+    if (bt_pci_path_parse(folder, &place->path))
+        cut_to_device(folder, &place->path);
     if (bt_sysfs_number(root, &node, "%s/numa_node", folder) && node >= 0 && node < 4096)
         place->numa_node = (int)node;
     place->gbps = pci_link_gbps(root, folder, "current");

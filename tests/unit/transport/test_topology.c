@@ -117,7 +117,8 @@ static void nets_and_gpus_are_read(void **state)
     bt_fakesys_file(&fake, "up", "sys/class/net/eth0/operstate");
     bt_fakesys_file(&fake, "", "sys/class/net/bonding_masters");
     bt_fakesys_file(&fake, "-1", "sys/class/net/veth0/speed");
-    bt_fakesys_link(&fake, "sys/devices/pci0000:80/0000:80:02.0/0000:85:00.0",
+    bt_fakesys_folder(&fake, "sys/devices/pci0000:80/0000:80:02.0/0000:85:00.0/virtio7");
+    bt_fakesys_link(&fake, "sys/devices/pci0000:80/0000:80:02.0/0000:85:00.0/virtio7",
                     "sys/class/net/eth0/device");
     read_it();
     assert_int_equal(topology->n_nets, 3);
