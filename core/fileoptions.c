@@ -151,7 +151,8 @@ static baton_status load_all(bt_config *config, const char *path, const char *co
 static baton_status check_role(const bt_config *config, bt_file_role wanted,
                                const bt_file_options *options)
 {
-    if (options->role == BT_FILE_ROLE_ANY || options->role == (int)wanted)
+    if (wanted == BT_FILE_ROLE_ANY || options->role == BT_FILE_ROLE_ANY ||
+        options->role == (int)wanted)
         return BATON_OK;
     return bt_fail(BATON_ERR_CONFIG, "%s: role: wanted %s, found %s",
                    bt_config_origin(config, BT_KEY_ROLE), roles[wanted], roles[options->role]);

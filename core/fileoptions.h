@@ -47,7 +47,7 @@ extern const bt_config_table bt_file_tables[BT_N_FILE_TABLES];
 
 /* options hold what the program wants by itself, and get what file (NULL: none), environment and
  * overrides ([n] "key=value") say; they live as long as *config_p. Errors: CONFIG (place: key:
- * wanted ..., found ...; also a role other than `role`), IO, NO_MEMORY. */
+ * wanted ..., found ...; also a role other than `role`, where that is not ANY), IO, NO_MEMORY. */
 baton_status bt_file_options_load(const char *path, bt_file_role role, const char *const *overrides,
                                   uint32_t n_overrides, bt_file_options *options,
                                   bt_config **config_p);
