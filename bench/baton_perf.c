@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* baton-perf: moves pages between two processes, checks them and measures. */
 #include "bench/perf_control.h"
+#include "bench/perf_latency.h"
+#include "bench/perf_produce.h"
 #include "bench/perf_receiver.h"
 #include "bench/perf_report.h"
 #include "core/fail.h"
@@ -61,16 +63,31 @@ static int receive(const bt_perf_options *o)
     return complain(serve_all(&place, listener));
 }
 
-static int measure(const bt_perf_options *o)
+static baton_status measure_one(const bt_perf_options *o, const char *program, bt_strbuf *out)
 {
     bt_perf_result result;
-    bt_strbuf text = {0};
-    baton_status status = bt_perf_run(o, "/proc/self/exe", &result);
+    baton_status status = bt_perf_run(o, program, &result);
     if (status == BATON_OK)
-        status = bt_perf_report(o, &result, &text);
+        status = bt_perf_report(o, &result, out);
+    bt_perf_result_free(&result);
+    return status;
+}
+
+static int measure(const bt_perf_options *o)
+{
+    static baton_status (*const modes[])(const bt_perf_options *options, const char *program,
+                                         bt_strbuf *out) = {
+        [BT_PERF_ONE] = measure_one,
+        [BT_PERF_LATENCY] = bt_perf_latency,
+        [BT_PERF_ALLOC] = bt_perf_alloc,
+        [BT_PERF_PRODUCE] = bt_perf_produce,
+    };
+    bt_strbuf text = {0};
+    baton_status status = modes[o->mode](o, "/proc/self/exe", &text);
+    if (status == BATON_OK)
+        status = bt_strbuf_status(&text);
     fputs(bt_strbuf_text(&text), stdout);
     bt_strbuf_free(&text);
-    bt_perf_result_free(&result);
     return status == BATON_OK ? ALL_RIGHT : complain(status);
 }
 

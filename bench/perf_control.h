@@ -4,7 +4,9 @@
  *
  *   setup pages=.. page_bytes=..  ──▶          (makes a receiver)
  *                                 ◀── ready init=PORT alloc=PORT
- *   check iteration=N             ──▶          (looks the transfer up, verifies every byte)
+ *   await name=N sleep=0|1        ──▶          (waits for request N to be ready)
+ *                                 ◀── awaiting, and then: seen at_ns=.. (of CLOCK_MONOTONIC)
+ *   check name=N iteration=I      ──▶          (looks request N up, verifies every byte of I)
  *                                 ◀── good cpu_ns=.. move_ns=.. | bad TEXT | error TEXT
  *
  * Thread rule: owner thread of a channel. */

@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const order_names[] = {"scatter", "contiguous", "descending", NULL};
-static const char *const transport_names[] = {"auto", "mapped", "put", "tcp", "loop", NULL};
+static const char *const order_names[] = {"scattered", "contiguous", "descending", NULL};
+static const char *const transport_names[] = {"auto", "mapped", "put", "tcp", "loop", "all", NULL};
+static const char *const memory_names[] = {"host", NULL};
 static const char *const progress_names[] = {"thread", "manual", NULL};
 static const char *const role_names[] = {"pair", "sender", "receiver", NULL};
 
@@ -21,16 +22,31 @@ static const bt_config_entry work_entries[] = {
      .fallback = "256", .help = "Pages of a transfer; each is one chunk."},
     {OPTION("page_bytes", page_bytes), .type = BT_CONFIG_BYTES, .min = 1,
      .max = (double)BT_PERF_MAX_PAGE_BYTES, .fallback = "256KiB", .help = "Bytes of a page."},
+    {OPTION("order", order), .type = BT_CONFIG_ENUM, .names = order_names, .fallback = "scattered",
+     .help = "How source pages lie: scattered: shuffled. contiguous: one behind the other. "
+             "descending: in reverse, as engines hand out freed blocks."},
     {OPTION("scatter", scatter), .type = BT_CONFIG_BOOL, .fallback = "false",
-     .help = "Source pages lie in shuffled order (the default)."},
+     .help = "Short for --order scattered."},
     {OPTION("contiguous", contiguous), .type = BT_CONFIG_BOOL, .fallback = "false",
-     .help = "Source pages lie in order, one behind the other."},
+     .help = "Short for --order contiguous."},
     {OPTION("descending", descending), .type = BT_CONFIG_BOOL, .fallback = "false",
-     .help = "Source pages lie in reverse order, as engines hand out freed blocks."},
+     .help = "Short for --order descending."},
+    {OPTION("memory", memory), .type = BT_CONFIG_ENUM, .names = memory_names, .fallback = "host",
+     .help = "Where the source pages are."},
     {OPTION("paged", paged), .type = BT_CONFIG_BOOL, .fallback = "false",
-     .help = "The source is an engine's paged KV (flash-attention layout, bf16, 4 layers, 4 heads "
-             "of 64, blocks of 16 tokens in the order asked for) and every page is gathered. "
-             "Needs a page of whole tokens, 4 KiB each."},
+     .help = "The source is an engine's paged KV (flash-attention layout, bf16, blocks in the "
+             "order asked for) and every page is gathered. Needs pages of whole tokens, each "
+             "layers x heads x head_dim x 4 bytes."},
+    {OPTION("layers", shape.n_layers), .type = BT_CONFIG_UINT32, .min = 1,
+     .max = BT_PERF_MAX_LAYERS, .fallback = "4", .help = "--paged: layers."},
+    {OPTION("heads", shape.n_heads), .type = BT_CONFIG_UINT32, .min = 1, .max = 1024,
+     .fallback = "4", .help = "--paged: KV heads."},
+    {OPTION("head_dim", shape.head_dim), .type = BT_CONFIG_UINT32, .min = 1, .max = 1024,
+     .fallback = "64", .help = "--paged: elements of a head."},
+    {OPTION("block_tokens", shape.block_tokens), .type = BT_CONFIG_UINT32, .min = 1, .max = 4096,
+     .fallback = "16",
+     .help = "--paged: tokens of a block. A piece in one place is block_tokens x heads x head_dim "
+             "x 2 bytes."},
     {OPTION("pool_pages", pool_pages), .type = BT_CONFIG_UINT32,
      .max = (double)BT_PERF_MAX_POOL_PAGES, .fallback = "0",
      .help = "Pages of the receiver's pool. 0: as many as a transfer has, so that each one evicts "
@@ -50,7 +66,7 @@ static const bt_config_entry path_entries[] = {
      .fallback = "auto",
      .help = "auto: what a sender chooses. mapped: stores into the receiver's mapped pages, or "
              "fail. put: UCX puts. tcp: UCX puts over tcp (UCX_TLS=tcp, unless it is set). loop: "
-             "see --loop."},
+             "see --loop. all: auto, mapped, put and tcp side by side."},
     {OPTION("loop", loop), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Both ends in one process, over the transport that tests use."},
     {OPTION("digests", digests), .type = BT_CONFIG_BOOL, .fallback = "false",
@@ -60,6 +76,29 @@ static const bt_config_entry path_entries[] = {
      .help = "thread: the libraries' own. manual: the caller's, which waits for the transfer."},
     {OPTION("devices", devices), .count_offset = offsetof(bt_perf_options, n_devices),
      .type = BT_CONFIG_STRINGS, .help = "Network devices of the data path. Default: lo."},
+};
+
+static const bt_config_entry mode_entries[] = {
+    {OPTION("curve", curve), .type = BT_CONFIG_BOOL, .fallback = "false",
+     .help = "Pages of 1 KiB to 1 MiB, 1 to 2,048 of them (in place of --pages and --page-bytes; "
+             "points above --curve-bytes are left out)."},
+    {OPTION("curve_bytes", curve_bytes), .type = BT_CONFIG_BYTES, .min = 1024,
+     .max = (double)(UINT64_C(1) << 31), .fallback = "256MiB",
+     .help = "--curve: most bytes of a transfer."},
+    {OPTION("seconds", seconds), .type = BT_CONFIG_UINT32, .min = 1, .max = 86400, .fallback = "60",
+     .help = "--curve: measures points about this long in all."},
+    {OPTION("latency", latency), .type = BT_CONFIG_BOOL, .fallback = "false",
+     .help = "One page, pushed when its place has been granted already: from the push until the "
+             "receiving process sees it committed. --progress manual: both ends poll. thread: both "
+             "sleep."},
+    {OPTION("alloc", alloc), .type = BT_CONFIG_BOOL, .fallback = "false",
+     .help = "From begin until the receiver has granted all --pages: of new keys, and of keys that "
+             "are all there."},
+    {OPTION("produce", produce_ms), .type = BT_CONFIG_DURATION, .max = 10000, .fallback = "0",
+     .help = "A page is pushed every so many ms, as prefill computes them: how long after the last "
+             "push the proxy may let decode go, beside one page's transfer. 0: off."},
+    {OPTION("samples", n_samples), .type = BT_CONFIG_UINT32, .max = 1000000, .fallback = "0",
+     .help = "--latency, --alloc, --produce: how many. 0: 1,000, 50, 15."},
 };
 
 static const bt_config_entry role_entries[] = {
@@ -91,7 +130,8 @@ static void set_tables(bt_perf_options *options)
     *options = (bt_perf_options){0};
     options->tables[0] = TABLE("Work", work_entries);
     options->tables[1] = TABLE("Path", path_entries);
-    options->tables[2] = TABLE("Processes and report", role_entries);
+    options->tables[2] = TABLE("Other measurements, one of", mode_entries);
+    options->tables[3] = TABLE("Processes and report", role_entries);
 }
 
 const char *bt_perf_order_name(bt_perf_order order)
@@ -132,14 +172,43 @@ static baton_status check_role(bt_perf_options *o)
     return o->peer != NULL ? parse_address(o, "peer", o->peer) : BATON_OK;
 }
 
-static baton_status check_together(bt_perf_options *o)
+static baton_status choose_order(bt_perf_options *o)
 {
     if (o->scatter + o->contiguous + o->descending > 1)
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "wanted one of --scatter, --contiguous and --descending, found several");
-    o->order = o->contiguous   ? BT_PERF_CONTIGUOUS
-               : o->descending ? BT_PERF_DESCENDING
-                               : BT_PERF_SCATTER;
+    if (o->scatter)
+        o->order = BT_PERF_SCATTER;
+    if (o->contiguous)
+        o->order = BT_PERF_CONTIGUOUS;
+    if (o->descending)
+        o->order = BT_PERF_DESCENDING;
+    return BATON_OK;
+}
+
+static baton_status choose_mode(bt_perf_options *o)
+{
+    static const uint32_t samples[] = {
+        [BT_PERF_LATENCY] = 1000, [BT_PERF_ALLOC] = 50, [BT_PERF_PRODUCE] = 15};
+    if (o->curve + o->latency + o->alloc + (o->produce_ms > 0) > 1)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "wanted one of --curve, --latency, --alloc and --produce, found several");
+    o->mode = o->curve             ? BT_PERF_CURVE
+              : o->latency         ? BT_PERF_LATENCY
+              : o->alloc           ? BT_PERF_ALLOC
+              : o->produce_ms != 0 ? BT_PERF_PRODUCE
+                                   : BT_PERF_ONE;
+    if (o->mode == BT_PERF_LATENCY)
+        o->n_pages = 1;
+    if (o->n_samples == 0 && o->mode < sizeof(samples) / sizeof(samples[0]))
+        o->n_samples = samples[o->mode];
+    return BATON_OK;
+}
+
+static baton_status check_together(bt_perf_options *o)
+{
+    BATON_TRY(choose_order(o));
+    BATON_TRY(choose_mode(o));
     if (o->loop && o->transport != BT_PERF_AUTO && o->transport != BT_PERF_LOOP)
         return bt_fail(BATON_ERR_INVALID_ARG, "--loop: wanted without --transport %s",
                        transport_names[o->transport]);

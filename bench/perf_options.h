@@ -3,11 +3,17 @@
  * Thread rule: set up before threads start; read-only after that. */
 #ifndef BT_BENCH_PERF_OPTIONS_H
 #define BT_BENCH_PERF_OPTIONS_H
+#include "bench/perf_work.h"
 #include "core/args.h"
 
 #include <baton/sender.h>
 
-enum { BT_PERF_N_TABLES = 3, BT_PERF_MAX_PAGES = 65536, BT_PERF_HOST_BYTES = 256 };
+enum {
+    BT_PERF_N_TABLES = 4,
+    BT_PERF_MAX_PAGES = 65536,
+    BT_PERF_HOST_BYTES = 256,
+    BT_PERF_MAX_LAYERS = 64
+};
 /* Pages of this size, as many as a pool may have, fit 63 bits. */
 #define BT_PERF_MAX_PAGE_BYTES (UINT64_C(1) << 39)
 #define BT_PERF_MAX_POOL_PAGES (UINT64_C(1) << 24)
@@ -20,7 +26,17 @@ typedef enum {
     BT_PERF_PUT,    /* UCX puts, over what UCX chooses */
     BT_PERF_TCP,    /* UCX puts over tcp */
     BT_PERF_LOOP,   /* both ends in this process */
+    BT_PERF_ALL,    /* auto, mapped, put and tcp side by side */
 } bt_perf_transport;
+
+/* What is measured. */
+typedef enum {
+    BT_PERF_ONE,     /* transfers of one size */
+    BT_PERF_CURVE,   /* of many sizes */
+    BT_PERF_LATENCY, /* of one page, from push to seen */
+    BT_PERF_ALLOC,   /* the granting alone */
+    BT_PERF_PRODUCE, /* pages that come in time with prefill */
+} bt_perf_mode;
 
 /* Texts belong to config, which points back here: not to be moved. */
 typedef struct {
@@ -31,9 +47,12 @@ typedef struct {
     uint64_t page_bytes;
     bt_perf_order order;
     bool scatter, contiguous, descending; /* as given; order says what they mean */
+    baton_memory_kind memory;             /* of the source */
     bool paged;
+    bt_perf_shape shape; /* of a paged source */
     uint32_t pool_pages; /* 0: as many as a transfer needs */
     uint32_t n_iterations, n_warmup;
+    uint64_t budget_ns; /* measure for no longer, but at least once; 0: no such limit */
     uint64_t seed;
     bool flip_byte;
 
@@ -43,6 +62,13 @@ typedef struct {
     baton_progress_mode progress;
     const char *const *devices; /* [n_devices] */
     uint32_t n_devices;
+
+    bt_perf_mode mode; /* follows from these: */
+    bool curve, latency, alloc;
+    uint32_t produce_ms;  /* 0: not this */
+    uint64_t curve_bytes; /* of a transfer, at most */
+    uint32_t seconds;     /* curve: about as long */
+    uint32_t n_samples;
 
     bt_perf_role role;
     const char *peer;              /* sender: "host:port" of the receiver's control port */

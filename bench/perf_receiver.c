@@ -23,8 +23,9 @@ typedef struct {
     bt_perf_work work;
     baton_progress_mode progress;
     baton_receiver *receiver;
-    uint32_t *tokens;      /* [bt_perf_work_tokens] */
-    uint64_t cpu_start_ns; /* when the last answer left */
+    uint32_t *tokens;           /* [bt_perf_work_tokens] */
+    uint64_t cpu_start_ns;      /* when the last answer left */
+    baton_receiver_event ready; /* of the request that was waited for last */
 } server;
 
 /* Sleeps until fd is readable, or until_ns; a receiver of ours progresses meanwhile. */
@@ -51,6 +52,7 @@ static baton_status next_line(const server *s, char line[BT_PERF_LINE_BYTES])
 
 typedef struct {
     uint64_t n_pages, page_bytes, pool_pages, seed, paged, digests, progress, transport;
+    uint64_t layers, heads, head_dim, block_tokens;
 } setup_fields;
 
 static baton_status parse_setup(const char *line, setup_fields *f)
@@ -61,6 +63,10 @@ static baton_status parse_setup(const char *line, setup_fields *f)
         bt_perf_field(line, "pool_pages", f->n_pages, BT_PERF_MAX_POOL_PAGES, &f->pool_pages));
     BATON_TRY(bt_perf_field(line, "seed", 0, UINT64_MAX, &f->seed));
     BATON_TRY(bt_perf_field(line, "paged", 0, 1, &f->paged));
+    BATON_TRY(bt_perf_field(line, "layers", 1, BT_PERF_MAX_LAYERS, &f->layers));
+    BATON_TRY(bt_perf_field(line, "heads", 1, 1024, &f->heads));
+    BATON_TRY(bt_perf_field(line, "head_dim", 1, 1024, &f->head_dim));
+    BATON_TRY(bt_perf_field(line, "block_tokens", 1, 4096, &f->block_tokens));
     BATON_TRY(bt_perf_field(line, "digests", 0, 1, &f->digests));
     BATON_TRY(bt_perf_field(line, "progress", 0, BATON_PROGRESS_MANUAL, &f->progress));
     BATON_TRY(bt_perf_field(line, "transport", 0, BT_PERF_LOOP, &f->transport));
@@ -75,6 +81,10 @@ static baton_status make_receiver(server *s, const setup_fields *f)
     s->work = (bt_perf_work){.n_pages = (uint32_t)f->n_pages,
                              .page_bytes = f->page_bytes,
                              .paged = f->paged != 0,
+                             .shape = {.n_layers = (uint32_t)f->layers,
+                                       .n_heads = (uint32_t)f->heads,
+                                       .head_dim = (uint32_t)f->head_dim,
+                                       .block_tokens = (uint32_t)f->block_tokens},
                              .seed = f->seed};
     BATON_TRY(bt_perf_work_init(&s->work));
     s->tokens = bt_calloc(bt_perf_work_tokens(&s->work), sizeof(*s->tokens));
@@ -109,25 +119,40 @@ static baton_status on_setup(server *s, const char *line)
     return bt_perf_send(s->control, "ready init=%u alloc=%u", init_port, alloc_port);
 }
 
-/* The event of this iteration; those of earlier ones that failed are passed over. */
-static baton_status wait_ready(const server *s, uint32_t iteration, baton_receiver_event *event)
+/* Until s->ready is the event of this request, sleeping or polling; those of earlier ones that
+ * failed are passed over. */
+static baton_status wait_ready(server *s, uint32_t number, bool sleep)
 {
     char name[BT_PERF_REQUEST_BYTES];
-    bt_perf_request_name(iteration, name);
+    bt_perf_request_name(number, name);
     uint64_t until_ns = bt_now_ns(&bt_clock_monotonic) + READY_WAIT_MS * BT_NS_PER_MS;
-    for (;;) {
-        while (baton_receiver_poll(s->receiver, event, 1) == 1) {
-            if (strcmp(event->request, name) != 0)
-                continue;
-            return event->kind == BATON_RECEIVER_READY
-                       ? BATON_OK
-                       : bt_fail(event->status, "receiver: %s", event->text);
-        }
+    while (strcmp(s->ready.request, name) != 0) {
+        if (baton_receiver_poll(s->receiver, &s->ready, 1) == 1)
+            continue;
         if (bt_now_ns(&bt_clock_monotonic) >= until_ns)
             return bt_fail(BATON_ERR_DEADLINE, "perf: %s was not ready within %d ms", name,
                            READY_WAIT_MS);
-        wait_for(s, baton_receiver_event_fd(s->receiver), until_ns);
+        if (sleep)
+            wait_for(s, baton_receiver_event_fd(s->receiver), until_ns);
+        else if (s->progress == BATON_PROGRESS_MANUAL)
+            baton_receiver_progress(s->receiver);
     }
+    return s->ready.kind == BATON_RECEIVER_READY
+               ? BATON_OK
+               : bt_fail(s->ready.status, "receiver: %s", s->ready.text);
+}
+
+/* Says when this process saw the request committed. */
+static baton_status on_await(server *s, const char *line)
+{
+    uint64_t number, sleep;
+    if (s->receiver == NULL)
+        return bt_fail(BATON_ERR_STATE, "perf: not set up");
+    BATON_TRY(bt_perf_field(line, "name", 0, UINT32_MAX, &number));
+    BATON_TRY(bt_perf_field(line, "sleep", 0, 1, &sleep));
+    BATON_TRY(bt_perf_send(s->control, "awaiting"));
+    BATON_TRY(wait_ready(s, (uint32_t)number, sleep != 0));
+    return bt_perf_send(s->control, "seen at_ns=%" PRIu64, bt_now_ns(&bt_clock_monotonic));
 }
 
 /* Result CORRUPT: the text says where. */
@@ -163,19 +188,20 @@ static baton_status check_transfer(const server *s, uint32_t iteration)
 
 static baton_status on_check(server *s, const char *line)
 {
-    uint64_t cpu_ns = bt_perf_cpu_ns() - s->cpu_start_ns, iteration;
-    baton_receiver_event event;
+    uint64_t cpu_ns = bt_perf_cpu_ns() - s->cpu_start_ns, iteration, number;
     if (s->receiver == NULL)
         return bt_fail(BATON_ERR_STATE, "perf: not set up");
     BATON_TRY(bt_perf_field(line, "iteration", 0, UINT32_MAX, &iteration));
-    BATON_TRY(wait_ready(s, (uint32_t)iteration, &event));
+    BATON_TRY(bt_perf_field(line, "name", 0, UINT32_MAX, &number));
+    BATON_TRY(wait_ready(s, (uint32_t)number, true));
     baton_status status = check_transfer(s, (uint32_t)iteration);
     if (status == BATON_ERR_CORRUPT)
         return bt_perf_send(s->control, "bad %s", baton_last_error());
     BATON_TRY(status);
     if (s->progress == BATON_PROGRESS_MANUAL)
         baton_receiver_progress(s->receiver); /* the lookup has ended a hold */
-    return bt_perf_send(s->control, "good cpu_ns=%" PRIu64 " sent=%u", cpu_ns, event.sent_chunks);
+    return bt_perf_send(s->control, "good cpu_ns=%" PRIu64 " sent=%u", cpu_ns,
+                        s->ready.sent_chunks);
 }
 
 static void tidy(server *s)
@@ -195,6 +221,8 @@ baton_status bt_perf_serve(const bt_perf_place *place, bt_perf_control *control)
             answer = on_setup(&s, line);
         else if (bt_perf_line_is(line, "check"))
             answer = on_check(&s, line);
+        else if (bt_perf_line_is(line, "await"))
+            answer = on_await(&s, line);
         else
             answer = bt_fail(BATON_ERR_BAD_MESSAGE, "perf: unknown line: %s", line);
         if (answer != BATON_OK)

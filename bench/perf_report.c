@@ -51,14 +51,6 @@ static baton_status compute(const bt_perf_options *options, const bt_perf_result
     return BATON_OK;
 }
 
-/* Which way the bytes went, as the sender counted them. */
-static const char *path_name(const bt_perf_result *result)
-{
-    if (result->bytes_mapped == 0)
-        return "put";
-    return result->bytes_mapped == result->bytes_sent ? "mapped" : "mixed";
-}
-
 static void put_row(bt_strbuf *out, const char *name, const bt_perf_spread *s, int digits)
 {
     bt_strbuf_printf(out, "%-22s %12.*f %12.*f %12.*f\n", name, digits, s->min, digits, s->median,
@@ -72,7 +64,7 @@ static void put_table(const bt_perf_options *o, const bt_perf_result *r, const f
                      o->n_pages, o->page_bytes, bt_perf_order_name(o->order),
                      o->paged ? ", paged" : "", o->digests ? "on" : "off",
                      o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
-    bt_strbuf_printf(out, "%-22s %s (asked for: %s)\n", "path", path_name(r),
+    bt_strbuf_printf(out, "%-22s %s (asked for: %s)\n", "path", r->way,
                      bt_perf_transport_name(o->transport));
     bt_strbuf_printf(out, "%-22s ", "connection");
     bt_strbuf_escape(out, r->path); /* names come from the other side */
@@ -117,7 +109,7 @@ static void put_json(const bt_perf_options *o, const bt_perf_result *r, const fi
                      bool_name(o->digests));
     put_string(out, "progress", o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
     put_string(out, "transport", bt_perf_transport_name(o->transport));
-    put_string(out, "path", path_name(r));
+    put_string(out, "path", r->way);
     put_string(out, "connection", r->path);
     bt_strbuf_printf(out,
                      "  \"connected_ms\": %.3f,\n  \"transfers\": %u,\n  \"verified\": %u,\n"

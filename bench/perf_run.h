@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sending end of baton-perf: starts or finds the receiving end, moves, measures.
+/* Transfers of one size, one after the other, measured from begin to done.
  * Thread rule: owner thread. */
 #ifndef BT_BENCH_PERF_RUN_H
 #define BT_BENCH_PERF_RUN_H
-#include "bench/perf_options.h"
-
-enum { BT_PERF_PATH_TEXT_BYTES = 256 };
+#include "bench/perf_pair.h"
 
 /* Of one transfer. */
 typedef struct {
@@ -20,7 +18,7 @@ typedef struct {
     uint32_t n_samples;
     uint64_t connect_ns; /* creating the sender to its first transfer's done */
     uint32_t n_verified; /* transfers, warm-up included, of which every byte was right */
-    uint64_t bytes_sent, bytes_mapped;  /* in all */
+    const char *way;     /* the bytes went: mapped, put or mixed */
     char path[BT_PERF_PATH_TEXT_BYTES]; /* what the sender said when it connected */
 } bt_perf_result;
 

@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <sys/mman.h>
 
-enum { PLANES_MAX = 8 };
+enum { PLANES_MAX = BT_PERF_MAX_LAYERS };
 
 struct bt_perf_source {
     const bt_perf_work *work;

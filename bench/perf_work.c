@@ -7,13 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A paged source is a small model's KV cache: 4 KiB a token. */
+/* A small model's KV cache: 4 KiB a token. */
+static const bt_perf_shape small_shape = {
+    .n_layers = 4, .n_heads = 4, .head_dim = 64, .block_tokens = 16};
+
 enum {
-    PAGED_LAYERS = 4,
-    PAGED_HEADS = 4,
-    PAGED_HEAD_DIM = 64,
-    PAGED_TOKEN_BYTES = PAGED_LAYERS * 2 * PAGED_HEADS * PAGED_HEAD_DIM * 2,
-    PAGED_BLOCK_TOKENS = 16,
     FIELD_MAX = 65536, /* of heads and head_dim, docs/protocol.md */
     TOKENS_MAX = 1 << 20,
 };
@@ -35,19 +33,21 @@ static uint64_t largest_divisor(uint64_t n, uint64_t max)
 
 static baton_status paged_layout(const bt_perf_work *work, baton_layout *layout)
 {
-    uint64_t tokens = work->page_bytes / PAGED_TOKEN_BYTES;
-    if (work->page_bytes % PAGED_TOKEN_BYTES != 0 || tokens > TOKENS_MAX)
+    const bt_perf_shape *shape = work->shape.n_layers != 0 ? &work->shape : &small_shape;
+    uint64_t token_bytes = UINT64_C(2) * 2 * shape->n_layers * shape->n_heads * shape->head_dim;
+    uint64_t tokens = work->page_bytes / token_bytes;
+    if (tokens == 0 || work->page_bytes % token_bytes != 0 || tokens > TOKENS_MAX)
         return bt_fail(BATON_ERR_INVALID_ARG,
-                       "--page-bytes: wanted a multiple of %d (a token's bytes) with --paged, "
-                       "found %" PRIu64,
-                       PAGED_TOKEN_BYTES, work->page_bytes);
+                       "--page-bytes: wanted a multiple of %" PRIu64 " (a token's bytes) with "
+                       "--paged, found %" PRIu64,
+                       token_bytes, work->page_bytes);
     layout->dtype = BATON_DTYPE_BF16;
-    layout->n_layers = PAGED_LAYERS;
+    layout->n_layers = shape->n_layers;
     layout->n_planes = 2;
-    layout->n_kv_heads = PAGED_HEADS;
-    layout->head_dim = PAGED_HEAD_DIM;
+    layout->n_kv_heads = shape->n_heads;
+    layout->head_dim = shape->head_dim;
     layout->chunk_tokens = (uint32_t)tokens;
-    layout->block_tokens = PAGED_BLOCK_TOKENS;
+    layout->block_tokens = shape->block_tokens;
     return BATON_OK;
 }
 

@@ -7,10 +7,16 @@
 #include <baton/keys.h>
 #include <stdbool.h>
 
+/* Of an engine's paged KV, bf16. All 0: 4 layers, 4 heads of 64, blocks of 16 tokens. */
+typedef struct {
+    uint32_t n_layers, n_heads, head_dim, block_tokens;
+} bt_perf_shape;
+
 typedef struct {
     uint32_t n_pages;
     uint64_t page_bytes;
     bool paged;
+    bt_perf_shape shape; /* of a paged source */
     uint64_t seed;
     baton_layout layout; /* in which a page is a chunk */
 } bt_perf_work;

@@ -270,6 +270,7 @@ static const bt_handoff_metric metrics[] = {
     FIELD(transfers_done_total, BT_PROM_COUNTER, "Transfers done."),
     FIELD(transfers_failed_total, BT_PROM_COUNTER, "Transfers failed."),
     FIELD(chunks_sent_total, BT_PROM_COUNTER, "Chunks written to receivers."),
+    FIELD(tickets_granted_total, BT_PROM_COUNTER, "Transfers whose pages were granted."),
     FIELD(chunks_present_total, BT_PROM_COUNTER, "Chunks that receivers had already."),
     FIELD(bytes_sent_total, BT_PROM_COUNTER, "Bytes written to receivers."),
     FIELD(bytes_mapped_total, BT_PROM_COUNTER, "The part written without puts."),

@@ -264,6 +264,7 @@ static void on_granted(bt_tx *tx, bt_tx_transfer *transfer, const bt_msg_alloc_a
             bt_tx_source_free(tx, transfer, i, &chunk->source);
         chunk->source_busy = false;
     }
+    bt_tx_stat(tx, &tx->stats.tickets_granted_total, 1);
     bt_tx_stat(tx, &tx->stats.chunks_present_total, transfer->n_present);
     bt_tx_commit(tx, transfer);
 }

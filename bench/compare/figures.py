@@ -106,6 +106,16 @@ def at_most_us(one, limit, text="us"):
     )
 
 
+def more_at_most(one, name, limit, text):
+    """A further figure of a run, us."""
+
+    def values(rounds):
+        found = [f.more[name] for f in rounds.get(one, []) if f and name in f.more]
+        return [v["median"] if isinstance(v, dict) else v for v in found]
+
+    return Check(f"{one}, {text}", "<=", limit, values, unit="us")
+
+
 def time_against(one, other, limit):
     """Time of subject `one` as a multiple of `other`'s."""
     return Check(

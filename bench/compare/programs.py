@@ -74,10 +74,13 @@ def figure_of_json(text, n_bytes):
         raise Failed(f"no JSON: {lines[-200:]}") from error
     if not report.get("verified"):
         raise Failed("nothing was verified")
+    cpu = None
+    if "sender_cpu_us" in report:
+        cpu = (middle(report["sender_cpu_us"]), middle(report["receiver_cpu_us"]))
     return Figure(
         us=report["us"]["median"],
         bytes=n_bytes,
-        cpu_us=(middle(report["sender_cpu_us"]), middle(report["receiver_cpu_us"])),
+        cpu_us=cpu,
         config=report.get("config") or report.get("path", ""),
         more=report,
     )
@@ -91,18 +94,27 @@ def work_arguments(programs, n_pages, page_bytes):
     ]
 
 
+def run_baton(programs, arguments, wheel):
+    program, env = programs.command("baton-perf"), {}
+    if wheel:
+        env["LD_LIBRARY_PATH"] = os.path.join(programs.wheel(), "lib")
+        if not programs.wheel_perf or not os.access(programs.wheel_perf, os.X_OK):
+            raise Missing("a baton-perf built against the wheel's UCX (--wheel-perf)")
+        program = programs.wheel_perf
+    return run([program, "--json", *arguments], env)
+
+
 def baton(n_pages, page_bytes, *options, wheel=False):
     def measure(programs):
-        program, env = programs.command("baton-perf"), {}
-        if wheel:
-            env["LD_LIBRARY_PATH"] = os.path.join(programs.wheel(), "lib")
-            if not programs.wheel_perf or not os.access(programs.wheel_perf, os.X_OK):
-                raise Missing("a baton-perf built against the wheel's UCX (--wheel-perf)")
-            program = programs.wheel_perf
-        command = [program, "--json", *work_arguments(programs, n_pages, page_bytes), *options]
-        return figure_of_json(run(command, env), n_pages * page_bytes)
+        arguments = [*work_arguments(programs, n_pages, page_bytes), *options]
+        return figure_of_json(run_baton(programs, arguments, wheel), n_pages * page_bytes)
 
     return measure
+
+
+def baton_mode(*options, wheel=False):
+    """A measurement of baton-perf's that is no rate."""
+    return lambda programs: figure_of_json(run_baton(programs, options, wheel), 0)
 
 
 def floor(name, n_pages, page_bytes, *options):

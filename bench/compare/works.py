@@ -2,8 +2,25 @@
 """Every work that is compared: who does it, and what Baton has to reach beside them."""
 from dataclasses import dataclass, field
 
-from figures import cpu_against, faster_than, rate_against, receiver_share
-from programs import HOST_SETTINGS, TCP_SETTINGS, Perftest, baton, floor, mooncake, nixl
+from figures import (
+    at_most_us,
+    cpu_against,
+    faster_than,
+    more_at_most,
+    rate_against,
+    receiver_share,
+    time_against,
+)
+from programs import (
+    HOST_SETTINGS,
+    TCP_SETTINGS,
+    Perftest,
+    baton,
+    baton_mode,
+    floor,
+    mooncake,
+    nixl,
+)
 
 KIB, MIB = 1 << 10, 1 << 20
 THREAD, MANUAL = "baton", "baton manual"
@@ -11,6 +28,8 @@ COPY, VM, RAW = "NT-store floor", "process_vm floor", "raw sockets"
 NIXL, NIXL_THREAD, MOONCAKE = "NIXL", "NIXL with thread", "Mooncake"
 DEBIAN, WHEEL = "perftest debian", "perftest wheel"
 WHEEL_BATON = "baton, wheel's UCX"
+# 16 tokens x 8 heads x 128 x 2 bytes: 32 KiB of a block in one place.
+PAGED = ("--paged", "--layers", "8", "--heads", "8", "--head-dim", "128")
 
 
 @dataclass
@@ -86,13 +105,75 @@ def host_works():
 def paged_work():
     return Work(
         "paged",
-        "64 MiB gathered from paged KV",
+        "64 MiB gathered from paged KV, 8 layers, 32 KiB blocks",
         {
-            THREAD: baton(256, 256 * KIB, "--paged"),
-            MANUAL: baton(256, 256 * KIB, "--paged", "--progress", "manual"),
+            THREAD: baton(8, 8 * MIB, *PAGED),
+            MANUAL: baton(8, 8 * MIB, *PAGED, "--progress", "manual"),
             COPY: floor("floor_copy", 2048, 32 * KIB),
         },
         [faster_than(who, COPY, 0.80) for who in (THREAD, MANUAL)],
+    )
+
+
+def latency_works():
+    def commit(*options, wheel=False):
+        return baton_mode("--latency", "--page-bytes", "4096", *options, wheel=wheel)
+
+    yield Work(
+        "latency",
+        "1 x 4 KiB, from push to seen by the receiver",
+        {"both poll": commit("--progress", "manual"), "both sleep": commit()},
+        [at_most_us("both poll", 10), at_most_us("both sleep", 60)],
+    )
+    tcp = ("--transport", "tcp", "--progress", "manual")
+    yield Work(
+        "tcp-latency",
+        "tcp, 1 x 4 KiB, from push to seen by the receiver",
+        {
+            "both poll": commit(*tcp),
+            DEBIAN: Perftest("debian", "ucp_put_lat", 4 * KIB, TCP_SETTINGS),
+            "both poll, wheel's UCX": commit(*tcp, wheel=True),
+            WHEEL: Perftest("wheel", "ucp_put_lat", 4 * KIB, TCP_SETTINGS),
+        },
+        [
+            time_against("both poll", DEBIAN, 1.3),
+            time_against("both poll, wheel's UCX", WHEEL, 1.3),
+        ],
+    )
+    yield Work(
+        "1x4k",
+        "1 x 4 KiB, the bare write",
+        {NIXL: nixl(1, 4 * KIB), VM: floor("floor_vm", 1, 4 * KIB)},
+    )
+
+
+def orchestration_works():
+    produce = ("--produce", "20", "--pages", "16", "--page-bytes", "8MiB", "--samples", "5")
+    yield Work(
+        "exposed",
+        "exposed time, 16 chunks of 8 MiB, one every 20 ms",
+        {
+            THREAD: baton_mode(*produce),
+            MANUAL: baton_mode(*produce, "--progress", "manual"),
+        },
+        [
+            more_at_most(who, "excess_us", 300, "exposed beyond one chunk's transfer")
+            for who in (THREAD, MANUAL)
+        ],
+    )
+    alloc = ("--alloc", "--pages", "4096", "--page-bytes", "64", "--progress", "manual")
+    roomy = 4096 * (20 + 3)
+    yield Work(
+        "alloc",
+        "ALLOC of 4,096 keys",
+        {
+            "cold index": baton_mode(*alloc, "--samples", "20", "--pool-pages", str(roomy)),
+            "full pool": baton_mode(*alloc, "--samples", "20"),
+        },
+        [
+            at_most_us("cold index", 2000),
+            more_at_most("cold index", "present_us", 1000, "all present"),
+        ],
     )
 
 
@@ -127,6 +208,8 @@ def all_works():
     return [
         *host_works(),
         paged_work(),
+        *latency_works(),
+        *orchestration_works(),
         tcp_work("tcp-1x64m", 1, 64 * MIB, "tcp, 1 x 64 MiB"),
         tcp_work("tcp-256x256k", 256, 256 * KIB, "tcp, 256 x 256 KiB scattered"),
         tcp_work("tcp-2048x32k", 2048, 32 * KIB, "tcp, 2,048 x 32 KiB scattered"),

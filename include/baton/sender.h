@@ -94,6 +94,7 @@ typedef struct {
 
 typedef struct {
     uint64_t transfers_begun_total, transfers_done_total, transfers_failed_total;
+    uint64_t tickets_granted_total; /* transfers whose pages were granted */
     uint64_t chunks_sent_total, chunks_present_total;
     uint64_t bytes_sent_total, bytes_mapped_total; /* mapped: the part written without puts */
     uint64_t notices_sent_total, notices_dropped_total;

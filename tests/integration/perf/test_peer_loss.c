@@ -41,7 +41,8 @@ static void start_receiver(bench *b)
     uint64_t init_port, alloc_port;
     assert_ok(bt_perf_spawn(program, &b->control, &b->child));
     assert_ok(bt_perf_send(&b->control,
-                           "setup pages=%d page_bytes=%d pool_pages=%d seed=0 paged=0 digests=0 "
+                           "setup pages=%d page_bytes=%d pool_pages=%d seed=0 paged=0 layers=1 "
+                           "heads=1 head_dim=1 block_tokens=1 digests=0 "
                            "progress=0 transport=0",
                            N_PAGES, PAGE_BYTES, 2 * N_PAGES));
     assert_ok(bt_perf_receive(&b->control, true, line));

@@ -98,6 +98,36 @@ static void every_byte_arrives_on_every_path(void **state)
     }
 }
 
+/* Each other measurement, driven by hand and by threads, verifies what it moved and gives its
+ * figures; a wrong byte ends it. */
+static void other_measurements_verify_too(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arguments, *figures[3];
+    } cases[] = {
+        {"--latency --page-bytes 4096 --samples 5", {"\"us\":", "\"done_us\":", "\"p99\":"}},
+        {"--latency --transport put --samples 3", {"\"path\": \"put\"", "\"verified\": 6"}},
+        {"--alloc --pages 64 --page-bytes 64 --samples 3", {"\"present_us\":", "\"verified\": 12"}},
+        {"--produce 2 --pages 4 --page-bytes 65536 --samples 2",
+         {"\"page_us\":", "\"excess_us\":", "\"verified\": 10"}},
+        {"--paged --layers 8 --heads 2 --head-dim 32 --block-tokens 4 --page-bytes 65536 --pages 3 "
+         "--order descending",
+         {"\"order\": \"descending\"", "\"verified\": 24"}},
+    };
+    for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(cases[0]); i++) {
+        char arguments[512];
+        snprintf(arguments, sizeof(arguments), "%s --json --progress %s", cases[i / 2].arguments,
+                 i % 2 == 0 ? "manual" : "thread");
+        if (run(arguments) != 0)
+            fail_msg("%s:\n%s", arguments, output);
+        for (int f = 0; f < 3 && cases[i / 2].figures[f] != NULL; f++)
+            assert_output(cases[i / 2].figures[f]);
+    }
+    assert_int_equal(run("--latency --page-bytes 4096 --samples 3 --flip-byte"), 1);
+    assert_output("wrong byte");
+}
+
 static void odd_sizes_arrive(void **state)
 {
     (void)state;
@@ -170,6 +200,7 @@ int main(int argc, char **argv)
     program = argv[1];
     const struct CMUnitTest tests[] = {
         bt_test(every_byte_arrives_on_every_path),
+        bt_test(other_measurements_verify_too),
         bt_test(odd_sizes_arrive),
         bt_test(a_wrong_byte_is_found),
         bt_test(what_cannot_work_is_said),

@@ -8,7 +8,15 @@ import unittest
 sys.path.insert(0, sys.argv.pop(1) + "/bench/compare")
 sys.dont_write_bytecode = True
 
-from figures import Figure, at_most_us, cpu_against, faster_than, rate_against, receiver_share
+from figures import (
+    Figure,
+    at_most_us,
+    cpu_against,
+    faster_than,
+    more_at_most,
+    rate_against,
+    receiver_share,
+)
 from programs import figure_of_json
 from figures import Failed
 from table import print_table
@@ -40,6 +48,12 @@ class Checks(unittest.TestCase):
     def test_limit_is_of_the_median(self):
         rounds = {"a": [moved(9), moved(100), moved(10)]}
         self.assertEqual(at_most_us("a", 10).outcome(rounds), (10, "met"))
+
+    def test_further_figures_have_limits(self):
+        rounds = {"a": [moved(9), moved(8)]}
+        self.assertEqual(more_at_most("a", "x", 5, "t").outcome(rounds)[1], "not measured")
+        rounds["a"][0].more = {"x": {"median": 6.0}}
+        self.assertEqual(more_at_most("a", "x", 5, "t").outcome(rounds), (6.0, "missed"))
 
     def test_nothing_measured_is_no_verdict(self):
         for rounds in ({}, {"a": [None], "b": [None]}, {"a": [moved(1)]}):
@@ -75,6 +89,7 @@ class Output(unittest.TestCase):
                 self.assertTrue(names, check.text)
                 for who in work.subjects:
                     seen[who] = [moved(5.0, (1.0, 0.5))]
+                    seen[who][0].more = {"present_us": {"median": 1.0}, "excess_us": 1.0}
                 self.assertNotEqual(check.outcome(seen)[1], "not measured", check.text)
 
 

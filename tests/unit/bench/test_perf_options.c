@@ -64,6 +64,8 @@ static void contradictions_are_refused(void **state)
         const char *text;
     } cases[] = {
         {{"--scatter", "--contiguous"}, "one of --scatter"},
+        {{"--latency", "--alloc"}, "one of --curve"},
+        {{"--produce=20", "--curve"}, "one of --curve"},
         {{"--loop", "--transport=put"}, "--transport put"},
         {{"--loop", "--role=receiver"}, "--loop"},
         {{"--pages=4", "--pool-pages=3"}, "--pool-pages: wanted at least 4, found 3"},

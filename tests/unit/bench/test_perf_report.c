@@ -15,8 +15,7 @@ static const bt_perf_options options = {.n_pages = 4, .page_bytes = 250, .n_iter
 static bt_perf_result result = {.samples = samples,
                                 .n_samples = 4,
                                 .n_verified = 6,
-                                .bytes_sent = 6000,
-                                .bytes_mapped = 6000,
+                                .way = "mapped",
                                 .path = "peer=\"x\"\033"};
 
 static void the_median_is_in_the_middle(void **state)
@@ -71,7 +70,7 @@ static void the_table_names_the_path(void **state)
     for (size_t i = 0; i < 3; i++) {
         bt_strbuf text = {0};
         bt_perf_result some = result;
-        some.bytes_mapped = cases[i].mapped;
+        some.way = bt_perf_way(6000, cases[i].mapped);
         assert_ok(bt_perf_report(&options, &some, &text));
         assert_non_null(strstr(bt_strbuf_text(&text), cases[i].name));
         assert_null(strchr(bt_strbuf_text(&text), '\033')); /* a peer's name is foreign */
