@@ -45,6 +45,7 @@ static baton_status find_functions(const char *path)
 static baton_status load(void)
 {
     const char *path = found.path != NULL ? found.path : "libcuda.so.1";
+    found.driver.is_given = found.path != NULL;
     found.library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (found.library == NULL)
         return bt_fail(BATON_ERR_UNSUPPORTED,

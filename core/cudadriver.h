@@ -93,6 +93,7 @@ typedef struct {
     BT_CUDA_FUNCTIONS(BT_CUDA_MEMBER)
     BT_CUDA_OPTIONAL_FUNCTIONS(BT_CUDA_MEMBER)
 #undef BT_CUDA_MEMBER
+    bool is_given; /* by bt_cuda_driver_use: kernels, which use the machine's own, do not know it */
 } bt_cuda_driver;
 
 /* The driver, initialised. It is looked for once; later calls get the same answer. Errors:

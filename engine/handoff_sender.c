@@ -274,6 +274,7 @@ static const bt_handoff_metric metrics[] = {
     FIELD(chunks_present_total, BT_PROM_COUNTER, "Chunks that receivers had already."),
     FIELD(bytes_sent_total, BT_PROM_COUNTER, "Bytes written to receivers."),
     FIELD(bytes_mapped_total, BT_PROM_COUNTER, "The part written without puts."),
+    FIELD(bytes_staged_total, BT_PROM_COUNTER, "The part from GPUs through pinned pages."),
     FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
     FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
     FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed messages."),

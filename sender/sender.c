@@ -44,6 +44,7 @@ static baton_status open_parts(baton_sender *sender, const baton_sender_options 
     BATON_TRY(bt_transport_open(&options->data, &sender->transport));
     const bt_tx_out out = bt_txshell_out(sender);
     BATON_TRY(bt_tx_create(&sender->options, sender->transport, &out, &sender->tx));
+    sender->tx->bell = sender->bell;
     return bt_txshell_open(sender);
 }
 
@@ -115,22 +116,37 @@ baton_status baton_transfer_begin(baton_sender *sender, const baton_transfer_opt
     return rung(sender, bt_tx_begin(sender->tx, options, transfer));
 }
 
+baton_status baton_transfer_push_source(baton_sender *sender, baton_transfer transfer,
+                                        uint32_t chunk, const baton_source *from)
+{
+    if (from == NULL || (from->view == NULL && from->data == NULL))
+        return bt_fail(BATON_ERR_INVALID_ARG, "push: wanted a view or data, found NULL");
+    if (from->view != NULL && from->tokens == NULL)
+        return bt_fail(BATON_ERR_INVALID_ARG, "push: wanted tokens with the view, found NULL");
+    bt_tx_source source = {.view = from->view,
+                           .data = from->data,
+                           .bytes = from->bytes,
+                           .memory = from->view != NULL ? from->view->memory : from->memory};
+    if (from->tokens != NULL)
+        source.tokens = *from->tokens;
+    BATON_TRY(bt_tx_source_order(sender->tx, from, &source));
+    return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
+}
+
 baton_status baton_transfer_push(baton_sender *sender, baton_transfer transfer, uint32_t chunk,
                                  const baton_kv_view *view, const baton_kv_tokens *tokens)
 {
     if (view == NULL || tokens == NULL)
         return bt_fail(BATON_ERR_INVALID_ARG, "push: wanted a view and tokens, found NULL");
-    const bt_tx_source source = {.view = view, .tokens = *tokens};
-    return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
+    return baton_transfer_push_source(sender, transfer, chunk,
+                                      &(baton_source){.view = view, .tokens = tokens});
 }
 
 baton_status baton_transfer_push_bytes(baton_sender *sender, baton_transfer transfer,
                                        uint32_t chunk, const void *data, size_t bytes)
 {
-    if (data == NULL)
-        return bt_fail(BATON_ERR_INVALID_ARG, "push: wanted data, found NULL");
-    const bt_tx_source source = {.data = data, .bytes = bytes};
-    return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
+    return baton_transfer_push_source(sender, transfer, chunk,
+                                      &(baton_source){.data = data, .bytes = bytes});
 }
 
 baton_status baton_transfer_finish(baton_sender *sender, baton_transfer transfer)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the state machine, what goes in and what comes out. */
-#include "sender/tx.h"
+#include "sender/txdevice.h"
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -128,6 +128,7 @@ void bt_tx_destroy(bt_tx *tx)
         free_peer(tx, peer);
     }
     bt_worker_destroy(tx->worker);
+    bt_tx_device_destroy(tx->device);
     for (uint32_t i = 0; i < tx->n_registered; i++)
         bt_memory_free(tx->registered[i].memory);
     bt_memory_free(tx->staging);
@@ -295,6 +296,8 @@ static uint64_t next_wake_ns(const bt_tx *tx, uint64_t now_ns)
     }
     for (const bt_tx_pending *pending = tx->pending; pending != NULL; pending = pending->next)
         wake_ns = pending->again_ns < wake_ns ? pending->again_ns : wake_ns;
+    uint64_t device_ns = bt_tx_device_wake_ns(tx, now_ns);
+    wake_ns = device_ns < wake_ns ? device_ns : wake_ns;
     if (tx->first != NULL && wake_ns > now_ns + 100 * BT_NS_PER_MS)
         wake_ns = now_ns + 100 * BT_NS_PER_MS; /* deadlines of transfers and stages */
     return wake_ns;
@@ -310,6 +313,7 @@ uint64_t bt_tx_progress(bt_tx *tx)
     progress_worker(tx);
     bool more = false;
     bt_eventqueue_hold(tx->events); /* one wake-up for all sources that become free in a turn */
+    bt_tx_device_progress(tx);
     for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
         next = transfer->next;
         more |= bt_tx_move(tx, transfer);

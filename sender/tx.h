@@ -15,6 +15,7 @@
 #include <baton/sender.h>
 
 #include "core/clock.h"
+#include "core/doorbell.h"
 #include "core/eventqueue.h"
 #include "core/process.h"
 #include "sender/txpath.h"
@@ -103,6 +104,7 @@ struct bt_tx_peer {
     bt_tx_measure measure;
     bt_tx_figures figures;    /* of this connection */
     baton_path_choice path;   /* how its pages are written; never AUTO once READY */
+    bool puts_from_device;    /* puts read device memory where it is */
     baton_memory_kind memory; /* of its regions */
     bool require_rdma, rdma_is_theirs, floor_is_theirs;
     uint64_t min_bytes_per_s; /* 0: none */
@@ -118,6 +120,7 @@ struct bt_tx_peer {
 typedef enum {
     BT_TX_CHUNK_IDLE,      /* not pushed */
     BT_TX_CHUNK_PUSHED,    /* waits for a grant, for its turn, or for a staging slot */
+    BT_TX_CHUNK_COPYING,   /* waits for a GPU: txdevice.h */
     BT_TX_CHUNK_POSTED,    /* put posted */
     BT_TX_CHUNK_FLUSHING,  /* a flush that covers it is under way */
     BT_TX_CHUNK_LANDED,    /* written; COMMIT is to be sent */
@@ -132,6 +135,13 @@ typedef struct {
     void *owned;               /* the arrays */
     const void *data;
     size_t bytes;
+    baton_memory_kind memory;
+    bt_cuda *cuda;     /* of ready */
+    bt_cu_event ready; /* the bytes are there once it has completed; NULL: they are */
+    bool owns_ready;
+    bool is_direct;  /* device memory that puts read where it is */
+    bt_memory *page; /* data is in page `device_slot` of ours, which goes back; NULL: the user's */
+    uint32_t device_slot;
 } bt_tx_source;
 
 typedef struct {
@@ -253,6 +263,9 @@ struct bt_tx {
     bt_packwriter writer;
     bt_eventqueue *events; /* of baton_sender_event */
 
+    struct bt_tx_device *device; /* NULL until the first chunk that needs a GPU */
+    bt_doorbell *bell;           /* rung when a GPU has done something; NULL: nobody sleeps */
+
     bt_memory *staging;   /* options.staging_chunks pages; made when the first put needs it */
     uint32_t *free_slots; /* [staging_chunks] stack */
     uint32_t n_free_slots;
@@ -319,6 +332,11 @@ baton_status bt_tx_begin(bt_tx *tx, const baton_transfer_options *options,
                          baton_transfer *transfer);
 baton_status bt_tx_push(bt_tx *tx, baton_transfer transfer, uint32_t chunk,
                         const bt_tx_source *source);
+/* Fills in what source->order means for the owner: an event. *source is not to be used when it
+ * fails; when it succeeds, bt_tx_push takes the event over, also when that fails. */
+baton_status bt_tx_source_order(bt_tx *tx, const baton_source *from, bt_tx_source *source);
+/* Its event, if any, has completed, or nobody waits for it any more. */
+void bt_tx_source_is_there(bt_tx_source *source);
 baton_status bt_tx_post(bt_tx *tx, bt_tx_command_kind kind, baton_transfer transfer);
 baton_status bt_tx_connect(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port);
 void bt_tx_get_stats(bt_tx *tx, baton_sender_stats *stats);
@@ -391,6 +409,10 @@ void bt_tx_transmit(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *fr
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
 void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk);
 uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list); /* n > 0 */
+/* The chunk can be moved now (again). */
+void bt_tx_chunk_is_ready(bt_tx_transfer *transfer, uint32_t chunk);
+/* The registered memory that data lies in, whole; NULL: none. */
+bt_memory *bt_tx_find_registered(const bt_tx *tx, const void *data, size_t bytes);
 /* n chunks more have landed. */
 void bt_tx_count_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t n, uint64_t bytes);
 uint64_t bt_tx_chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk);

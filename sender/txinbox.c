@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The user's side, any thread: checks at once what can be checked at once, and leaves the rest to
  * the owner as a command. */
-#include "sender/tx.h"
+#include "sender/txdevice.h"
 
 #include "core/alloc.h"
 #include "wire/notice.h"
@@ -9,8 +9,19 @@
 #include <stdio.h>
 #include <string.h>
 
+void bt_tx_source_is_there(bt_tx_source *source)
+{
+    if (source->owns_ready && bt_cuda_enter(source->cuda) == BATON_OK) {
+        source->cuda->driver->event_destroy(source->ready);
+        bt_cuda_leave(source->cuda);
+    }
+    source->owns_ready = false;
+    source->ready = NULL;
+}
+
 static void source_release(bt_tx_source *source)
 {
+    bt_tx_source_is_there(source);
     bt_free(source->owned);
     source->owned = NULL;
 }
@@ -223,17 +234,59 @@ static baton_status check_view(const bt_tx *tx, const bt_tx_source *source)
     return BATON_OK;
 }
 
+/* On the caller's thread, whose context may be the only one that knows its stream. */
+static baton_status record_ready(bt_tx_source *source, struct CUstream_st *stream)
+{
+    const bt_cuda_driver *driver = source->cuda->driver;
+    BATON_TRY(bt_cuda_enter(source->cuda));
+    bt_cu_result result = driver->event_create(&source->ready, BT_CU_EVENT_DISABLE_TIMING);
+    if (result == BT_CU_SUCCESS) {
+        result = driver->event_record(source->ready, stream);
+        if (result != BT_CU_SUCCESS)
+            driver->event_destroy(source->ready);
+    }
+    bt_cuda_leave(source->cuda);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(driver, result, "push: wanted an event behind the stream");
+    source->owns_ready = true;
+    return BATON_OK;
+}
+
+baton_status bt_tx_source_order(bt_tx *tx, const baton_source *from, bt_tx_source *source)
+{
+    bool is_on_device = source->memory == BATON_MEMORY_CUDA_DEVICE;
+    if (from->order == BATON_SOURCE_NOW && !is_on_device)
+        return BATON_OK;
+    BATON_TRY(bt_transport_cuda(tx->transport, &source->cuda));
+    switch (from->order) {
+    case BATON_SOURCE_NOW:
+        return BATON_OK;
+    case BATON_SOURCE_AFTER_STREAM:
+        return record_ready(source, from->stream);
+    case BATON_SOURCE_AFTER_EVENT:
+        source->ready = from->event;
+        return from->event != NULL
+                   ? BATON_OK
+                   : bt_fail(BATON_ERR_INVALID_ARG, "push: wanted an event, found NULL");
+    }
+    return bt_fail(BATON_ERR_INVALID_ARG, "push: order: found %d", (int)from->order);
+}
+
 baton_status bt_tx_push(bt_tx *tx, baton_transfer id, uint32_t chunk, const bt_tx_source *source)
 {
-    BATON_TRY(check_view(tx, source));
     bt_tx_command *command = bt_calloc(1, sizeof(*command));
-    if (command == NULL)
+    if (command == NULL) {
+        bt_tx_source unused = *source;
+        source_release(&unused);
         return bt_fail(BATON_ERR_NO_MEMORY, "push: command");
+    }
     command->kind = BT_TX_PUSH;
     command->id = id;
     command->chunk = chunk;
     command->source = *source;
-    baton_status status = source->view != NULL ? copy_tokens(&command->source) : BATON_OK;
+    baton_status status = check_view(tx, source);
+    if (status == BATON_OK && source->view != NULL)
+        status = copy_tokens(&command->source);
     if (status == BATON_OK)
         status = bt_eventqueue_reserve(tx->events, 1);
     if (status != BATON_OK) {
@@ -314,6 +367,10 @@ bt_tx_command *bt_tx_next_command(bt_tx *tx)
 void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
                        bt_tx_source *source)
 {
+    if (source->page != NULL) { /* the user's was reported when it had been copied to the page */
+        bt_tx_device_give(tx, source);
+        return;
+    }
     source_release(source);
     const baton_sender_event event = {.kind = BATON_SENDER_SOURCE_FREE,
                                       .transfer = transfer->id,

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "kernels/digest.h"
 #include "kernels/kv_rows.h"
+#include "sender/txdevice.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -16,7 +17,7 @@ void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push
 {
     bt_tx_chunk *chunk = &transfer->chunks[push->chunk];
     chunk->source = push->source;
-    push->source.owned = NULL;
+    push->source = (bt_tx_source){0};
     if (chunk->state == BT_TX_CHUNK_PRESENT || transfer->state >= BT_TX_DRAINING) {
         bt_tx_source_free(tx, transfer, push->chunk, &chunk->source);
         return;
@@ -27,6 +28,13 @@ void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push
     transfer->n_pushed++;
     if (push->chunk < transfer->next_chunk)
         transfer->next_chunk = push->chunk;
+}
+
+void bt_tx_chunk_is_ready(bt_tx_transfer *transfer, uint32_t chunk)
+{
+    assert(transfer->chunks[chunk].state == BT_TX_CHUNK_PUSHED);
+    if (chunk < transfer->next_chunk)
+        transfer->next_chunk = chunk;
 }
 
 uint64_t bt_tx_chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk)
@@ -163,8 +171,7 @@ static baton_status make_staging(bt_tx *tx)
     return BATON_OK;
 }
 
-/* The registered memory that data lies in, whole; NULL: none. */
-static bt_memory *find_registered(const bt_tx *tx, const void *data, size_t bytes)
+bt_memory *bt_tx_find_registered(const bt_tx *tx, const void *data, size_t bytes)
 {
     uintptr_t from = (uintptr_t)data;
     uint32_t n = atomic_load_explicit(&tx->n_registered, memory_order_acquire); /* bt_tx_register */
@@ -185,8 +192,10 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
     uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
-    if (chunk->source.view == NULL && tx->options.path != BATON_PATH_STAGED) {
-        *memory = find_registered(tx, chunk->source.data, bytes);
+    if (chunk->source.view == NULL &&
+        (tx->options.path != BATON_PATH_STAGED || chunk->source.page != NULL)) {
+        *memory = chunk->source.page != NULL ? chunk->source.page
+                                             : bt_tx_find_registered(tx, chunk->source.data, bytes);
         *local = chunk->source.data;
         if (*memory != NULL) {
             if (digest != NULL)
@@ -217,8 +226,10 @@ static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     bt_memory *memory;
     BATON_TRY(stage(tx, transfer, i, &local, &memory));
     uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
-    if (chunk->slot >= 0) /* staged; else local is the source itself */
-        spoil(tx, i, (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes);
+    bool is_host_page = memory->kind != BATON_MEMORY_CUDA_DEVICE &&
+                        (chunk->slot >= 0 || chunk->source.page != NULL);
+    if (is_host_page) /* else local is the source itself, or the CPU cannot write it */
+        spoil(tx, i, (uint8_t *)(uintptr_t)local);
     const bt_run run = {.local_addr = (uint64_t)(uintptr_t)local,
                         .remote_addr = region->base + chunk->page * region->page_bytes,
                         .bytes = bytes};
@@ -278,6 +289,10 @@ static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
         return ask_region(tx, transfer);
     if (chunk->page >= region->n_pages)
         return bt_fail(BATON_ERR_BAD_MESSAGE, "alloc: page %u of %u", chunk->page, region->n_pages);
+    if (bt_tx_device_wants(&chunk->source))
+        return bt_tx_device_start(tx, transfer, i,
+                                  region->mapped != NULL || !transfer->peer->puts_from_device ||
+                                      transfer->peer->digests != BT_DIGESTS_OFF);
     if (region->mapped != NULL)
         return move_mapped(tx, transfer, i, region);
     return move_put(tx, transfer, i, region);

@@ -265,6 +265,10 @@ baton_status bt_tx_path_settle(bt_tx *tx, bt_tx_peer *peer)
     peer->path = bt_tx_path_choose(&question, &peer->figures);
     bt_path path = {0};
     bt_endpoint_path(peer->endpoint, &path);
+    /* Over other transports UCX copies device memory piece by piece, and waits for each. */
+    peer->puts_from_device = tx->transport->reaches_device &&
+                             tx->options.path != BATON_PATH_STAGED &&
+                             (path.puts_from_device || bt_tx_path_is_rdma(&path, peer->memory));
     BATON_TRY(check_rdma(peer, &path));
     BATON_TRY(check_floor(peer, &path));
     for (uint32_t i = 0; i < peer->n_regions && peer->path != BATON_PATH_MAPPED; i++)

@@ -4,7 +4,7 @@
  *   WAIT_PEER ◀─▶ WAIT_GRANT ──▶ MOVING ──▶ COMMITTING ──▶ ENDED
  *       │             │            └────┬──────┘
  *       └─────────────┴──▶ ENDED     DRAINING ──▶ ENDED */
-#include "sender/tx.h"
+#include "sender/txdevice.h"
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -199,7 +199,9 @@ void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)
         bt_tx_peer_down(tx, peer, BATON_ERR_TRANSPORT, baton_last_error());
         return; /* settled again when the endpoint is closed */
     }
-    if (transfer->n_puts_out > 0 || transfer->flush_out || peer->state == BT_TX_PEER_CLOSING)
+    bool gpu_is_busy = bt_tx_device_is_busy(tx, transfer);
+    if (transfer->n_puts_out > 0 || transfer->flush_out || gpu_is_busy ||
+        peer->state == BT_TX_PEER_CLOSING)
         return;
     if (transfer->force_closed || peer->state != BT_TX_PEER_READY) {
         /* nothing to say: INIT with a new connection number is the proof */

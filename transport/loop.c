@@ -379,6 +379,7 @@ static void loop_path(bt_endpoint *base, bt_path *out)
     *out = (bt_path){.transport = "loop", .device = "loop", .n_rails = 1};
     bt_loop_lock(net);
     out->puts_are_mapped = net->puts_are_mapped;
+    out->puts_from_device = base->worker->transport->reaches_device;
     bt_loop_unlock(net);
 }
 

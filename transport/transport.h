@@ -85,7 +85,8 @@ typedef struct {
     char transport[BT_PATH_TEXT_BYTES]; /* "tcp", "rc_verbs", "loop" ...; "" when unknown */
     char device[BT_PATH_TEXT_BYTES];    /* "lo", "mlx5_0:1" ... */
     uint32_t n_rails;
-    bool puts_are_mapped; /* puts go through memory mapped here: closing proves nothing (inv. 1) */
+    bool puts_are_mapped;  /* puts go through memory mapped here: closing proves nothing (inv. 1) */
+    bool puts_from_device; /* reads device memory where it is, although its name does not say so */
 } bt_path;
 
 typedef struct {

@@ -6,7 +6,8 @@
  *     events: SOURCE_FREE once per pushed chunk; DONE or FAILED once per transfer, always last
  *
  * A pushed chunk's source must stay as it is until its SOURCE_FREE, which also comes after cancel
- * and failure, once no local operation can read it any more.
+ * and failure, once no local operation can read it any more. KV of a GPU may be pushed before it
+ * has been computed: with the stream or event after which it is there.
  *
  * Thread rule: any thread, but create, close and destroy, and all calls are non-blocking but
  * destroy. With BATON_PROGRESS_MANUAL, progress is for one thread at a time. */
@@ -74,6 +75,26 @@ typedef struct {
 } baton_transfer_options;
 
 typedef enum {
+    BATON_SOURCE_NOW,          /* its bytes are there at the call */
+    BATON_SOURCE_AFTER_STREAM, /* when the GPU has done what is queued on .stream at the call */
+    BATON_SOURCE_AFTER_EVENT,  /* when .event has completed, which was recorded before the call */
+} baton_source_order;
+
+/* Where a chunk's bytes are, and from when on. GPU handles are of the device's primary context, the
+ * one of CUDA's runtime and of everything on top of it. */
+typedef struct {
+    const baton_kv_view *view; /* paged KV, borrowed with its planes until SOURCE_FREE; NULL: in one
+                                  piece, in page layout, at data */
+    const baton_kv_tokens *tokens; /* of the view; copied */
+    const void *data;              /* borrowed until SOURCE_FREE */
+    size_t bytes;                  /* at data: must be the chunk's */
+    baton_memory_kind memory;      /* of data; a view says its own */
+    baton_source_order order;
+    struct CUstream_st *stream; /* AFTER_STREAM; NULL: the default one; used during the call only */
+    struct CUevent_st *event;   /* AFTER_EVENT; borrowed until SOURCE_FREE */
+} baton_source;
+
+typedef enum {
     BATON_SENDER_SOURCE_FREE, /* .chunk */
     BATON_SENDER_DONE,        /* every byte has landed and is published */
     BATON_SENDER_FAILED,      /* .status, .text */
@@ -97,6 +118,7 @@ typedef struct {
     uint64_t tickets_granted_total; /* transfers whose pages were granted */
     uint64_t chunks_sent_total, chunks_present_total;
     uint64_t bytes_sent_total, bytes_mapped_total; /* mapped: the part written without puts */
+    uint64_t bytes_staged_total; /* copied from device memory through pinned pages */
     uint64_t notices_sent_total, notices_dropped_total;
     uint64_t messages_dropped_total; /* malformed */
     uint64_t messages_stale_total;   /* of another epoch, generation or ticket */
@@ -145,7 +167,8 @@ BATON_API void baton_sender_destroy(baton_sender *sender);
 BATON_API baton_status baton_sender_connect(baton_sender *sender, const char *host,
                                             uint16_t init_port, uint16_t alloc_port);
 /* Registers the engine's memory so that chunks pushed from it need no staging copy where they are
- * contiguous. Borrowed until destroy. Call before the first transfer. */
+ * contiguous. Borrowed until destroy. Call before the first transfer. Errors: UNSUPPORTED (device
+ * memory that the transport cannot reach: chunks of it are staged, and need no registration). */
 BATON_API baton_status baton_sender_register(baton_sender *sender, void *base, size_t bytes,
                                              baton_memory_kind kind);
 
@@ -163,6 +186,11 @@ BATON_API baton_status baton_transfer_push(baton_sender *sender, baton_transfer 
 /* As push, for a chunk that lies in one piece, in page layout: bytes must be the chunk's. */
 BATON_API baton_status baton_transfer_push_bytes(baton_sender *sender, baton_transfer transfer,
                                                  uint32_t chunk, const void *data, size_t bytes);
+/* As both of the above, with more to say of the source. Device memory is gathered on the GPU, on a
+ * stream of ours; where the transport cannot read it, it goes on through pinned pages. Errors: also
+ * UNSUPPORTED (no driver, no GPU; the text says what is missing). */
+BATON_API baton_status baton_transfer_push_source(baton_sender *sender, baton_transfer transfer,
+                                                  uint32_t chunk, const baton_source *source);
 /* No more pushes: all chunks that the receiver did not have were pushed. DONE follows when they
  * have landed; FAILED with STATE when one was never pushed. Errors: NOT_FOUND (ended already). */
 BATON_API baton_status baton_transfer_finish(baton_sender *sender, baton_transfer transfer);

@@ -151,6 +151,7 @@ static void create_receiver(pair *kit, const pair_options *options)
         .digests = options->digests,
         .pool_bytes = (uint64_t)options->n_pages * PAIR_PAGE_BYTES,
         .n_regions = options->n_regions != 0 ? options->n_regions : 1,
+        .memory = options->memory,
         .data = {.clock = &kit->clock,
                  .require_rdma = options->receiver_floor.require_rdma,
                  .min_gbps = options->receiver_floor.min_gbps},
@@ -171,6 +172,7 @@ void pair_create(pair *kit, const pair_options *options)
     kit->clock = bt_manual_clock_ops(&kit->manual);
     assert_ok(bt_loop_net_create(7, &kit->clock, &kit->net));
     bt_loop_set_mapping(kit->net, options->mapped, false);
+    bt_loop_set_device(kit->net, options->reaches_device);
     create_receiver(kit, options);
     kit->n_senders = options->n_senders != 0 ? options->n_senders : 1;
     for (uint32_t i = 0; i < kit->n_senders; i++)

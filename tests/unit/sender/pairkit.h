@@ -69,6 +69,8 @@ typedef struct {
     baton_path_choice path;
     baton_commit_choice commit;
     bool mapped;
+    bool reaches_device;      /* the transport of both sides */
+    baton_memory_kind memory; /* of the receiver's pool */
     bool measure; /* the path, when connecting */
     baton_data_path sender_floor, receiver_floor;
 } pair_options;

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sender/txdevice.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "kernels/kv_copies.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Doorbells wake the owner at once; this is for those that the driver would not take. */
+#define LOOK_AGAIN_NS BT_NS_PER_MS
+
+typedef enum { COPY_WAITING, COPY_READY, COPY_RUNNING } copy_state;
+
+typedef struct device_copy {
+    struct device_copy *next;
+    copy_state state;
+    bt_tx_transfer *transfer;
+    uint32_t chunk;
+    bool needs_host;
+    uint32_t slot; /* RUNNING */
+    uint64_t started_ns;
+} device_copy;
+
+typedef struct {
+    bt_cu_event gathered, done;
+} device_slot;
+
+struct bt_tx_device {
+    bt_tx *tx;
+    bt_cuda *cuda;
+    bt_cuda_waker *waker;
+    bt_cu_stream gathers, copies; /* ours */
+    bt_cu_stream watch;           /* waits for the users' events, only to wake the owner up */
+    bt_memory *device_memory;     /* registered pages; NULL: puts do not reach device memory */
+    void *device_pages;           /* [staging_chunks][page_bytes] */
+    bt_memory *pinned;            /* [staging_chunks][page_bytes]; made when first needed */
+    device_slot *slots;           /* [staging_chunks] */
+    uint32_t *free_slots;         /* stack */
+    uint32_t n_slots, n_free_slots;
+    device_copy *first, **last; /* oldest first */
+    device_copy *spare;
+};
+typedef struct bt_tx_device tx_device;
+
+static bt_cu_address address_of(const void *memory)
+{
+    return (bt_cu_address)(uintptr_t)memory;
+}
+
+/* With the context entered. */
+static baton_status make_streams(tx_device *device)
+{
+    const bt_cuda_driver *driver = device->cuda->driver;
+    bt_cu_stream *streams[] = {&device->gathers, &device->copies, &device->watch};
+    bt_cu_result result = BT_CU_SUCCESS;
+    for (size_t i = 0; i < 3 && result == BT_CU_SUCCESS; i++)
+        result = driver->stream_create(streams[i], BT_CU_STREAM_NON_BLOCKING);
+    for (uint32_t i = 0; i < device->n_slots && result == BT_CU_SUCCESS; i++) {
+        result = driver->event_create(&device->slots[i].gathered, BT_CU_EVENT_DISABLE_TIMING);
+        if (result == BT_CU_SUCCESS)
+            result = driver->event_create(&device->slots[i].done, BT_CU_EVENT_DISABLE_TIMING);
+    }
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(driver, result, "wanted streams and events");
+    return BATON_OK;
+}
+
+static baton_status make_pages(tx_device *device)
+{
+    bt_tx *tx = device->tx;
+    size_t bytes;
+    if (!bt_mul_size(device->n_slots, (size_t)tx->page_bytes, &bytes))
+        return bt_fail(BATON_ERR_TOO_LARGE, "staging: %u pages of %" PRIu64 " bytes",
+                       device->n_slots, tx->page_bytes);
+    if (!tx->transport->reaches_device)
+        return bt_cuda_alloc(device->cuda, bytes, &device->device_pages);
+    BATON_TRY(
+        bt_memory_alloc(tx->transport, bytes, BATON_MEMORY_CUDA_DEVICE, &device->device_memory));
+    device->device_pages = device->device_memory->base;
+    return BATON_OK;
+}
+
+static baton_status fill_device(tx_device *device)
+{
+    bt_tx *tx = device->tx;
+    BATON_TRY(bt_transport_cuda(tx->transport, &device->cuda));
+    device->slots = bt_calloc(tx->options.staging_chunks, sizeof(*device->slots));
+    device->free_slots = bt_calloc(tx->options.staging_chunks, sizeof(*device->free_slots));
+    if (device->slots == NULL || device->free_slots == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "staging: %u slots", tx->options.staging_chunks);
+    device->n_slots = tx->options.staging_chunks;
+    for (uint32_t i = 0; i < device->n_slots; i++)
+        device->free_slots[device->n_free_slots++] = i;
+    BATON_TRY(bt_cuda_waker_open(tx->bell, &device->waker));
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    baton_status status = make_streams(device);
+    bt_cuda_leave(device->cuda);
+    return status;
+}
+
+static baton_status get_device(bt_tx *tx, tx_device **device_p)
+{
+    if (tx->device == NULL) {
+        tx_device *device = bt_calloc(1, sizeof(*device));
+        if (device == NULL)
+            return bt_fail(BATON_ERR_NO_MEMORY, "sender: a GPU's state");
+        device->tx = tx;
+        device->last = &device->first;
+        baton_status status = fill_device(device);
+        if (status != BATON_OK) {
+            bt_tx_device_destroy(device);
+            return status;
+        }
+        bt_info("sender: moves device memory gpu=\"%s\" path=%s pages=%u", device->cuda->name,
+                tx->transport->reaches_device ? "direct" : "staged", device->n_slots);
+        tx->device = device;
+    }
+    *device_p = tx->device;
+    return BATON_OK;
+}
+
+/* What was queued on our streams still writes our pages: it is waited for. The users' events are
+ * not; nothing of ours is behind them but a ring for nobody. */
+static void destroy_streams(tx_device *device)
+{
+    if (device->cuda == NULL || bt_cuda_enter(device->cuda) != BATON_OK)
+        return;
+    const bt_cuda_driver *driver = device->cuda->driver;
+    bt_cu_stream streams[] = {device->gathers, device->copies, device->watch};
+    for (size_t i = 0; i < 3; i++) {
+        if (streams[i] != NULL && i < 2)
+            driver->stream_synchronize(streams[i]);
+        if (streams[i] != NULL)
+            driver->stream_destroy(streams[i]);
+    }
+    for (uint32_t i = 0; i < device->n_slots; i++) {
+        if (device->slots[i].gathered != NULL)
+            driver->event_destroy(device->slots[i].gathered);
+        if (device->slots[i].done != NULL)
+            driver->event_destroy(device->slots[i].done);
+    }
+    bt_cuda_leave(device->cuda);
+}
+
+static void free_copies(device_copy *copy)
+{
+    for (device_copy *next; copy != NULL; copy = next) {
+        next = copy->next;
+        bt_free(copy);
+    }
+}
+
+void bt_tx_device_destroy(tx_device *device)
+{
+    if (device == NULL)
+        return;
+    destroy_streams(device);
+    bt_cuda_waker_close(device->waker);
+    bt_memory_free(device->pinned);
+    if (device->device_memory != NULL)
+        bt_memory_free(device->device_memory);
+    else if (device->cuda != NULL)
+        bt_cuda_free(device->cuda, device->device_pages);
+    free_copies(device->first);
+    free_copies(device->spare);
+    bt_free(device->slots);
+    bt_free(device->free_slots);
+    bt_free(device);
+}
+
+bool bt_tx_device_wants(const bt_tx_source *source)
+{
+    bool is_readable =
+        source->memory != BATON_MEMORY_CUDA_DEVICE || source->page != NULL || source->is_direct;
+    return source->ready != NULL || !is_readable;
+}
+
+/* The owner wakes up when the user's event has completed. */
+static void watch_event(tx_device *device, bt_cu_event event)
+{
+    if (bt_cuda_enter(device->cuda) != BATON_OK)
+        return;
+    if (device->cuda->driver->stream_wait_event(device->watch, event, 0) == BT_CU_SUCCESS)
+        bt_cuda_waker_queue(device->waker, device->cuda, device->watch);
+    bt_cuda_leave(device->cuda);
+}
+
+baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                bool needs_host)
+{
+    tx_device *device;
+    BATON_TRY(get_device(tx, &device));
+    device_copy *copy = device->spare;
+    if (copy != NULL)
+        device->spare = copy->next;
+    else
+        copy = bt_calloc(1, sizeof(*copy));
+    if (copy == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "sender: a copy of a GPU");
+    const bt_tx_source *source = &transfer->chunks[chunk].source;
+    *copy = (device_copy){.state = source->ready != NULL ? COPY_WAITING : COPY_READY,
+                          .transfer = transfer,
+                          .chunk = chunk,
+                          .needs_host = needs_host};
+    *device->last = copy;
+    device->last = &copy->next;
+    transfer->chunks[chunk].state = BT_TX_CHUNK_COPYING;
+    if (copy->state == COPY_WAITING)
+        watch_event(device, source->ready);
+    return BATON_OK;
+}
+
+static void remove_copy(tx_device *device, device_copy **at)
+{
+    device_copy *copy = *at;
+    *at = copy->next;
+    if (copy->next == NULL)
+        device->last = at;
+    copy->next = device->spare;
+    device->spare = copy;
+}
+
+static baton_status query(const tx_device *device, bt_cu_event event)
+{
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    bt_cu_result result = device->cuda->driver->event_query(event);
+    bt_cuda_leave(device->cuda);
+    if (result == BT_CU_SUCCESS)
+        return BATON_OK;
+    if (result == BT_CU_NOT_READY)
+        return BATON_IN_PROGRESS;
+    return bt_fail_cuda(device->cuda->driver, result, "wanted an event of the GPU");
+}
+
+/* The whole chunk to `page` on the device. */
+static baton_status gather(tx_device *device, const bt_tx_source *source, void *page,
+                           uint64_t bytes)
+{
+    const bt_cuda_driver *driver = device->cuda->driver;
+    if (source->view == NULL) {
+        bt_cu_result result =
+            driver->copy_async(address_of(page), address_of(source->data), bytes, device->gathers);
+        return result == BT_CU_SUCCESS ? BATON_OK : bt_fail_cuda(driver, result, "wanted a copy");
+    }
+    uint32_t n_layers = source->view->n_layers;
+    baton_status status = BATON_ERR_UNSUPPORTED;
+    if (!driver->is_given)
+        status = baton_kv_gather_cuda(source->view, &source->tokens, 0, n_layers, page, bytes,
+                                      device->gathers);
+    if (status == BATON_ERR_UNSUPPORTED) /* built without kernels */
+        status = bt_kv_gather_copies(driver, source->view, &source->tokens, 0, n_layers, page,
+                                     bytes, device->gathers);
+    return status;
+}
+
+/* Queues gather and, for the host, the copy behind it; the slot's `done` is behind all. */
+static baton_status queue_copies(tx_device *device, const device_copy *copy, uint64_t bytes)
+{
+    const bt_cuda_driver *driver = device->cuda->driver;
+    const device_slot *slot = &device->slots[copy->slot];
+    const bt_tx_source *source = &copy->transfer->chunks[copy->chunk].source;
+    uint64_t at = copy->slot * device->tx->page_bytes;
+    uint8_t *page = (uint8_t *)device->device_pages + at;
+    BATON_TRY(gather(device, source, page, bytes));
+    bt_cu_stream last = device->gathers;
+    bt_cu_result result = BT_CU_SUCCESS;
+    if (copy->needs_host) {
+        last = device->copies;
+        result = driver->event_record(slot->gathered, device->gathers);
+        if (result == BT_CU_SUCCESS)
+            result = driver->stream_wait_event(last, slot->gathered, 0);
+        if (result == BT_CU_SUCCESS)
+            result = driver->copy_async(address_of((uint8_t *)device->pinned->base + at),
+                                        address_of(page), bytes, last);
+    }
+    if (result == BT_CU_SUCCESS)
+        result = driver->event_record(slot->done, last);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(driver, result, "wanted a copy to the host");
+    bt_cuda_waker_queue(device->waker, device->cuda, last);
+    return BATON_OK;
+}
+
+static baton_status make_pinned(tx_device *device)
+{
+    return bt_memory_alloc(device->tx->transport,
+                           (size_t)device->n_slots * (size_t)device->tx->page_bytes,
+                           BATON_MEMORY_CUDA_HOST, &device->pinned);
+}
+
+/* Starts a READY copy in a free slot. When queueing fails half way, what has been queued is waited
+ * for before the slot may be used again: that happens once in the life of a device. */
+static baton_status run(tx_device *device, device_copy *copy)
+{
+    bt_tx *tx = device->tx;
+    if (device->device_pages == NULL)
+        BATON_TRY(make_pages(device));
+    if (copy->needs_host && device->pinned == NULL)
+        BATON_TRY(make_pinned(device));
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    copy->slot = device->free_slots[device->n_free_slots - 1];
+    baton_status status =
+        queue_copies(device, copy, bt_tx_chunk_bytes(tx, copy->transfer, copy->chunk));
+    if (status != BATON_OK) {
+        device->cuda->driver->stream_synchronize(device->gathers);
+        device->cuda->driver->stream_synchronize(device->copies);
+    }
+    bt_cuda_leave(device->cuda);
+    BATON_TRY(status);
+    device->n_free_slots--;
+    copy->state = COPY_RUNNING;
+    copy->started_ns = bt_now_ns(tx->clock);
+    return BATON_OK;
+}
+
+/* Where no copy is needed after all. */
+static bool is_movable(const tx_device *device, const device_copy *copy)
+{
+    bt_tx_source *source = &copy->transfer->chunks[copy->chunk].source;
+    if (source->memory != BATON_MEMORY_CUDA_DEVICE)
+        return true;
+    source->is_direct = !copy->needs_host && source->view == NULL &&
+                        bt_tx_find_registered(device->tx, source->data, source->bytes) != NULL;
+    return source->is_direct;
+}
+
+/* The gather is behind us: the user's memory is free, and the page stands for it. */
+static void put_page_in_place(tx_device *device, const device_copy *copy)
+{
+    bt_tx *tx = device->tx;
+    bt_tx_chunk *chunk = &copy->transfer->chunks[copy->chunk];
+    uint64_t bytes = bt_tx_chunk_bytes(tx, copy->transfer, copy->chunk);
+    bt_memory *memory = copy->needs_host ? device->pinned : device->device_memory;
+    bt_tx_source_free(tx, copy->transfer, copy->chunk, &chunk->source);
+    chunk->source = (bt_tx_source){
+        .data = (uint8_t *)memory->base + copy->slot * tx->page_bytes,
+        .bytes = (size_t)bytes,
+        .memory = memory->kind,
+        .page = memory,
+        .device_slot = copy->slot,
+    };
+    if (copy->needs_host)
+        bt_tx_stat(tx, &tx->stats.bytes_staged_total, bytes);
+}
+
+/* One step; OK: the copy is done with and the chunk can be moved. */
+static baton_status advance(tx_device *device, device_copy *copy)
+{
+    bt_tx_source *source = &copy->transfer->chunks[copy->chunk].source;
+    if (copy->state == COPY_WAITING) {
+        baton_status status = query(device, source->ready);
+        if (status != BATON_OK)
+            return status;
+        bt_tx_source_is_there(source);
+        copy->state = COPY_READY;
+    }
+    if (copy->state == COPY_READY) {
+        if (is_movable(device, copy))
+            return BATON_OK;
+        if (device->n_free_slots == 0)
+            return BATON_IN_PROGRESS;
+        BATON_TRY(run(device, copy));
+    }
+    baton_status status = query(device, device->slots[copy->slot].done);
+    if (status == BATON_OK)
+        put_page_in_place(device, copy);
+    else if (status < 0) /* a device that has failed runs nothing any more */
+        device->free_slots[device->n_free_slots++] = copy->slot;
+    return status;
+}
+
+/* The chunk goes on. False: its transfer ended or failed, and may have taken other copies out of
+ * the list. */
+static bool finish(tx_device *device, bt_tx_transfer *transfer, uint32_t chunk, baton_status status)
+{
+    transfer->chunks[chunk].state = BT_TX_CHUNK_PUSHED;
+    if (transfer->state == BT_TX_DRAINING) {
+        bt_tx_transfer_settle(device->tx, transfer);
+        return false;
+    }
+    if (status != BATON_OK) {
+        bt_tx_transfer_fail(device->tx, transfer, status, baton_last_error());
+        return false;
+    }
+    bt_tx_chunk_is_ready(transfer, chunk);
+    return true;
+}
+
+static bool is_late(const tx_device *device, const device_copy *copy, uint64_t now_ns)
+{
+    uint64_t limit_ns = device->tx->options.timeouts.put_ms * BT_NS_PER_MS;
+    return copy->state == COPY_RUNNING && copy->transfer->state != BT_TX_DRAINING &&
+           bt_elapsed_ns(now_ns, copy->started_ns) >= limit_ns;
+}
+
+/* False: the list has changed under it, and the walk must start anew. */
+static bool advance_all(tx_device *device, uint64_t now_ns)
+{
+    for (device_copy **at = &device->first; *at != NULL;) {
+        device_copy *copy = *at;
+        bt_tx_transfer *transfer = copy->transfer;
+        uint32_t chunk = copy->chunk;
+        baton_status status = advance(device, copy);
+        if (status != BATON_IN_PROGRESS) {
+            remove_copy(device, at);
+            if (!finish(device, transfer, chunk, status))
+                return false;
+        } else if (is_late(device, copy, now_ns)) {
+            bt_tx_transfer_fail(device->tx, transfer, BATON_ERR_PUT_TIMEOUT,
+                                "put: the GPU's copy makes no progress");
+            return false;
+        } else {
+            at = &copy->next;
+        }
+    }
+    return true;
+}
+
+void bt_tx_device_progress(bt_tx *tx)
+{
+    if (tx->device == NULL)
+        return;
+    while (!advance_all(tx->device, bt_now_ns(tx->clock)))
+        ;
+}
+
+uint64_t bt_tx_device_wake_ns(const bt_tx *tx, uint64_t now_ns)
+{
+    if (tx->device == NULL || tx->device->first == NULL)
+        return BT_NEVER_NS;
+    for (const device_copy *copy = tx->device->first; copy != NULL; copy = copy->next) {
+        if (copy->state == COPY_READY && tx->device->n_free_slots > 0)
+            return now_ns;
+    }
+    return bt_deadline_ns(now_ns, LOOK_AGAIN_NS);
+}
+
+bool bt_tx_device_is_busy(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    bool is_busy = false;
+    if (tx->device == NULL)
+        return false;
+    for (device_copy **at = &tx->device->first; *at != NULL;) {
+        if ((*at)->transfer != transfer) {
+            at = &(*at)->next;
+        } else if ((*at)->state == COPY_RUNNING) {
+            is_busy = true;
+            at = &(*at)->next;
+        } else {
+            remove_copy(tx->device, at);
+        }
+    }
+    return is_busy;
+}
+
+void bt_tx_device_give(bt_tx *tx, bt_tx_source *source)
+{
+    tx_device *device = tx->device;
+    assert(source->page != NULL && device->n_free_slots < device->n_slots);
+    device->free_slots[device->n_free_slots++] = source->device_slot;
+    source->page = NULL;
+}

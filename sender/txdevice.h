@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Chunks that a GPU has a part in: their source is there only after an event, or lies in device
+ * memory. What comes out is a chunk that txmove.c moves like any other.
+ *
+ *   PUSHED ─▶ WAITING ──event──▶ READY ──a page is free──▶ RUNNING ──event──▶ PUSHED again
+ *                │                 │                       gather on the GPU     source: the page
+ *                └──── host memory, or puts read the source where it is ────▶ PUSHED again
+ *
+ * A page of ours is one of staging_chunks. Where puts reach device memory, the page is there, and
+ * put from there; else (also for mapped peers and for digests, which the CPU does) it is copied on
+ * to pinned memory, chunk k while chunk k+1 is gathered. A page is taken only for a transfer that
+ * has its grant, and given back only when nobody reads it any more: what is queued on a GPU cannot
+ * be called back, so a transfer that is canceled waits for its copies.
+ *
+ * Thread rule: owner thread. */
+#ifndef BT_SENDER_TXDEVICE_H
+#define BT_SENDER_TXDEVICE_H
+#include "sender/tx.h"
+
+/* The chunk cannot be moved as it is. */
+bool bt_tx_device_wants(const bt_tx_source *source);
+/* Takes a PUSHED chunk over: it is COPYING. needs_host: the CPU must be able to read it. Errors:
+ * UNSUPPORTED, NO_MEMORY, IO. */
+baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                bool needs_host);
+/* Moves all of them on; fails transfers whose GPU fails. */
+void bt_tx_device_progress(bt_tx *tx);
+/* When progress has something to do again at the latest; now_ns: at once. */
+uint64_t bt_tx_device_wake_ns(const bt_tx *tx, uint64_t now_ns);
+/* For a transfer that has failed: gives up what has not started; true while something is on its way
+ * on the GPU. */
+bool bt_tx_device_is_busy(bt_tx *tx, bt_tx_transfer *transfer);
+/* The page of a source goes back. */
+void bt_tx_device_give(bt_tx *tx, bt_tx_source *source);
+/* Waits for the GPU. NULL is allowed. */
+void bt_tx_device_destroy(struct bt_tx_device *device);
+
+#endif
