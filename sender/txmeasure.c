@@ -62,7 +62,13 @@ baton_status bt_tx_measure_start(bt_tx *tx, bt_tx_peer *peer, const bt_msg_scrat
 {
     bt_tx_measure *measure = &peer->measure;
     void *mapped = NULL;
+    bool may_fail = bt_tx_path_may_fail(tx, peer);
+    uint64_t limit_ms = may_fail ? WARM_UP_MS : QUICK_MS;
     *measure = (bt_tx_measure){0};
+    tx->last_measure = tx->last_measure % ((1u << BT_TX_CHUNK_BITS) - 1) + 1;
+    measure->id = tx->last_measure;
+    measure->limit_ns = bt_deadline_ns(bt_now_ns(tx->clock), limit_ms * BT_NS_PER_MS);
+    measure->state = may_fail ? BT_TX_MEASURE_WARM_UP : BT_TX_MEASURE_OFF;
     if (tx->options.skip_measure || scratch->bytes < LEAST_BYTES || peer->n_regions == 0)
         return BATON_OK;
     BATON_TRY(take_scratch(peer, scratch));
@@ -70,16 +76,14 @@ baton_status bt_tx_measure_start(bt_tx *tx, bt_tx_peer *peer, const bt_msg_scrat
         bt_memory_alloc(tx->transport, BT_TX_MEASURE_BYTES, BATON_MEMORY_HOST,
                         &tx->measure_memory) != BATON_OK) {
         bt_debug("sender: path not measured: %s", baton_last_error());
+        bt_remote_release(measure->scratch);
+        measure->scratch = NULL;
         return BATON_OK;
     }
     if (wants_copies(tx, peer) &&
         bt_remote_map(measure->scratch, measure->base, &mapped) == BATON_OK)
         measure->mapped = mapped;
-    tx->last_measure = tx->last_measure % ((1u << BT_TX_CHUNK_BITS) - 1) + 1;
-    measure->id = tx->last_measure;
     measure->state = measure->mapped != NULL ? BT_TX_MEASURE_COPY : BT_TX_MEASURE_STAGE;
-    uint64_t limit_ms = peer->min_bytes_per_s != 0 ? WARM_UP_MS : QUICK_MS;
-    measure->limit_ns = bt_deadline_ns(bt_now_ns(tx->clock), limit_ms * BT_NS_PER_MS);
     return BATON_OK;
 }
 
@@ -135,11 +139,11 @@ static baton_status post_round(bt_tx *tx, bt_tx_peer *peer)
     bt_tx_measure *measure = &peer->measure;
     bool is_large = measure->state == BT_TX_MEASURE_WIRE;
     uint32_t n_puts = measure->state == BT_TX_MEASURE_POST ? TINY_PUTS : 1;
-    const bt_run run = {.local_addr = (uint64_t)(uintptr_t)tx->measure_memory->base,
-                        .remote_addr = measure->base,
-                        .bytes = is_large ? measure->bytes : TINY_BYTES};
     measure->round_ns = bt_now_ns(tx->clock);
-    for (uint32_t i = 0; i < n_puts; i++) {
+    for (uint32_t i = 0; i < n_puts && measure->scratch != NULL; i++) {
+        const bt_run run = {.local_addr = (uint64_t)(uintptr_t)tx->measure_memory->base,
+                            .remote_addr = measure->base,
+                            .bytes = is_large ? measure->bytes : TINY_BYTES};
         BATON_TRY(bt_endpoint_put(peer->endpoint, tx->measure_memory, measure->scratch, &run, 1,
                                   user_data_of(measure)));
         measure->n_out++;
@@ -164,9 +168,14 @@ static void end_round(bt_tx *tx, bt_tx_peer *peer)
     uint64_t now_ns = bt_now_ns(tx->clock), took_ns = bt_elapsed_ns(now_ns, measure->round_ns);
     measure->round++;
     if (measure->state == BT_TX_MEASURE_WARM_UP) {
-        if (peer->min_bytes_per_s != 0)
-            measure->limit_ns = bt_deadline_ns(now_ns, FLOOR_MS * BT_NS_PER_MS);
-        enter(measure, BT_TX_MEASURE_POST);
+        uint64_t limit_ms = peer->min_bytes_per_s != 0 ? FLOOR_MS : QUICK_MS;
+        uint64_t limit_ns = bt_deadline_ns(now_ns, limit_ms * BT_NS_PER_MS);
+        if (bt_tx_path_may_fail(tx, peer))
+            measure->limit_ns = limit_ns;
+        if (measure->scratch != NULL)
+            enter(measure, BT_TX_MEASURE_POST);
+        else
+            bt_tx_measure_stop(measure);
     } else if (measure->state == BT_TX_MEASURE_POST) {
         keep_least(&found->post_us, (double)measure->posted_ns / 1e3 / TINY_PUTS);
         keep_least(&found->flush_us, (double)took_ns / 1e3);

@@ -79,6 +79,14 @@ static void add_difference(char *text, size_t size, const char *name, uint64_t o
                  n > 0 ? ", " : "", name, ours, theirs);
 }
 
+bool bt_tx_path_may_attach(const bt_process *ours, const bt_process *theirs)
+{
+    bool is_known = ours->ipc_ns != 0 && theirs->ipc_ns != 0;
+    if (!bt_process_same_host(ours, theirs) || !is_known)
+        return true; /* nobody knows better */
+    return ours->user_ns == theirs->user_ns && (ours->uid == theirs->uid || ours->uid == 0);
+}
+
 /* Why a region of this peer could not be mapped; transport_text is what the transport said. */
 static void explain(const bt_tx *tx, bt_tx_peer *peer, const bt_msg_region *region,
                     const char *transport_text)
@@ -112,6 +120,13 @@ static void explain(const bt_tx *tx, bt_tx_peer *peer, const bt_msg_region *regi
     }
 }
 
+static baton_status fail_unmapped(const bt_tx_peer *peer)
+{
+    return bt_fail(BATON_ERR_UNREACHABLE,
+                   "path: wanted mapped, but the receiver's memory cannot be mapped here: %s",
+                   peer->why_not_mapped);
+}
+
 baton_status bt_tx_path_map(bt_tx *tx, bt_tx_peer *peer, const bt_msg_region *from,
                             bt_tx_region *region)
 {
@@ -128,11 +143,16 @@ baton_status bt_tx_path_map(bt_tx *tx, bt_tx_peer *peer, const bt_msg_region *fr
     char text[BT_ERROR_TEXT_BYTES];
     snprintf(text, sizeof(text), "%s", baton_last_error());
     explain(tx, peer, from, text);
-    if (wanted == BATON_PATH_MAPPED)
-        return bt_fail(BATON_ERR_UNREACHABLE,
-                       "path: wanted mapped, but the receiver's memory cannot be mapped here: %s",
-                       peer->why_not_mapped);
+    if (wanted == BATON_PATH_MAPPED && peer->state == BT_TX_PEER_READY)
+        return fail_unmapped(peer); /* a fresh region; else see settle */
     return BATON_OK;
+}
+
+bool bt_tx_path_may_fail(const bt_tx *tx, const bt_tx_peer *peer)
+{
+    bool can_map = peer->n_regions > 0 && peer->regions[0].mapped != NULL;
+    return peer->require_rdma || peer->min_bytes_per_s != 0 ||
+           (tx->options.path == BATON_PATH_MAPPED && !can_map);
 }
 
 void bt_tx_path_floors(bt_tx *tx, bt_tx_peer *peer, const bt_msg_init *init)
@@ -263,6 +283,8 @@ baton_status bt_tx_path_settle(bt_tx *tx, bt_tx_peer *peer)
         .page_bytes = tx->page_bytes,
     };
     peer->path = bt_tx_path_choose(&question, &peer->figures);
+    if (peer->path == BATON_PATH_MAPPED && !question.can_map)
+        return fail_unmapped(peer);
     bt_path path = {0};
     bt_endpoint_path(peer->endpoint, &path);
     /* Over other transports UCX copies device memory piece by piece, and waits for each. */

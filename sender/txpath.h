@@ -12,6 +12,7 @@
 #define BT_SENDER_TXPATH_H
 #include <baton/sender.h>
 
+#include "core/process.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
 
@@ -52,7 +53,9 @@ typedef struct {
 } bt_tx_measure;
 
 /* Begins; an area that makes no sense is the peer's fault. Without one, or with measuring switched
- * off, it is over at once. Errors: BAD_MESSAGE, VERSION_MISMATCH. */
+ * off, it is over at once, unless the peer may be turned down: then the connection is made whole
+ * first, because UCX 1.13 aborts a receiver that cannot answer an endpoint any more (openucx/ucx
+ * pull request 8175). Errors: BAD_MESSAGE, VERSION_MISMATCH. */
 baton_status bt_tx_measure_start(struct bt_tx *tx, struct bt_tx_peer *peer,
                                  const bt_msg_scratch *scratch);
 /* A turn: at most one slice of copying, or a few posts. True when the measurement is over. */
@@ -76,12 +79,18 @@ baton_path_choice bt_tx_path_choose(const bt_tx_path_question *question,
                                     const bt_tx_figures *figures);
 /* Bytes over these transports go by RDMA; cuda_ipc counts for device memory. */
 bool bt_tx_path_is_rdma(const bt_path *path, baton_memory_kind memory);
-/* Maps a region that was just imported, where that is wanted. Errors: UNREACHABLE (mapped is
- * forced and cannot be had; the text says why). */
+/* Maps a region that was just imported, where that is wanted. Errors: UNREACHABLE (a READY peer's
+ * fresh region; mapped is forced and cannot be had). */
 struct bt_tx_region;
 baton_status bt_tx_path_map(struct bt_tx *tx, struct bt_tx_peer *peer, const bt_msg_region *from,
                             struct bt_tx_region *region);
-/* Chooses, checks the floors, and tells. Errors: PATH. */
+/* Shared memory of the one may be attached to by the other: UCX makes it for its own user (and
+ * group, which is not looked at). True when that is not known. */
+bool bt_tx_path_may_attach(const bt_process *ours, const bt_process *theirs);
+/* The peer may be turned down when its figures are in. */
+bool bt_tx_path_may_fail(const struct bt_tx *tx, const struct bt_tx_peer *peer);
+/* Chooses, checks the floors, and tells. Errors: PATH; UNREACHABLE (mapped is forced and cannot be
+ * had; the text says why). */
 baton_status bt_tx_path_settle(struct bt_tx *tx, struct bt_tx_peer *peer);
 /* The floors that hold for a peer: ours or its own, whichever is higher. */
 void bt_tx_path_floors(struct bt_tx *tx, struct bt_tx_peer *peer, const bt_msg_init *init);

@@ -194,6 +194,7 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
         bt_tx_peer_down(tx, peer, status, text);
         return;
     }
+    peer->endpoint->may_not_attach = !bt_tx_path_may_attach(&tx->self, &peer->process);
     peer->connection = ++tx->last_connection; /* the next endpoint needs a worker of its own */
     peer->owes_proof_until_ns = 0;
     watch_process(tx, peer);

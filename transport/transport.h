@@ -149,6 +149,8 @@ struct bt_worker {
 };
 struct bt_endpoint {
     bt_worker *worker;
+    bool may_not_attach; /* set by the owner before it imports keys: the peer's shared memory is
+                            another user's; nothing of it can be mapped then */
 };
 struct bt_memory {
     bt_transport *transport;

@@ -13,6 +13,20 @@
  * turns. Smaller pieces cost more calls than they gain. */
 static const uint64_t put_bytes_max = 512 << 10;
 
+/* UCX attaches to shared memory while it unpacks a key, and 1.13 crashes where that is not
+ * permitted. A packed key is a bit map of the memory domains that it has parts for, the memory's
+ * type, and these parts (ucp_rkey_pack_memh in openucx/ucx src/ucp/core/ucp_rkey.c): one without
+ * any is good for puts in messages. */
+static ucs_status_t unpack_empty(ucx_endpoint *endpoint, const bt_seal *seal, ucp_rkey_h *handle_p)
+{
+    enum { MAP_BYTES = 8 };
+    uint8_t key[MAP_BYTES + 1] = {0};
+    if (seal->payload_bytes <= MAP_BYTES)
+        return UCS_ERR_INVALID_PARAM;
+    key[MAP_BYTES] = seal->payload[MAP_BYTES];
+    return ucp_ep_rkey_unpack(endpoint->handle, key, handle_p);
+}
+
 baton_status bt_ucx_import(bt_endpoint *base, const void *rkey, size_t rkey_bytes,
                            bt_remote **remote_p)
 {
@@ -25,7 +39,9 @@ baton_status bt_ucx_import(bt_endpoint *base, const void *rkey, size_t rkey_byte
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a remote key");
     remote->base =
         (bt_remote){.endpoint = base, .base = seal.base, .bytes = seal.bytes, .kind = seal.memory};
-    ucs_status_t status = ucp_ep_rkey_unpack(endpoint->handle, seal.payload, &remote->handle);
+    ucs_status_t status = base->may_not_attach
+                              ? unpack_empty(endpoint, &seal, &remote->handle)
+                              : ucp_ep_rkey_unpack(endpoint->handle, seal.payload, &remote->handle);
     if (status != UCS_OK) {
         bt_free(remote);
         return bt_fail_ucs(status, "unpacking a remote key of %zu bytes", rkey_bytes);

@@ -422,6 +422,23 @@ static void rdma_is_told_from_what_only_looks_like_it(void **state)
     }
 }
 
+static void only_the_same_user_and_root_attach(void **state)
+{
+    (void)state;
+    const bt_process root = {.boot = "b", .ipc_ns = 1, .user_ns = 2, .uid = 0};
+    const bt_process user = {.boot = "b", .ipc_ns = 1, .user_ns = 2, .uid = 7};
+    const bt_process other = {.boot = "b", .ipc_ns = 1, .user_ns = 2, .uid = 8};
+    const bt_process root_of_another = {.boot = "b", .ipc_ns = 1, .user_ns = 3, .uid = 0};
+    const bt_process older = {.boot = "b"}, far = {.boot = "c", .ipc_ns = 1, .uid = 7};
+    assert_true(bt_tx_path_may_attach(&user, &user));
+    assert_true(bt_tx_path_may_attach(&root, &user));
+    assert_false(bt_tx_path_may_attach(&user, &root));
+    assert_false(bt_tx_path_may_attach(&user, &other));
+    assert_false(bt_tx_path_may_attach(&root_of_another, &root));
+    assert_true(bt_tx_path_may_attach(&user, &older));
+    assert_true(bt_tx_path_may_attach(&user, &far));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +457,7 @@ int main(void)
         bt_test(a_refused_peer_is_left_alone_and_its_transfers_fail_with_the_reason),
         bt_test(require_rdma_does_not_take_mapped_memory),
         bt_test(rdma_is_told_from_what_only_looks_like_it),
+        bt_test(only_the_same_user_and_root_attach),
     };
     return bt_run_tests(tests);
 }
