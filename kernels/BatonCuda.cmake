@@ -3,7 +3,8 @@
 # runtime. No enable_language(CUDA): that would make nvcc link every program of the project.
 find_program(BATON_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin
     DOC "The CUDA compiler" REQUIRED)
-set(BATON_CUDA_ARCH all-major CACHE STRING "nvcc -arch: which GPUs the kernels are compiled for")
+set(BATON_CUDA_SM "80;90" CACHE STRING
+    "Compute capabilities that the kernels are compiled for; newer GPUs get the last one's PTX")
 get_filename_component(cuda_root ${BATON_NVCC} REALPATH)
 get_filename_component(cuda_root ${cuda_root}/../.. ABSOLUTE)
 get_filename_component(cuda_link_root ${BATON_NVCC}/../.. ABSOLUTE)
@@ -13,9 +14,15 @@ find_library(BATON_CUDART cudart_static PATHS ${cuda_roots} PATH_SUFFIXES ${cuda
     NO_DEFAULT_PATH REQUIRED)
 find_path(BATON_CUDA_INCLUDE cuda_runtime_api.h PATHS ${cuda_roots}
     PATH_SUFFIXES include targets/${CMAKE_SYSTEM_PROCESSOR}-linux/include NO_DEFAULT_PATH REQUIRED)
-message(STATUS "CUDA kernels: ${BATON_NVCC}, -arch=${BATON_CUDA_ARCH}")
+message(STATUS "CUDA kernels: ${BATON_NVCC}, compute capabilities ${BATON_CUDA_SM}")
+set(gencode)
+foreach(arch IN LISTS BATON_CUDA_SM)
+    list(APPEND gencode -gencode arch=compute_${arch},code=sm_${arch})
+endforeach()
+list(GET BATON_CUDA_SM -1 newest)
+list(APPEND gencode -gencode arch=compute_${newest},code=compute_${newest})
 
-set(nvcc_flags -std=c++17 -O3 -g -arch=${BATON_CUDA_ARCH} --Werror all-warnings -D_GNU_SOURCE
+set(nvcc_flags -std=c++17 -O3 -g ${gencode} --Werror all-warnings -D_GNU_SOURCE
     -I${CMAKE_CURRENT_BINARY_DIR}/../include-views/kernels
     -I${CMAKE_CURRENT_BINARY_DIR}/../include-views/core -I${PROJECT_SOURCE_DIR}/include
     -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics,-Wall,-Wextra,-fno-omit-frame-pointer)

@@ -27,3 +27,23 @@ baton_status baton_kv_scatter_cuda(const baton_kv_view *view, const baton_kv_tok
     (void)page, (void)page_bytes, (void)stream;
     return refuse();
 }
+
+baton_status baton_kv_gather_digest_cuda(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                                         uint32_t first_layer, uint32_t n_layers, void *page,
+                                         uint64_t page_bytes, uint64_t *digest,
+                                         struct CUstream_st *stream)
+{
+    (void)view, (void)tokens, (void)first_layer, (void)n_layers;
+    (void)page, (void)page_bytes, (void)digest, (void)stream;
+    return refuse();
+}
+
+baton_status baton_kv_scatter_digest_cuda(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                                          uint32_t first_layer, uint32_t n_layers, const void *page,
+                                          uint64_t page_bytes, uint64_t *digest,
+                                          struct CUstream_st *stream)
+{
+    (void)view, (void)tokens, (void)first_layer, (void)n_layers;
+    (void)page, (void)page_bytes, (void)digest, (void)stream;
+    return refuse();
+}

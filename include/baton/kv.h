@@ -143,10 +143,16 @@ BATON_API baton_status baton_kv_scatter_digest(const baton_kv_view *view,
                                                uint32_t n_layers, const void *page,
                                                uint64_t page_bytes, uint64_t *digest);
 
-/* The same on a GPU: paged KV in device or pinned memory, page reachable by the device. Queued on
- * the stream (NULL: the default one) of the current device; page and paged KV are borrowed until
- * the stream has passed this point, view and tokens only for the call. Order of duplicate slots in
- * a scatter is undefined. Errors: as above, NO_MEMORY; UNSUPPORTED in a build without CUDA. */
+/* The same on a GPU: paged KV in device or pinned memory, page reachable by the device. One kernel
+ * for all layers, queued on the stream (NULL: the default one) of the current device; page, paged
+ * KV and digest are borrowed until the stream has passed this point; view (with its planes, which
+ * are read by the CPU: an array of device addresses in host memory) and tokens only for the call.
+ * Any alignment works. Where page, planes, strides and head_bytes are multiples of 16, all accesses
+ * are of 16 bytes; else of 8, 4, 2 or 1, which is slower. The list of tokens travels with the
+ * launch while layers * planes + tokens is at most 448; a longer one, and a digest, take memory
+ * from the device's pool and give it back on the stream. Order of duplicate slots in a scatter is
+ * undefined. Errors: as above, NO_MEMORY; UNSUPPORTED in a build without CUDA, or on a GPU that it
+ * was not compiled for. */
 struct CUstream_st;
 BATON_API baton_status baton_kv_gather_cuda(const baton_kv_view *view,
                                             const baton_kv_tokens *tokens, uint32_t first_layer,
@@ -156,6 +162,18 @@ BATON_API baton_status baton_kv_scatter_cuda(const baton_kv_view *view,
                                              const baton_kv_tokens *tokens, uint32_t first_layer,
                                              uint32_t n_layers, const void *page,
                                              uint64_t page_bytes, struct CUstream_st *stream);
+/* *digest, in device or pinned memory, is written on the stream; there must be bytes to digest. A
+ * slot that occurs twice does no harm to it. */
+BATON_API baton_status baton_kv_gather_digest_cuda(const baton_kv_view *view,
+                                                   const baton_kv_tokens *tokens,
+                                                   uint32_t first_layer, uint32_t n_layers,
+                                                   void *page, uint64_t page_bytes,
+                                                   uint64_t *digest, struct CUstream_st *stream);
+BATON_API baton_status baton_kv_scatter_digest_cuda(const baton_kv_view *view,
+                                                    const baton_kv_tokens *tokens,
+                                                    uint32_t first_layer, uint32_t n_layers,
+                                                    const void *page, uint64_t page_bytes,
+                                                    uint64_t *digest, struct CUstream_st *stream);
 
 BATON_END_DECLS
 #endif

@@ -170,6 +170,11 @@ static void a_build_without_cuda_says_so(void **state)
                  BATON_ERR_UNSUPPORTED, "no CUDA kernels");
     assert_fails(baton_kv_scatter_cuda(&view, &tokens, 0, 1, page, PAGE, NULL),
                  BATON_ERR_UNSUPPORTED, "no CUDA kernels");
+    uint64_t digest;
+    assert_fails(baton_kv_gather_digest_cuda(&view, &tokens, 0, 1, page, PAGE, &digest, NULL),
+                 BATON_ERR_UNSUPPORTED, "no CUDA kernels");
+    assert_fails(baton_kv_scatter_digest_cuda(&view, &tokens, 0, 1, page, PAGE, &digest, NULL),
+                 BATON_ERR_UNSUPPORTED, "no CUDA kernels");
 }
 #endif
 

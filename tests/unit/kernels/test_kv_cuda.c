@@ -3,6 +3,7 @@
  * GPU; skipped without one. */
 #include "kv_case.h"
 
+#include "kernels/digest.h"
 #include "kernels/kv_reference.h"
 
 #include <cuda_runtime_api.h>
@@ -32,8 +33,33 @@ static baton_kv_view managed_view(const kv_case *c, uint8_t *arena,
     return view;
 }
 
-static void check_case(kv_case *c, bt_rng *rng)
+/* Copies, with and without a digest on the way. */
+static void gather(const baton_kv_view *view, const kv_case *c, uint8_t *page, uint64_t *digest)
 {
+    if (digest == NULL)
+        assert_ok(baton_kv_gather_cuda(view, &c->tokens, c->first_layer, c->n_layers, page,
+                                       c->page_bytes, NULL));
+    else
+        assert_ok(baton_kv_gather_digest_cuda(view, &c->tokens, c->first_layer, c->n_layers, page,
+                                              c->page_bytes, digest, NULL));
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+}
+
+static void scatter(const baton_kv_view *view, const kv_case *c, uint8_t *page, uint64_t *digest)
+{
+    if (digest == NULL)
+        assert_ok(baton_kv_scatter_cuda(view, &c->tokens, c->first_layer, c->n_layers, page,
+                                        c->page_bytes, NULL));
+    else
+        assert_ok(baton_kv_scatter_digest_cuda(view, &c->tokens, c->first_layer, c->n_layers, page,
+                                               c->page_bytes, digest, NULL));
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+}
+
+static void check_case(kv_case *c, bt_rng *rng, bool digests)
+{
+    const uint64_t zero = 0;
+    uint64_t *digest = digests ? (uint64_t *)(void *)managed_copy(&zero, sizeof(zero)) : NULL;
     uint8_t *random = test_calloc(c->page_bytes + 1, 1);
     bt_rng_fill(rng, random, c->page_bytes);
     uint8_t *page = managed_copy(random, c->page_bytes);
@@ -41,22 +67,21 @@ static void check_case(kv_case *c, bt_rng *rng)
     baton_kv_plane planes[MAX_LAYERS];
     baton_kv_view view = managed_view(c, arena, planes);
 
-    assert_ok(baton_kv_gather_cuda(&view, &c->tokens, c->first_layer, c->n_layers, page,
-                                   c->page_bytes, NULL));
-    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+    gather(&view, c, page, digest);
     assert_ok(bt_kv_gather_reference(&c->view, &c->tokens, c->first_layer, c->n_layers, random,
                                      c->page_bytes));
     assert_memory_equal(page, random, c->page_bytes);
+    assert_true(digest == NULL || *digest == bt_digest(random, c->page_bytes));
 
     bt_rng_fill(rng, random, c->page_bytes);
     memcpy(page, random, c->page_bytes);
-    assert_ok(baton_kv_scatter_cuda(&view, &c->tokens, c->first_layer, c->n_layers, page,
-                                    c->page_bytes, NULL));
-    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+    scatter(&view, c, page, digest);
     assert_ok(bt_kv_scatter_reference(&c->view, &c->tokens, c->first_layer, c->n_layers, random,
                                       c->page_bytes));
     assert_memory_equal(arena, c->arena, c->arena_bytes);
+    assert_true(digest == NULL || *digest == bt_digest(random, c->page_bytes));
 
+    cudaFree(digest);
     cudaFree(arena);
     cudaFree(page);
     test_free(random);
@@ -69,9 +94,52 @@ static void the_gpu_moves_what_the_reference_moves(void **state)
     for (unsigned round = 0; round < ROUNDS; round++) {
         kv_case c;
         kv_case_create(&c, &rng);
-        check_case(&c, &rng);
+        if (c.page_bytes > 0)
+            check_case(&c, &rng, round % 2 == 1);
         kv_case_free(&c);
     }
+}
+
+/* 32 layers of 8 heads of 128 bf16, 256 tokens: 32 MiB, thousands of thread blocks. 512 tokens are
+ * more than travel with a launch. */
+static void a_chunk_of_a_real_model_moves(void **state)
+{
+    (void)state;
+    enum { LAYERS = 32, HEADS = 8, HEAD = 256, BLOCK = 16, SLOTS = 1024, MAX_TOKENS_HERE = 512 };
+    const uint64_t layer_bytes = UINT64_C(2) * SLOTS * HEADS * HEAD;
+    uint64_t page_bytes = UINT64_C(2) * LAYERS * MAX_TOKENS_HERE * HEADS * HEAD;
+    uint8_t *random = test_malloc(LAYERS * layer_bytes), *wanted = test_malloc(page_bytes);
+    bt_rng rng = {.state = 33};
+    bt_rng_fill(&rng, random, LAYERS * layer_bytes);
+    uint8_t *arena = managed_copy(random, LAYERS * layer_bytes);
+    uint8_t *page = managed_copy(random, page_bytes);
+    uint64_t *digest = (uint64_t *)(void *)managed_copy(random, sizeof(*digest));
+    static baton_kv_plane planes[LAYERS];
+    static int64_t slots[MAX_TOKENS_HERE];
+    void *layers[LAYERS];
+    for (unsigned i = 0; i < LAYERS; i++)
+        layers[i] = arena + i * layer_bytes;
+    for (int64_t t = 0; t < MAX_TOKENS_HERE; t++)
+        slots[t] = (t * 389 + 11) % SLOTS;
+    baton_kv_shape shape = {LAYERS, SLOTS / BLOCK, BLOCK, HEADS, HEAD, BATON_MEMORY_CUDA_DEVICE};
+    for (uint32_t n = 256; n <= MAX_TOKENS_HERE; n *= 2) {
+        baton_kv_view view;
+        baton_kv_tokens tokens = {.slots = slots, .n_tokens = n};
+        assert_ok(baton_kv_view_hnd(&shape, layers, NULL, planes, &view));
+        assert_ok(baton_kv_chunk_bytes(&view, n, &page_bytes));
+        assert_ok(
+            baton_kv_gather_digest_cuda(&view, &tokens, 0, LAYERS, page, page_bytes, digest, NULL));
+        assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+        view.memory = BATON_MEMORY_CUDA_HOST; /* managed memory is the CPU's too */
+        assert_ok(bt_kv_gather_reference(&view, &tokens, 0, LAYERS, wanted, page_bytes));
+        assert_int_equal(memcmp(page, wanted, page_bytes), 0);
+        assert_true(*digest == bt_digest(wanted, page_bytes));
+    }
+    cudaFree(digest);
+    cudaFree(page);
+    cudaFree(arena);
+    test_free(wanted);
+    test_free(random);
 }
 
 static void ordinary_host_memory_is_refused(void **state)
@@ -99,6 +167,7 @@ int main(void)
         bt_test_skip("no CUDA device");
     const struct CMUnitTest tests[] = {
         bt_test(the_gpu_moves_what_the_reference_moves),
+        bt_test(a_chunk_of_a_real_model_moves),
         bt_test(ordinary_host_memory_is_refused),
     };
     return bt_run_tests(tests);
