@@ -360,12 +360,15 @@ void bt_rx_pump_queue(bt_rx *rx)
         baton_status status = try_grant(rx, ticket);
         if (status == BATON_ERR_NO_PAGES || status == BATON_ERR_NO_MEMORY)
             return;
-        if (status == BATON_OK) {
+        bt_rx_peer *before = rx->ring_peer;
+        rx->ring_peer = ticket->peer; /* its ring, if it has one, is the faster way */
+        if (status == BATON_OK)
             answer_alloc(rx, ticket);
-        } else {
+        else
             answer_refused(rx, ticket, status);
+        rx->ring_peer = before;
+        if (status != BATON_OK)
             bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, status);
-        }
     }
 }
 

@@ -33,12 +33,24 @@ static void free_options(baton_sender_options *options)
     bt_text_free(options->notice);
 }
 
+/* A machine that has no such sockets does without rings. */
+static baton_status make_doorbell(baton_sender *sender)
+{
+    baton_status status = bt_wakesocket_create(&sender->wake);
+    if (status == BATON_OK || status == BATON_ERR_NO_MEMORY)
+        return status;
+    bt_info("sender: no control rings: %s", baton_last_error());
+    return BATON_OK;
+}
+
 /* Everything but the thread. options have their defaults. */
 static baton_status open_parts(baton_sender *sender, const baton_sender_options *options)
 {
     BATON_TRY(copy_options(options, &sender->options));
     BATON_TRY(bt_pollset_create(&sender->polls));
     BATON_TRY(bt_doorbell_create(&sender->bell));
+    if (!options->data.no_control_ring)
+        BATON_TRY(make_doorbell(sender));
     BATON_TRY(bt_control_open_client(&options->security, &sender->control));
     BATON_TRY(bt_noticepush_create(sender->control.context, &sender->notices));
     BATON_TRY(bt_transport_open(&options->data, &sender->transport));
@@ -85,6 +97,7 @@ void baton_sender_destroy(baton_sender *sender)
     bt_transport_destroy(sender->transport);
     bt_noticepush_destroy(sender->notices, BT_TX_FLUSH_MS);
     bt_control_close(&sender->control);
+    bt_wakesocket_destroy(sender->wake);
     bt_doorbell_destroy(sender->bell);
     bt_pollset_destroy(sender->polls);
     free_options(&sender->options);

@@ -88,6 +88,7 @@ static void free_peer(bt_tx *tx, bt_tx_peer *peer)
     for (uint32_t i = 0; i < peer->n_regions; i++)
         bt_remote_release(peer->regions[i].remote);
     bt_tx_measure_stop(&peer->measure);
+    bt_tx_ring_close(peer);
     /* One that is being closed goes with its worker. */
     if (peer->endpoint != NULL && peer->state != BT_TX_PEER_CLOSING)
         bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, 0);
@@ -136,6 +137,7 @@ void bt_tx_destroy(bt_tx *tx)
     bt_free(tx->free_slots);
     bt_eventqueue_destroy(tx->events);
     bt_pack_release(&tx->writer);
+    bt_free(tx->ring_frame);
     pthread_mutex_destroy(&tx->inbox.lock);
     pthread_mutex_destroy(&tx->stats_lock);
     bt_free(tx);
@@ -306,6 +308,7 @@ static uint64_t next_wake_ns(const bt_tx *tx, uint64_t now_ns)
 uint64_t bt_tx_progress(bt_tx *tx)
 {
     bury_dead(tx);
+    bt_tx_rings_serve(tx);
     for (bt_tx_command *command; (command = bt_tx_next_command(tx)) != NULL;) {
         run_command(tx, command);
         bt_tx_command_free(command);
@@ -328,7 +331,14 @@ uint64_t bt_tx_progress(bt_tx *tx)
 
 bool bt_tx_arm(bt_tx *tx)
 {
-    return bt_worker_arm(tx->worker) == BATON_OK && !bt_tx_has_commands(tx);
+    return bt_worker_arm(tx->worker) == BATON_OK && !bt_tx_has_commands(tx) &&
+           bt_tx_rings_sleep(tx);
+}
+
+void bt_tx_disarm(bt_tx *tx)
+{
+    for (bt_tx_peer *peer = tx->peers; peer != NULL; peer = peer->next)
+        bt_framering_end_sleep(&peer->from_receiver);
 }
 
 void bt_tx_peer_exited(bt_tx *tx, bt_tx_peer *peer)

@@ -17,6 +17,7 @@
 #include "core/clock.h"
 #include "core/doorbell.h"
 #include "core/eventqueue.h"
+#include "core/framering.h"
 #include "core/process.h"
 #include "sender/txpath.h"
 #include "transport/transport.h"
@@ -31,6 +32,7 @@ enum {
     BT_TX_COMMIT_RANGES = 64,   /* of one COMMIT */
     BT_TX_TURN_BYTES = 4 << 20, /* of one transfer, before others and the sockets have theirs */
     BT_TX_MIN_GBPS_MAX = 1000000,
+    BT_TX_RING_FRAMES = 64,        /* of one peer in a turn */
     BT_TX_MEASURE_BYTES = 1 << 20, /* of a peer's scratch area that are used */
     BT_TX_COMMIT_BYTES = 8 << 20,  /* landed, while more is on its way: worth a COMMIT of its own */
 };
@@ -58,6 +60,9 @@ typedef struct {
     /* The peer's process can be watched: pidfd is readable when it has exited. -1: stop watching.
      */
     void (*watch)(void *ctx, bt_tx_peer *peer, int pidfd);
+    /* Wakes whoever has this doorbell; false: nobody, as far as can be told. NULL: no rings. */
+    bool (*ring)(void *ctx, bt_blob doorbell);
+    bt_blob doorbell; /* that wakes us; borrowed; empty: no rings */
     void *ctx;
 } bt_tx_out;
 
@@ -100,6 +105,11 @@ struct bt_tx_peer {
     bt_endpoint *endpoint;
     bt_tx_region regions[BT_REGIONS_MAX];
     uint32_t n_regions;
+    bt_remote *ring_remote; /* of the two rings below; NULL: none */
+    bt_framering to_receiver, from_receiver;
+    bool alloc_port_works; /* heard on it: only then are rings used besides it */
+    uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the receiver's */
+    size_t doorbell_bytes;
     bt_tx_pending *hello; /* INIT or MEMREG under way */
     bt_tx_measure measure;
     bt_tx_figures figures;    /* of this connection */
@@ -261,7 +271,10 @@ struct bt_tx {
     bt_worker *worker;
     bt_tx_out out;
     bt_packwriter writer;
-    bt_eventqueue *events; /* of baton_sender_event */
+    uint8_t *ring_frame; /* [ring_frame_bytes] the frame that came by a ring */
+    size_t ring_frame_bytes;
+    uint64_t n_ring_frames; /* that have come by rings */
+    bt_eventqueue *events;  /* of baton_sender_event */
 
     struct bt_tx_device *device; /* NULL until the first chunk that needs a GPU */
     bt_doorbell *bell;           /* rung when a GPU has done something; NULL: nobody sleeps */
@@ -316,8 +329,11 @@ void bt_tx_destroy(bt_tx *tx); /* NULL is allowed. */
 void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
 uint64_t bt_tx_progress(bt_tx *tx);
 void bt_tx_peer_exited(bt_tx *tx, bt_tx_peer *peer);
-/* The worker is armed and no command waits; false: progress again before sleeping. */
+/* The worker and the rings are armed and no command waits; false: progress again before sleeping.
+ */
 bool bt_tx_arm(bt_tx *tx);
+/* Awake again, or not asleep after all: rings need no doorbell. */
+void bt_tx_disarm(bt_tx *tx);
 /* Cancels everything, then flushes the connections; true when nothing is left to wait for. For a
  * shell that is stopping. */
 bool bt_tx_close(bt_tx *tx);
@@ -326,6 +342,18 @@ bool bt_tx_close(bt_tx *tx);
 baton_status bt_tx_encode(bt_tx *tx, bt_message *message);
 void bt_tx_send(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, bt_message *message);
 void bt_tx_stat(bt_tx *tx, uint64_t *counter, uint64_t n); /* counter of tx->stats += n */
+
+/* Control rings in shared memory, txring.c. Requests go by the ring when they are said for the
+ * first time; whatever is said again, or does not fit, goes the other way: a ring may fail at any
+ * time without harm. */
+/* The receiver offers rings. Not to have them is no failure. */
+void bt_tx_ring_open(bt_tx *tx, bt_tx_peer *peer, const bt_msg_ring *offer);
+void bt_tx_ring_close(bt_tx_peer *peer);
+/* True: sent by the ring. */
+bool bt_tx_ring_send(bt_tx *tx, bt_tx_peer *peer, const void *frame, size_t bytes);
+void bt_tx_rings_serve(bt_tx *tx); /* handles what waits there */
+/* All rings are empty, and the next frame in one wakes us; false: there is one already. */
+bool bt_tx_rings_sleep(bt_tx *tx);
 
 /* Any thread, txinbox.c. */
 baton_status bt_tx_begin(bt_tx *tx, const baton_transfer_options *options,

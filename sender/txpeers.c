@@ -138,7 +138,7 @@ void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer)
 {
     if (peer->hello != NULL)
         return;
-    bt_message message = {.type = BT_MSG_MEMREG};
+    bt_message message = {.type = BT_MSG_MEMREG, .u.doorbell = tx->out.doorbell};
     bt_tx_request(tx, peer, NULL, BT_TX_INIT_PORT, &message, tx->options.timeouts.init_ms,
                   &peer->hello);
 }
@@ -241,6 +241,36 @@ static baton_status import_region(bt_tx *tx, bt_tx_peer *peer, const bt_msg_regi
     return bt_tx_path_map(tx, peer, region, new);
 }
 
+static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, const bt_ticket_progress *tickets,
+                           uint32_t n)
+{
+    bt_message message = {.type = BT_MSG_HEARTBEAT,
+                          .id = tx->next_id++,
+                          .u.heartbeat = {.tickets = tickets, .n_tickets = n}};
+    bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
+}
+
+/* Names every ticket: a message holds only so many. */
+static void send_heartbeats(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+{
+    bt_ticket_progress tickets[BT_HEARTBEAT_TICKETS_MAX];
+    uint32_t n = 0;
+    for (const bt_tx_transfer *t = tx->first; t != NULL; t = t->next) {
+        if (t->peer != peer || !t->has_ticket)
+            continue;
+        if (n == BT_HEARTBEAT_TICKETS_MAX) {
+            send_heartbeat(tx, peer, tickets, n);
+            n = 0;
+        }
+        tickets[n++] = (bt_ticket_progress){.ticket = t->ticket,
+                                            .posted = t->n_posted,
+                                            .sent = t->n_landed,
+                                            .landed = t->n_committed};
+    }
+    send_heartbeat(tx, peer, tickets, n);
+    peer->last_heartbeat_ns = now_ns;
+}
+
 /* Remembered, and said to every transfer until the next attempt. */
 static void refuse(bt_tx *tx, bt_tx_peer *peer, baton_status status)
 {
@@ -262,6 +292,8 @@ static void on_measured(bt_tx *tx, bt_tx_peer *peer)
     peer->n_failures = 0;
     peer->last_heard_ns = peer->last_heartbeat_ns = bt_now_ns(tx->clock);
     set_state(tx, peer, BT_TX_PEER_READY);
+    if (bt_framering_is_up(&peer->to_receiver)) /* its answer lets the rings be used */
+        send_heartbeats(tx, peer, peer->last_heartbeat_ns);
     bt_tx_path_publish(tx, peer, BATON_OK, "");
     bt_tx_peer_is_ready(tx, peer);
 }
@@ -287,6 +319,7 @@ void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *messa
     }
     if (!is_first)
         return;
+    bt_tx_ring_open(tx, peer, &message->u.memreg_answer.ring);
     set_state(tx, peer, BT_TX_PEER_MEASURE);
     if (peer->measure.state == BT_TX_MEASURE_OFF)
         on_measured(tx, peer);
@@ -360,6 +393,7 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
     }
     for (uint32_t i = 0; i < peer->n_regions; i++)
         bt_remote_release(peer->regions[i].remote);
+    bt_tx_ring_close(peer);
     peer->n_regions = 0;
     bt_tx_measure_stop(&peer->measure);
     bt_tx_path_publish(tx, peer, reason, text);
@@ -394,36 +428,6 @@ void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
         if (transfer->peer == peer && transfer->state == BT_TX_DRAINING)
             bt_tx_transfer_settle(tx, transfer);
     }
-}
-
-static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, const bt_ticket_progress *tickets,
-                           uint32_t n)
-{
-    bt_message message = {.type = BT_MSG_HEARTBEAT,
-                          .id = tx->next_id++,
-                          .u.heartbeat = {.tickets = tickets, .n_tickets = n}};
-    bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
-}
-
-/* Names every ticket: a message holds only so many. */
-static void send_heartbeats(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
-{
-    bt_ticket_progress tickets[BT_HEARTBEAT_TICKETS_MAX];
-    uint32_t n = 0;
-    for (const bt_tx_transfer *t = tx->first; t != NULL; t = t->next) {
-        if (t->peer != peer || !t->has_ticket)
-            continue;
-        if (n == BT_HEARTBEAT_TICKETS_MAX) {
-            send_heartbeat(tx, peer, tickets, n);
-            n = 0;
-        }
-        tickets[n++] = (bt_ticket_progress){.ticket = t->ticket,
-                                            .posted = t->n_posted,
-                                            .sent = t->n_landed,
-                                            .landed = t->n_committed};
-    }
-    send_heartbeat(tx, peer, tickets, n);
-    peer->last_heartbeat_ns = now_ns;
 }
 
 static void ready_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)

@@ -498,6 +498,7 @@ void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *me
                         "the receiver does not know this sender any more");
         return;
     }
+    peer->alloc_port_works = true;
     bt_list_cursor cursor = {0};
     bt_ticket_progress unknown;
     while (message->status == BATON_OK &&

@@ -96,6 +96,25 @@ static void tx_watch(void *ctx, bt_tx_peer *peer, int pidfd)
     (void)ctx, (void)peer, (void)pidfd;
 }
 
+/* Doorbells: "r" is the receiver's, "s" a sender's. Both sides look into their rings anyway. */
+static const uint8_t bell_r[] = "r", bell_s[] = "s";
+
+static bool rx_ring(void *ctx, bt_blob doorbell)
+{
+    pair *kit = ctx;
+    assert_true(bt_blob_is_text(doorbell, "s"));
+    kit->n_rung[1]++;
+    return !kit->senders_are_deaf;
+}
+
+static bool tx_ring(void *ctx, bt_blob doorbell)
+{
+    const pair_sender *sender = ctx;
+    assert_true(bt_blob_is_text(doorbell, "r"));
+    sender->kit->n_rung[0]++;
+    return !sender->kit->receiver_is_deaf;
+}
+
 static bt_transport *transport_of(pair *kit)
 {
     const bt_transport_options options = {
@@ -139,6 +158,8 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
                            .send = tx_send,
                            .notice = tx_notice,
                            .watch = tx_watch,
+                           .ring = options->rings ? tx_ring : NULL,
+                           .doorbell = bt_blob_of(bell_s, options->rings),
                            .ctx = sender};
     assert_ok(bt_tx_create(&tx_options, sender->transport, &out, &sender->tx));
 }
@@ -161,6 +182,8 @@ static void create_receiver(pair *kit, const pair_options *options)
                            .notice = rx_notice,
                            .event = rx_event,
                            .peer_fds = rx_peer_fds,
+                           .ring = options->rings ? rx_ring : NULL,
+                           .doorbell = bt_blob_of(bell_r, options->rings),
                            .ctx = kit};
     assert_ok(bt_rx_create(&rx_options, kit->rx_transport, &out, &kit->rx));
 }

@@ -59,8 +59,10 @@ struct pair {
     baton_status receiver_notice;
     uint32_t n_ready, n_failed, n_expired;
     baton_receiver_event last_event;
-    bool receiver_is_cut; /* no frame passes */
-    bool is_closing;      /* nobody is there to take frames */
+    bool receiver_is_cut;                    /* no frame passes */
+    bool receiver_is_deaf, senders_are_deaf; /* their doorbells are out of reach */
+    uint32_t n_rung[2];                      /* doorbells: of the receiver, of senders */
+    bool is_closing;                         /* nobody is there to take frames */
 };
 
 typedef struct {
@@ -73,6 +75,7 @@ typedef struct {
     baton_memory_kind memory; /* of the receiver's pool */
     bool measure; /* the path, when connecting */
     baton_data_path sender_floor, receiver_floor;
+    bool rings; /* and mapped: control messages go by rings, past the bus and its filter */
 } pair_options;
 
 void pair_create(pair *kit, const pair_options *options);
