@@ -109,6 +109,7 @@ struct bt_rx_peer {
     uint32_t connection; /* of the sender's endpoint that `worker` was made for */
     bt_process process;
     int pidfd;      /* -1: cannot be watched */
+    bool is_probe;  /* it only measures: ALLOC is refused */
     bool same_host; /* it may write mapped, so only DRAINED or its exit is proof */
     bool is_silent; /* its tickets are revoked; kept for the proof it may still bring */
     bt_worker *worker;

@@ -78,6 +78,8 @@ bool bt_rx_seen_before(bt_rx_peer *peer, uint64_t id)
 
 static baton_status check_init(const bt_rx *rx, const bt_msg_init *init)
 {
+    if (init->probe != 0) /* gets no pages, so nothing of it has to fit */
+        return BATON_OK;
     if (init->rank != rx->options.rank || init->world != rx->options.world)
         return bt_fail(BATON_ERR_LAYOUT_MISMATCH,
                        "init: rank ours %u of %u theirs %u of %u: each sender rank pairs with the "
@@ -234,6 +236,7 @@ void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *messag
         bt_rx_answer_failure(rx, BT_RX_INIT_PORT, route, message, status);
         return;
     }
+    peer->is_probe = message->u.init.probe != 0;
     heard(rx, peer, BT_RX_INIT_PORT, route);
     answer_init(rx, route, message, peer);
 }

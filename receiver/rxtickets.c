@@ -333,6 +333,11 @@ void bt_rx_on_alloc(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
         answer_again(rx, peer, message);
         return;
     }
+    if (peer->is_probe) {
+        bt_fail(BATON_ERR_PERMISSION, "alloc: this peer said in INIT that it only measures");
+        bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, BATON_ERR_PERMISSION);
+        return;
+    }
     if (!notice_allowed(&rx->options, message->u.alloc.notice)) {
         bt_fail(BATON_ERR_PERMISSION, "alloc: notice: this address is not in notice_allow");
         bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, BATON_ERR_PERMISSION);

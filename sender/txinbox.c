@@ -58,6 +58,8 @@ static baton_status check_peer(const char *host, uint16_t init_port, uint16_t al
 
 static baton_status check_begin(const bt_tx *tx, const baton_transfer_options *options)
 {
+    if (tx->options.probe)
+        return bt_fail(BATON_ERR_STATE, "transfer: wanted a sender, found one that is a probe");
     BATON_TRY(check_peer(options->host, options->init_port, options->alloc_port));
     size_t id_bytes = options->request != NULL ? strlen(options->request) : 0;
     if (id_bytes == 0 || id_bytes > BT_REQUEST_ID_BYTES_MAX)

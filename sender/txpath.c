@@ -281,7 +281,7 @@ baton_status bt_tx_path_settle(bt_tx *tx, bt_tx_peer *peer)
         .can_map = has_regions && peer->regions[0].mapped != NULL,
         .has_registered = atomic_load_explicit(&tx->n_registered, memory_order_relaxed) > 0,
         .require_rdma = peer->require_rdma,
-        .page_bytes = tx->page_bytes,
+        .page_bytes = has_regions ? peer->regions[0].page_bytes : tx->page_bytes,
     };
     peer->path = bt_tx_path_choose(&question, &peer->figures);
     if (peer->path == BATON_PATH_MAPPED && !question.can_map)

@@ -117,6 +117,7 @@ static void send_init(bt_tx *tx, bt_tx_peer *peer)
                                              ? BT_DIGESTS_TILES
                                              : BT_DIGESTS_OFF,
                               .connection = peer->connection,
+                              .probe = tx->options.probe,
                               .process = {.boot = bt_blob_of_text(tx->self.boot),
                                           .pid_ns = tx->self.pid_ns,
                                           .start = tx->self.start,
@@ -176,13 +177,15 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
                                  .user_ns = init->process.user_ns};
     bt_tx_path_floors(tx, peer, init);
     bt_blob_to_text(init->process.boot, peer->process.boot, sizeof(peer->process.boot));
-    baton_status status = baton_layout_match(&tx->options.layout, &init->layout);
+    bool is_probe = tx->options.probe;
+    baton_status status =
+        is_probe ? BATON_OK : baton_layout_match(&tx->options.layout, &init->layout);
     if (status == BATON_OK && init->digests == BT_DIGESTS_WHOLE)
         status = bt_fail(BATON_ERR_VERSION_MISMATCH,
                          "init: digests: wanted %d (off) or %d (of tiles), found %u: the receiver "
                          "is an older Baton; update it, or switch digests off",
                          BT_DIGESTS_OFF, BT_DIGESTS_TILES, init->digests);
-    if (status == BATON_OK && init->page_bytes != tx->page_bytes)
+    if (status == BATON_OK && init->page_bytes != tx->page_bytes && !is_probe)
         status = bt_fail(BATON_ERR_LAYOUT_MISMATCH,
                          "layout: page_bytes ours %" PRIu64 " theirs %" PRIu64, tx->page_bytes,
                          init->page_bytes);
@@ -218,8 +221,8 @@ static baton_status import_region(bt_tx *tx, bt_tx_peer *peer, const bt_msg_regi
     if (bt_tx_region_find(peer, region->region, region->generation) != NULL)
         return BATON_OK;
     uint64_t bytes;
-    if (region->page_bytes != tx->page_bytes ||
-        !bt_mul_u64(region->page_bytes, region->n_pages, &bytes) ||
+    bool has_our_pages = tx->options.probe || region->page_bytes == tx->page_bytes;
+    if (!has_our_pages || !bt_mul_u64(region->page_bytes, region->n_pages, &bytes) ||
         region->base > UINT64_MAX - bytes || peer->n_regions == BT_REGIONS_MAX)
         return bt_fail(BATON_ERR_BAD_MESSAGE, "memreg: region %u has no sensible size",
                        region->region);
@@ -432,6 +435,8 @@ void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
 
 static void ready_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
 {
+    if (tx->options.probe) /* has nothing more to say, nor to hear */
+        return;
     if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= peer->silent_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, peer, BATON_ERR_PEER_SILENT, "nothing heard from the receiver");
     else if (bt_elapsed_ns(now_ns, peer->last_heartbeat_ns) >= peer->heartbeat_ms * BT_NS_PER_MS)
@@ -473,6 +478,8 @@ uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t no
 {
     switch (peer->state) {
     case BT_TX_PEER_READY:
+        if (tx->options.probe)
+            return BT_NEVER_NS;
         return peer->last_heartbeat_ns + peer->heartbeat_ms * BT_NS_PER_MS;
     case BT_TX_PEER_MEASURE:
         return bt_tx_measure_wake_ns(&peer->measure, now_ns);

@@ -85,6 +85,7 @@ typedef struct {
     uint32_t digests;    /* BT_DIGESTS_* */
     uint32_t connection; /* INIT: counts the sender's endpoints to this receiver, from 1 */
     bt_process_id process;
+    uint32_t probe; /* INIT only: 1 connects to measure the path, and will never ask for pages */
     bt_blob worker; /* from here on INIT_ANSWER only */
     uint64_t page_bytes;
     uint32_t lease_ms, heartbeat_ms, silent_ms;

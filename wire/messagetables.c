@@ -415,6 +415,7 @@ static const bt_field init_fields[] = {
     PEER_FIELDS,
     FIELD(BIN, "seed", u.init.seed, .min = BATON_KEY_BYTES, .max = BATON_KEY_BYTES),
     FIELD(U32, "connection", u.init.connection, .min = 1),
+    FIELD(U32, "probe", u.init.probe, .optional = true, .max = 1),
 };
 static const bt_field init_answer_fields[] = {
     PEER_FIELDS,

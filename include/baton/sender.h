@@ -47,6 +47,9 @@ typedef struct {
     bool skip_measure; /* nothing is measured when connecting: AUTO is then mapped where it can be,
                           and a min_gbps cannot be met */
     baton_commit_choice commit;
+    bool probe; /* only a look at the path (baton_sender_peers), with more time to measure it: rank,
+                   layout and key_seed are not compared with the receiver's, alloc_port is not used,
+                   and transfers are refused with STATE */
     uint32_t staging_chunks; /* chunks gathered ahead of the wire where puts are used; 0: 8 */
     const char *notice;      /* where requests without an address of their own are announced:
                                 "tcp://host:port"; NULL: nowhere */

@@ -152,6 +152,8 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
                  .require_rdma = options->sender_floor.require_rdma,
                  .min_gbps = options->sender_floor.min_gbps},
     };
+    tx_options.probe = options->probe;
+    tx_options.layout.n_layers += options->probe;
     bt_tx_defaults(&tx_options);
     const bt_tx_out out = {.open = tx_open,
                            .close = tx_close,

@@ -74,6 +74,7 @@ typedef struct {
     bool reaches_device;      /* the transport of both sides */
     baton_memory_kind memory; /* of the receiver's pool */
     bool measure; /* the path, when connecting */
+    bool probe;   /* senders are probes, of another layout than the receiver's */
     baton_data_path sender_floor, receiver_floor;
     bool rings; /* and mapped: control messages go by rings, past the bus and its filter */
 } pair_options;

@@ -131,6 +131,7 @@ static void fill(bt_message *message)
     case BT_MSG_INIT:
         message->peer_epoch = 0;
         fill_peer(&message->u.init);
+        message->u.init.probe = 1;
         break;
     case BT_MSG_INIT_ANSWER:
         fill_init_answer(message);

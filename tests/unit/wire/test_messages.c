@@ -346,6 +346,7 @@ static void older_peers_are_understood(void **state)
     assert_ok(bt_message_decode(buffer, n, &message));
     assert_int_equal(message.u.init.process.pid, 4242);
     assert_int_equal(message.u.init.process.ipc_ns, 0);
+    assert_int_equal(message.u.init.probe, 0);
     n = load_golden("INIT_ANSWER_older", buffer, sizeof(buffer));
     assert_ok(bt_message_decode(buffer, n, &message));
     assert_int_equal(message.u.init.require_rdma, 0);
