@@ -146,6 +146,30 @@ baton_status baton_transfer_push_source(baton_sender *sender, baton_transfer tra
     return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
 }
 
+baton_status baton_transfer_push_layers(baton_sender *sender, baton_transfer transfer,
+                                        uint32_t chunk, uint32_t first_layer, uint32_t n_layers,
+                                        const baton_source *from)
+{
+    if (from == NULL || (from->view == NULL && from->data == NULL) || n_layers == 0)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "push: wanted a view or data, and layers, found none");
+    if (from->view != NULL && from->tokens == NULL)
+        return bt_fail(BATON_ERR_INVALID_ARG, "push: wanted tokens with the view, found NULL");
+    bt_tx_source source = {.view = from->view,
+                           .data = from->data,
+                           .bytes = from->bytes,
+                           .first_layer = first_layer,
+                           .n_layers = n_layers,
+                           .memory = from->view != NULL ? from->view->memory : from->memory};
+    if (source.memory == BATON_MEMORY_CUDA_DEVICE || from->order != BATON_SOURCE_NOW)
+        return bt_fail(BATON_ERR_UNSUPPORTED,
+                       "push: layers: wanted host memory that is there, found device memory, a "
+                       "stream or an event: push whole chunks");
+    if (from->tokens != NULL)
+        source.tokens = *from->tokens;
+    return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
+}
+
 baton_status baton_transfer_push(baton_sender *sender, baton_transfer transfer, uint32_t chunk,
                                  const baton_kv_view *view, const baton_kv_tokens *tokens)
 {

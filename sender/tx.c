@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the state machine, what goes in and what comes out. */
 #include "sender/txdevice.h"
+#include "sender/txlayers.h"
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -267,7 +268,9 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
     bt_tx_transfer *transfer = bt_tx_transfer_find(tx, command->id);
     if (transfer == NULL)
         return;
-    if (command->kind == BT_TX_PUSH)
+    if (command->kind == BT_TX_PUSH && command->source.n_layers != 0)
+        bt_tx_layers_pushed(tx, transfer, command);
+    else if (command->kind == BT_TX_PUSH)
         bt_tx_chunk_pushed(tx, transfer, command);
     else if (command->kind == BT_TX_FINISH)
         transfer->finish_seen = true;

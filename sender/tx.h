@@ -41,6 +41,8 @@ typedef struct bt_tx bt_tx;
 typedef struct bt_tx_peer bt_tx_peer;
 typedef struct bt_tx_transfer bt_tx_transfer;
 typedef struct bt_tx_pending bt_tx_pending;
+typedef struct bt_tx_layers bt_tx_layers; /* txlayers.c */
+typedef struct bt_tx_group bt_tx_group;
 
 typedef enum {
     BT_TX_INIT_PORT,
@@ -107,7 +109,7 @@ struct bt_tx_peer {
     uint32_t n_regions;
     bt_remote *ring_remote; /* of the two rings below; NULL: none */
     bt_framering to_receiver, from_receiver;
-    bool alloc_port_works; /* heard on it: only then are rings used besides it */
+    bool alloc_port_works;                   /* heard on it: only then are rings used besides it */
     uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the receiver's */
     size_t doorbell_bytes;
     bt_tx_pending *hello; /* INIT or MEMREG under way */
@@ -130,6 +132,7 @@ struct bt_tx_peer {
 typedef enum {
     BT_TX_CHUNK_IDLE,      /* not pushed */
     BT_TX_CHUNK_PUSHED,    /* waits for a grant, for its turn, or for a staging slot */
+    BT_TX_CHUNK_LAYERED,   /* pushed in groups of layers, of which not all have moved */
     BT_TX_CHUNK_COPYING,   /* waits for a GPU: txdevice.h */
     BT_TX_CHUNK_POSTED,    /* put posted */
     BT_TX_CHUNK_FLUSHING,  /* a flush that covers it is under way */
@@ -145,6 +148,7 @@ typedef struct {
     void *owned;               /* the arrays */
     const void *data;
     size_t bytes;
+    uint32_t first_layer, n_layers; /* n_layers 0: all of them */
     baton_memory_kind memory;
     bt_cuda *cuda;     /* of ready */
     bt_cu_event ready; /* the bytes are there once it has completed; NULL: they are */
@@ -163,6 +167,7 @@ typedef struct {
     uint32_t region, generation, page;
     uint64_t digest;
     bt_tx_source source;
+    bt_tx_layers *layers; /* NULL: pushed whole, or not yet */
 } bt_tx_chunk;
 
 /* Chunks of one transfer in one state, in the order in which they got there: a transfer of many
@@ -193,15 +198,19 @@ struct bt_tx_transfer {
     uint32_t n_chunks, last_tokens;
     bt_tx_chunk *chunks;                                 /* [n_chunks] */
     uint8_t *pushed;                                     /* [n_chunks] inbox lock */
+    uint8_t *seen;                                       /* [n_chunks][n_layers] inbox lock:
+                                                            pushed; NULL: none by layers */
     bool is_finishing;                                   /* inbox lock: finish was called */
     bool finish_seen;                                    /* owner: the FINISH command has come */
     uint32_t next_chunk;                                 /* no PUSHED chunk lies before it */
     uint32_t n_posted, n_landed, n_committed, n_present; /* chunks, growing */
-    uint32_t n_pushed;                   /* without those that turned out to be present */
-    uint32_t n_puts_out;                 /* puts without BT_EVENT_PUT */
-    bt_tx_list posted, flushing, landed; /* chunks that are POSTED, FLUSHING, LANDED */
-    bool unflushed;                      /* puts were posted since the last flush was */
-    bool flush_out;                      /* a flush without BT_EVENT_FLUSH */
+    uint32_t n_pushed;                     /* without those that turned out to be present */
+    uint32_t n_puts_out;                   /* puts without BT_EVENT_PUT */
+    bt_tx_list posted, flushing, landed;   /* chunks that are POSTED, FLUSHING, LANDED */
+    bt_tx_group *first_group, *last_group; /* layers that were pushed and have not moved */
+    uint32_t n_partial;                    /* chunks some of whose layers were put, not all */
+    bool unflushed;                        /* puts were posted since the last flush was */
+    bool flush_out;                        /* a flush without BT_EVENT_FLUSH */
     uint32_t n_told;     /* chunks of the COMMIT under way that no flush has covered: its answer */
     uint64_t told_bytes; /* says that they have landed */
     bool is_answered;    /* COMMITTING: final was answered, an event is still to come */
@@ -434,6 +443,13 @@ bt_tx_port bt_tx_commit_port(const bt_tx *tx, const bt_tx_peer *peer);
 void bt_tx_transmit(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
 
 /* Bytes, txmove.c. */
+/* The region that a granted chunk's page is in. Errors: BUSY (it is being asked for), BAD_MESSAGE.
+ */
+baton_status bt_tx_chunk_region(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                const bt_tx_region **region_p);
+/* A staging slot for the chunk. Errors: BUSY (none is free now), NO_MEMORY, TRANSPORT. */
+baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_chunk *chunk);
+void bt_tx_chunk_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
 void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk);
 uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list); /* n > 0 */

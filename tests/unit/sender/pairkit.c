@@ -4,15 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static baton_layout layout(void)
+static baton_layout layout(const pair_options *options)
 {
     return (baton_layout){
         .model = "pair",
         .dtype = BATON_DTYPE_BF16,
-        .n_layers = 1,
+        .n_layers = options->is_layered ? PAIR_LAYERS : 1,
         .n_planes = 2,
         .n_kv_heads = 1,
-        .head_dim = 8,
+        .head_dim = options->is_layered ? 8 / PAIR_LAYERS : 8,
         .chunk_tokens = PAIR_CHUNK,
         .block_tokens = 4,
         .tp_size = 1,
@@ -141,7 +141,7 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
     for (uint8_t port = 0; port < BT_RX_N_PORTS; port++)
         sender->routes[port] = (bt_rx_route){.n = 2, .bytes = {(uint8_t)index, port}};
     baton_sender_options tx_options = {
-        .layout = layout(),
+        .layout = layout(options),
         .digests = options->digests,
         .path = options->path,
         .commit = commit_of(options),
@@ -170,7 +170,7 @@ static void create_receiver(pair *kit, const pair_options *options)
 {
     kit->rx_transport = transport_of(kit);
     baton_receiver_options rx_options = {
-        .layout = layout(),
+        .layout = layout(options),
         .digests = options->digests,
         .pool_bytes = (uint64_t)options->n_pages * PAIR_PAGE_BYTES,
         .n_regions = options->n_regions != 0 ? options->n_regions : 1,

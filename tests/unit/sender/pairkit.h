@@ -13,6 +13,7 @@ enum {
     PAIR_CHUNK = 8,        /* tokens */
     PAIR_TOKEN_BYTES = 32, /* of the layout below */
     PAIR_PAGE_BYTES = PAIR_CHUNK * PAIR_TOKEN_BYTES,
+    PAIR_LAYERS = 4, /* of a layered pair; its tokens have as many bytes */
     PAIR_MAX_CHUNKS = 8,
     PAIR_MAX_SENDERS = 4,
 };
@@ -71,10 +72,11 @@ typedef struct {
     baton_path_choice path;
     baton_commit_choice commit;
     bool mapped;
+    bool is_layered;
     bool reaches_device;      /* the transport of both sides */
     baton_memory_kind memory; /* of the receiver's pool */
-    bool measure; /* the path, when connecting */
-    bool probe;   /* senders are probes, of another layout than the receiver's */
+    bool measure;             /* the path, when connecting */
+    bool probe;               /* senders are probes, of another layout than the receiver's */
     baton_data_path sender_floor, receiver_floor;
     bool rings; /* and mapped: control messages go by rings, past the bus and its filter */
 } pair_options;
