@@ -63,10 +63,8 @@ void bt_digester_begin(bt_digester *d, uint8_t *page, uint64_t bytes, bool whole
         .bytes = bytes,
         .n_tiles = bytes / BT_DIGEST_TILE_BYTES + (bytes % BT_DIGEST_TILE_BYTES != 0),
         .fold = whole_stripes ? bt_fold_best() : NULL,
-        .kind = BT_FOLD_COPY,
+        .kind = streams ? BT_FOLD_STREAM : BT_FOLD_COPY,
     };
-    if (streams && (uintptr_t)page % BT_XXH3_STRIPE_BYTES == 0)
-        d->kind = BT_FOLD_STREAM;
     set_first_acc(d->acc);
     set_first_acc(d->outer);
 }
@@ -101,56 +99,127 @@ static void end_tile(bt_digester *d)
     d->tile++;
 }
 
-/* n bytes of the tile under way, whole stripes. */
-static void fold_piece(bt_digester *d, const uint8_t *from, uint64_t n, bt_fold_kind kind)
+static bt_fold_kind kind_of(bt_digester *d, const bt_fold_rows *rows, bt_fold_kind kind)
 {
-    uint8_t *to = d->page + d->at;
-    uint32_t stripe = (uint32_t)((d->at - tile_start(d)) / BT_XXH3_STRIPE_BYTES);
-    uint32_t last = (uint32_t)(tile_bytes(d) / BT_XXH3_STRIPE_BYTES - 1);
-    uint32_t n_stripes = (uint32_t)(n / BT_XXH3_STRIPE_BYTES);
-    bool has_last = stripe + n_stripes > last;
-    assert(n % BT_XXH3_STRIPE_BYTES == 0);
-    d->fold->stripes(d->acc, to, from, n_stripes - has_last, stripe, kind);
-    if (has_last)
-        d->fold->last(d->acc, to + n - BT_XXH3_STRIPE_BYTES, from + n - BT_XXH3_STRIPE_BYTES, kind);
+    uint64_t step = rows->n_rows > 1 ? rows->to_step : 0;
+    if (kind == BT_FOLD_STREAM && ((uintptr_t)rows->to | step) % BT_XXH3_STRIPE_BYTES != 0)
+        kind = BT_FOLD_COPY;
+    d->has_streamed |= kind == BT_FOLD_STREAM;
+    return kind;
 }
 
-/* The next n bytes: copied, or with BT_FOLD_READ there already. */
-static void add_bytes(bt_digester *d, const uint8_t *from, uint64_t n, bt_fold_kind kind)
+/* Rows of the tile under way, whole stripes, without the tile's last one. */
+static void fold_rows(bt_digester *d, const bt_fold_rows *rows, bt_fold_kind kind)
+{
+    uint32_t stripe = (uint32_t)((d->at - tile_start(d)) / BT_XXH3_STRIPE_BYTES);
+    d->fold->rows(d->acc, rows, stripe, kind_of(d, rows, kind));
+    d->at += (uint64_t)rows->n_rows * rows->row_stripes * BT_XXH3_STRIPE_BYTES;
+}
+
+/* n bytes of the tile under way, whole stripes. */
+static void fold_piece(bt_digester *d, uint8_t *to, const uint8_t *from, uint64_t n,
+                       bt_fold_kind kind)
+{
+    bool has_last = d->at + n == tile_start(d) + tile_bytes(d);
+    uint64_t before = n - (has_last ? BT_XXH3_STRIPE_BYTES : 0);
+    bt_fold_rows rows = {
+        .to = to,
+        .from = from,
+        .row_stripes = (uint32_t)(before / BT_XXH3_STRIPE_BYTES),
+        .n_rows = 1,
+    };
+    assert(n % BT_XXH3_STRIPE_BYTES == 0);
+    fold_rows(d, &rows, kind);
+    if (!has_last)
+        return;
+    d->fold->last(d->acc, kind == BT_FOLD_READ ? NULL : to + before, from + before,
+                  kind_of(d, &rows, kind));
+    d->at += BT_XXH3_STRIPE_BYTES;
+}
+
+/* The page's next n bytes, copied from one of the two sides, which is the page, to the other; with
+ * BT_FOLD_READ, `from` is the page and `to` is not looked at. */
+static void add_bytes(bt_digester *d, uint8_t *to, const uint8_t *from, uint64_t n,
+                      bt_fold_kind kind)
 {
     assert(n <= d->bytes - d->at);
-    while (n > 0) {
+    for (uint64_t done = 0; done < n;) {
         uint64_t left = tile_start(d) + tile_bytes(d) - d->at;
-        uint64_t piece = n < left ? n : left;
-        if (is_folded(d))
-            fold_piece(d, from, piece, kind);
-        else if (kind != BT_FOLD_READ)
-            memcpy(d->page + d->at, from, (size_t)piece);
-        d->at += piece;
-        from += piece;
-        n -= piece;
+        uint64_t piece = n - done < left ? n - done : left;
+        uint8_t *piece_to = kind == BT_FOLD_READ ? NULL : to + done;
+        if (is_folded(d)) {
+            fold_piece(d, piece_to, from + done, piece, kind);
+        } else {
+            if (kind != BT_FOLD_READ)
+                memcpy(piece_to, from + done, (size_t)piece);
+            d->at += piece;
+        }
+        done += piece;
         if (piece == left)
             end_tile(d);
     }
 }
 
-void bt_digester_copy(bt_digester *d, const uint8_t *from, uint64_t from_step, uint64_t row_bytes,
-                      uint64_t n_rows)
+/* Many small rows at once where no tile ends; the others one by one. */
+static void add_rows(bt_digester *d, const bt_fold_rows *all, uint64_t row_bytes, bt_fold_kind kind)
 {
-    for (uint64_t i = 0; i < n_rows; i++)
-        add_bytes(d, from + i * from_step, row_bytes, d->kind);
+    bt_fold_rows rows = *all;
+    while (rows.n_rows > 0) {
+        uint64_t left = tile_start(d) + tile_bytes(d) - d->at, n = 0;
+        if (is_folded(d))
+            n = (left - BT_XXH3_STRIPE_BYTES) / row_bytes;
+        if (n > 1) {
+            bt_fold_rows some = rows;
+            some.n_rows = n < rows.n_rows ? (uint32_t)n : rows.n_rows;
+            some.row_stripes = (uint32_t)(row_bytes / BT_XXH3_STRIPE_BYTES);
+            fold_rows(d, &some, kind);
+            n = some.n_rows;
+        } else {
+            add_bytes(d, rows.to, rows.from, row_bytes, kind);
+            n = 1;
+        }
+        rows.n_rows -= (uint32_t)n;
+        rows.to += n * rows.to_step;
+        rows.from += n * rows.from_step;
+    }
+}
+
+void bt_digester_copy(bt_digester *d, const uint8_t *from, uint64_t from_step, uint64_t row_bytes,
+                      uint32_t n_rows)
+{
+    bt_fold_rows rows = {
+        .to = d->page + d->at,
+        .from = from,
+        .to_step = row_bytes,
+        .from_step = from_step,
+        .n_rows = n_rows,
+    };
+    add_rows(d, &rows, row_bytes, d->kind);
+}
+
+void bt_digester_give(bt_digester *d, uint8_t *to, uint64_t to_step, uint64_t row_bytes,
+                      uint32_t n_rows, bt_fold_kind kind)
+{
+    bt_fold_rows rows = {
+        .to = to,
+        .from = d->page + d->at,
+        .to_step = to_step,
+        .from_step = row_bytes,
+        .n_rows = n_rows,
+    };
+    add_rows(d, &rows, row_bytes, kind);
 }
 
 void bt_digester_pass(bt_digester *d, uint64_t n)
 {
     if (n > 0)
-        add_bytes(d, d->page + d->at, n, BT_FOLD_READ);
+        add_bytes(d, NULL, d->page + d->at, n, BT_FOLD_READ);
 }
 
 uint64_t bt_digester_end(bt_digester *d)
 {
     assert(d->at == d->bytes);
-    if (d->kind == BT_FOLD_STREAM && d->fold != NULL)
+    if (d->has_streamed)
         d->fold->finish();
     return outer_digest(d);
 }

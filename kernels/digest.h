@@ -35,7 +35,8 @@ typedef struct {
     uint8_t *page;
     uint64_t bytes, at;
     const bt_fold_ops *fold; /* NULL: a tile is hashed when it is there, not on its way */
-    bt_fold_kind kind;       /* how copied bytes are stored */
+    bt_fold_kind kind;       /* how bytes are stored in the page */
+    bool has_streamed;       /* stores are to be fenced */
 } bt_digester;
 
 /* page is only read when nothing is copied. whole_stripes: every piece but the last is a multiple
@@ -44,7 +45,10 @@ void bt_digester_begin(bt_digester *digester, uint8_t *page, uint64_t bytes, boo
                        bool streams);
 /* The page's next n_rows * row_bytes bytes are these rows: copied. */
 void bt_digester_copy(bt_digester *digester, const uint8_t *from, uint64_t from_step,
-                      uint64_t row_bytes, uint64_t n_rows);
+                      uint64_t row_bytes, uint32_t n_rows);
+/* The way back: these rows are the page's next bytes. kind: BT_FOLD_COPY or BT_FOLD_STREAM. */
+void bt_digester_give(bt_digester *digester, uint8_t *to, uint64_t to_step, uint64_t row_bytes,
+                      uint32_t n_rows, bt_fold_kind kind);
 /* The page's next n bytes are there already. */
 void bt_digester_pass(bt_digester *digester, uint64_t n);
 uint64_t bt_digester_end(bt_digester *digester);

@@ -51,30 +51,36 @@ AVX512 ALWAYS_INLINE __m512i scramble_512(__m512i acc)
     return _mm512_mullo_epi64(acc, _mm512_set1_epi64((long long)BT_XXH3_PRIME32_1));
 }
 
-AVX512 ALWAYS_INLINE void add_stripes_512(uint64_t *acc, uint8_t *to, const uint8_t *from,
-                                          uint32_t n, uint32_t first, bt_fold_kind kind)
+AVX512 ALWAYS_INLINE void add_rows_512(uint64_t *acc, const bt_fold_rows *rows, uint32_t first,
+                                       bt_fold_kind kind)
 {
     __m512i sum = _mm512_load_si512(acc);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t in_block = (first + i) % BT_XXH3_BLOCK_STRIPES;
-        uint64_t at = (uint64_t)i * BT_XXH3_STRIPE_BYTES;
-        sum = add_stripe_512(sum, kind == BT_FOLD_READ ? NULL : to + at, from + at,
-                             secret_at(8 * in_block), kind);
-        if (in_block == BT_XXH3_BLOCK_STRIPES - 1)
-            sum = scramble_512(sum);
+    uint32_t in_block = first % BT_XXH3_BLOCK_STRIPES;
+    for (uint32_t row = 0; row < rows->n_rows; row++) {
+        const uint8_t *from = rows->from + row * rows->from_step;
+        uint8_t *to = kind == BT_FOLD_READ ? NULL : rows->to + row * rows->to_step;
+        for (uint32_t i = 0; i < rows->row_stripes; i++) {
+            uint64_t at = (uint64_t)i * BT_XXH3_STRIPE_BYTES;
+            sum = add_stripe_512(sum, kind == BT_FOLD_READ ? NULL : to + at, from + at,
+                                 secret_at(8 * in_block), kind);
+            if (++in_block == BT_XXH3_BLOCK_STRIPES) {
+                sum = scramble_512(sum);
+                in_block = 0;
+            }
+        }
     }
     _mm512_store_si512(acc, sum);
 }
 
-AVX512 static void stripes_512(uint64_t acc[BT_XXH3_LANES], uint8_t *to, const uint8_t *from,
-                               uint32_t n, uint32_t first, bt_fold_kind kind)
+AVX512 static void rows_512(uint64_t acc[BT_XXH3_LANES], const bt_fold_rows *rows, uint32_t first,
+                            bt_fold_kind kind)
 {
     if (kind == BT_FOLD_STREAM)
-        add_stripes_512(acc, to, from, n, first, BT_FOLD_STREAM);
+        add_rows_512(acc, rows, first, BT_FOLD_STREAM);
     else if (kind == BT_FOLD_COPY)
-        add_stripes_512(acc, to, from, n, first, BT_FOLD_COPY);
+        add_rows_512(acc, rows, first, BT_FOLD_COPY);
     else
-        add_stripes_512(acc, to, from, n, first, BT_FOLD_READ);
+        add_rows_512(acc, rows, first, BT_FOLD_READ);
 }
 
 AVX512 static void last_512(uint64_t acc[BT_XXH3_LANES], uint8_t *to, const uint8_t *from,
@@ -110,37 +116,41 @@ AVX2 ALWAYS_INLINE __m256i scramble_256(__m256i acc, const uint8_t *secret)
     return _mm256_add_epi64(low, _mm256_slli_epi64(high, 32));
 }
 
-AVX2 ALWAYS_INLINE void add_stripes_256(uint64_t *acc, uint8_t *to, const uint8_t *from, uint32_t n,
-                                        uint32_t first, bt_fold_kind kind)
+AVX2 ALWAYS_INLINE void add_rows_256(uint64_t *acc, const bt_fold_rows *rows, uint32_t first,
+                                     bt_fold_kind kind)
 {
     __m256i low = _mm256_load_si256((const __m256i *)acc);
     __m256i high = _mm256_load_si256((const __m256i *)(acc + 4));
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t in_block = (first + i) % BT_XXH3_BLOCK_STRIPES;
-        const uint8_t *secret = secret_at(8 * in_block);
-        uint64_t at = (uint64_t)i * BT_XXH3_STRIPE_BYTES;
-        uint8_t *stored = kind == BT_FOLD_READ ? NULL : to + at;
-        low = add_half_256(low, stored, from + at, secret, kind);
-        high = add_half_256(high, kind == BT_FOLD_READ ? NULL : stored + HALF, from + at + HALF,
-                            secret + HALF, kind);
-        if (in_block == BT_XXH3_BLOCK_STRIPES - 1) {
-            low = scramble_256(low, secret_at(BT_XXH3_SECRET_SCRAMBLE));
-            high = scramble_256(high, secret_at(BT_XXH3_SECRET_SCRAMBLE + HALF));
+    uint32_t in_block = first % BT_XXH3_BLOCK_STRIPES;
+    for (uint32_t row = 0; row < rows->n_rows; row++) {
+        const uint8_t *from = rows->from + row * rows->from_step;
+        uint8_t *to = kind == BT_FOLD_READ ? NULL : rows->to + row * rows->to_step;
+        for (uint32_t i = 0; i < rows->row_stripes; i++) {
+            const uint8_t *secret = secret_at(8 * in_block);
+            uint64_t at = (uint64_t)i * BT_XXH3_STRIPE_BYTES;
+            low = add_half_256(low, kind == BT_FOLD_READ ? NULL : to + at, from + at, secret, kind);
+            high = add_half_256(high, kind == BT_FOLD_READ ? NULL : to + at + HALF,
+                                from + at + HALF, secret + HALF, kind);
+            if (++in_block == BT_XXH3_BLOCK_STRIPES) {
+                low = scramble_256(low, secret_at(BT_XXH3_SECRET_SCRAMBLE));
+                high = scramble_256(high, secret_at(BT_XXH3_SECRET_SCRAMBLE + HALF));
+                in_block = 0;
+            }
         }
     }
     _mm256_store_si256((__m256i *)acc, low);
     _mm256_store_si256((__m256i *)(acc + 4), high);
 }
 
-AVX2 static void stripes_256(uint64_t acc[BT_XXH3_LANES], uint8_t *to, const uint8_t *from,
-                             uint32_t n, uint32_t first, bt_fold_kind kind)
+AVX2 static void rows_256(uint64_t acc[BT_XXH3_LANES], const bt_fold_rows *rows, uint32_t first,
+                          bt_fold_kind kind)
 {
     if (kind == BT_FOLD_STREAM)
-        add_stripes_256(acc, to, from, n, first, BT_FOLD_STREAM);
+        add_rows_256(acc, rows, first, BT_FOLD_STREAM);
     else if (kind == BT_FOLD_COPY)
-        add_stripes_256(acc, to, from, n, first, BT_FOLD_COPY);
+        add_rows_256(acc, rows, first, BT_FOLD_COPY);
     else
-        add_stripes_256(acc, to, from, n, first, BT_FOLD_READ);
+        add_rows_256(acc, rows, first, BT_FOLD_READ);
 }
 
 AVX2 static void last_256(uint64_t acc[BT_XXH3_LANES], uint8_t *to, const uint8_t *from,
@@ -157,8 +167,8 @@ AVX2 static void last_256(uint64_t acc[BT_XXH3_LANES], uint8_t *to, const uint8_
 }
 
 static const bt_fold_ops versions[] = {
-    {"avx512", has_avx512, stripes_512, last_512, fence_streams},
-    {"avx2", has_avx2, stripes_256, last_256, fence_streams},
+    {"avx512", has_avx512, rows_512, last_512, fence_streams},
+    {"avx2", has_avx2, rows_256, last_256, fence_streams},
 };
 
 const bt_fold_ops *bt_fold_versions(size_t *n)

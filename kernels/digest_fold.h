@@ -13,16 +13,24 @@
 typedef enum {
     BT_FOLD_READ,   /* to is not looked at */
     BT_FOLD_COPY,   /* stored to `to` */
-    BT_FOLD_STREAM, /* the same past the cache; to is a multiple of 64 */
+    BT_FOLD_STREAM, /* the same past the cache; to, and each row of it, is a multiple of 64 */
 } bt_fold_kind;
+
+/* Evenly spaced rows of whole stripes; steps in bytes. */
+typedef struct {
+    uint8_t *to;
+    const uint8_t *from;
+    uint64_t to_step, from_step;
+    uint32_t row_stripes, n_rows;
+} bt_fold_rows;
 
 typedef struct {
     const char *name;
     bool (*is_supported)(void); /* by this CPU */
-    /* Stripes first .. first + n - 1 of an input of which none is the last; acc is aligned to 64
+    /* Stripes of an input from number `first` on, of which none is the last; acc is aligned to 64
      * bytes. Scrambles where a block of stripes ends. */
-    void (*stripes)(uint64_t acc[BT_XXH3_LANES], uint8_t *to, const uint8_t *from, uint32_t n,
-                    uint32_t first, bt_fold_kind kind);
+    void (*rows)(uint64_t acc[BT_XXH3_LANES], const bt_fold_rows *rows, uint32_t first,
+                 bt_fold_kind kind);
     /* The last stripe. */
     void (*last)(uint64_t acc[BT_XXH3_LANES], uint8_t *to, const uint8_t *from, bt_fold_kind kind);
     void (*finish)(void); /* after BT_FOLD_STREAM: makes the stores visible to every reader */

@@ -7,10 +7,9 @@
 #include "core/fail.h"
 #include "kernels/digest.h"
 #include "kernels/kv_check.h"
+#include "kernels/kv_copy.h"
 #include "kernels/kv_index.h"
 #include "kernels/kv_runs.h"
-
-#include <string.h>
 
 typedef struct {
     const baton_kv_view *view;
@@ -25,18 +24,13 @@ typedef struct {
 
 /* The page's next rows, which lie in paged KV from `paged` on, `step` bytes apart. */
 static void move_rows(digest_job *job, uint8_t *paged, uint64_t step, uint64_t row_bytes,
-                      uint64_t n_rows)
+                      uint32_t n_rows)
 {
     bt_digester *d = &job->digester;
-    if (job->to_page) {
+    if (job->to_page)
         bt_digester_copy(d, paged, step, row_bytes, n_rows);
-        return;
-    }
-    for (uint64_t i = 0; i < n_rows; i++) {
-        const uint8_t *row = d->page + d->at;
-        bt_digester_pass(d, row_bytes);
-        memcpy(paged + i * step, row, (size_t)row_bytes);
-    }
+    else
+        bt_digester_give(d, paged, step, row_bytes, n_rows, d->kind);
 }
 
 static void move_run(digest_job *job, const bt_kv_run *run, uint8_t *base)
@@ -51,12 +45,9 @@ static void move_run(digest_job *job, const bt_kv_run *run, uint8_t *base)
                       view->n_kv_heads);
         return;
     }
-    /* In pieces that are still in the cache when they are looked at again. */
-    uint64_t whole = run->n_tokens * row_bytes;
-    uint64_t piece = BT_DIGEST_TILE_BYTES;
-    for (uint64_t at = 0; step == row_bytes && at < whole; at += piece)
-        move_rows(job, paged + at, 0, whole - at < piece ? whole - at : piece, 1);
-    if (step != row_bytes)
+    if (step == row_bytes)
+        move_rows(job, paged, 0, run->n_tokens * row_bytes, 1);
+    else
         move_rows(job, paged, step, row_bytes, run->n_tokens);
 }
 
@@ -109,7 +100,8 @@ static baton_status move_layers(digest_job *job, uint32_t first_layer, uint32_t 
     BATON_TRY(bt_kv_host_check(view));
     uint64_t bytes;
     BATON_TRY(baton_kv_layers_bytes(view, n_layers, job->tokens->n_tokens, &bytes));
-    bt_digester_begin(&job->digester, page, bytes, has_whole_stripes(view), streams);
+    bt_digester_begin(&job->digester, page, bytes, has_whole_stripes(view),
+                      streams || bytes >= BT_KV_STREAM_MIN_BYTES);
     if (bytes > 0) /* else the tokens have not been checked */
         move_planes(job, first_layer, n_layers);
     *digest = bt_digester_end(&job->digester);
