@@ -30,8 +30,17 @@ static baton_status open_rank(bt_handoff_receiver *r, const bt_handoff_options *
     baton_receiver_options receiver = {
         .layout = *layout, .rank = rank, .world = options->tp, .key_seed = options->key_seed};
     BATON_TRY(bt_handoff_view_open(options, rank, &r->ranks[rank].view));
-    return baton_receiver_create_from_file(options->config, &receiver, options->overrides,
-                                           options->n_overrides, &r->ranks[rank].receiver);
+    uint32_t n = options->n_overrides;
+    const char **overrides = bt_calloc(n + 1, sizeof(*overrides));
+    if (overrides == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "hand-off: %u overrides", n);
+    for (uint32_t i = 0; i < n; i++)
+        overrides[i] = options->overrides[i];
+    overrides[n] = "memory_kind=host"; /* the CPU computes, whatever a file for GPUs says */
+    baton_status status = baton_receiver_create_from_file(options->config, &receiver, overrides,
+                                                          n + 1, &r->ranks[rank].receiver);
+    bt_free(overrides);
+    return status;
 }
 
 baton_status bt_handoff_receiver_create(const bt_handoff_options *options,
@@ -235,7 +244,6 @@ static const bt_handoff_metric metrics[] = {
     FIELD(messages_total, BT_PROM_COUNTER, "Control messages."),
     FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed control messages."),
     FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
-    FIELD(ring_messages_total, BT_PROM_COUNTER, "Messages that came through shared memory."),
     FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
     FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
     FIELD(peers_lost_total, BT_PROM_COUNTER, "Senders lost."),

@@ -37,16 +37,6 @@ static void free_options(baton_receiver_options *options)
     bt_text_free(options->notice);
 }
 
-/* A machine that has no such sockets does without rings. */
-static baton_status make_doorbell(baton_receiver *receiver)
-{
-    baton_status status = bt_wakesocket_create(&receiver->wake);
-    if (status == BATON_OK || status == BATON_ERR_NO_MEMORY)
-        return status;
-    bt_info("receiver: no control rings: %s", baton_last_error());
-    return BATON_OK;
-}
-
 /* Everything but the thread. options have their defaults. */
 static baton_status open_parts(baton_receiver *receiver, const baton_receiver_options *options)
 {
@@ -54,13 +44,12 @@ static baton_status open_parts(baton_receiver *receiver, const baton_receiver_op
     BATON_TRY(bt_eventqueue_create(sizeof(baton_receiver_event), &receiver->events));
     BATON_TRY(bt_pollset_create(&receiver->polls));
     BATON_TRY(bt_doorbell_create(&receiver->bell));
-    if (!options->data.no_control_ring)
-        BATON_TRY(make_doorbell(receiver));
     BATON_TRY(bt_control_open_server(&options->security, options->host, &receiver->control));
     BATON_TRY(bt_rxshell_open(receiver));
     BATON_TRY(bt_noticepush_create(receiver->control.context, &receiver->notices));
     BATON_TRY(bt_transport_open(&options->data, &receiver->transport));
-    const bt_rx_out out = bt_rxshell_out(receiver);
+    bt_rx_out out = bt_rxshell_out(receiver);
+    out.bell = receiver->bell;
     return bt_rx_create(&receiver->options, receiver->transport, &out, &receiver->rx);
 }
 
@@ -110,7 +99,6 @@ void baton_receiver_destroy(baton_receiver *receiver)
         bt_control_socket_close(receiver->sockets[port], BT_RX_FLUSH_MS);
     bt_control_close(&receiver->control);
     bt_eventqueue_destroy(receiver->events);
-    bt_wakesocket_destroy(receiver->wake);
     bt_doorbell_destroy(receiver->bell);
     bt_pollset_destroy(receiver->polls);
     free_options(&receiver->options);
@@ -144,6 +132,16 @@ baton_status baton_receiver_unpin(baton_receiver *receiver, baton_pin *pin)
         return BATON_OK;
     baton_status status = bt_rx_unpin(receiver->rx, pin);
     bt_doorbell_ring(receiver->bell); /* a queued request may fit now */
+    return status;
+}
+
+baton_status baton_receiver_unpin_after(baton_receiver *receiver, baton_pin *pin,
+                                        struct CUstream_st *stream)
+{
+    if (pin == NULL)
+        return BATON_OK;
+    baton_status status = bt_rx_unpin_after(receiver->rx, pin, stream);
+    bt_doorbell_ring(receiver->bell); /* to watch the event, or since the pin has gone */
     return status;
 }
 

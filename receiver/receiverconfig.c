@@ -36,6 +36,7 @@ static void from_file(const bt_file_options *file, baton_receiver_options *optio
     options->n_notice_allow = file->n_notice_allow;
     options->digests = (baton_digests)file->digests;
     options->progress = (baton_progress_mode)file->progress;
+    options->memory = (baton_memory_kind)file->memory_kind;
     options->pool_bytes = file->pool_bytes;
     options->n_regions = file->n_regions;
     options->max_queued = file->max_queued;
@@ -57,9 +58,6 @@ static baton_status apply(const bt_config *config, const bt_file_options *file,
     from_file(file, options);
     options->init_port = init_port != 0 ? init_port : options->init_port;
     options->alloc_port = alloc_port != 0 ? alloc_port : options->alloc_port;
-    if (file->memory_kind != (int)options->memory)
-        bt_warn("receiver: the pool lies in host memory, %s wants another kind",
-                bt_config_origin(config, BT_KEY_MEMORY_KIND));
     return BATON_OK;
 }
 

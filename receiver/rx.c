@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the state machine, what goes in and what comes out. */
-#include "receiver/rx.h"
+#include "receiver/rxdevice.h"
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -39,10 +39,8 @@ static baton_status check_options(const baton_receiver_options *options)
     if (strlen(options->name) > BT_PEER_NAME_BYTES_MAX)
         return bt_fail(BATON_ERR_INVALID_ARG, "receiver: name: wanted at most %d bytes, found %zu",
                        BT_PEER_NAME_BYTES_MAX, strlen(options->name));
-    if (options->memory != BATON_MEMORY_HOST)
-        return bt_fail(BATON_ERR_UNSUPPORTED,
-                       "receiver: memory: wanted host memory, found kind %d; stage device memory "
-                       "through a host pool",
+    if (options->memory < BATON_MEMORY_HOST || options->memory > BATON_MEMORY_CUDA_HOST)
+        return bt_fail(BATON_ERR_INVALID_ARG, "receiver: memory: found kind %d",
                        (int)options->memory);
     if (!(options->data.min_gbps >= 0 && options->data.min_gbps <= BT_RX_MIN_GBPS_MAX))
         return bt_fail(BATON_ERR_INVALID_ARG, "receiver: min_gbps: wanted 0 to %d, found %g",
@@ -99,7 +97,9 @@ baton_status bt_rx_create(const baton_receiver_options *options, bt_transport *t
         bt_fail(BATON_ERR_NO_MEMORY, "receiver: tables");
         goto fail;
     }
-    status = bt_rx_regions_create(rx);
+    status = bt_rx_device_create(rx);
+    if (status == BATON_OK)
+        status = bt_rx_regions_create(rx);
     if (status != BATON_OK)
         goto fail;
     *rx_p = rx;
@@ -115,6 +115,7 @@ void bt_rx_destroy(bt_rx *rx)
 {
     if (rx == NULL)
         return;
+    bt_rx_pins_finish(rx);
     assert(rx->n_pins == 0);
     for (bt_rx_ticket *ticket = rx->first_ticket, *next; ticket != NULL; ticket = next) {
         next = ticket->next;
@@ -123,10 +124,11 @@ void bt_rx_destroy(bt_rx *rx)
     }
     while (rx->peers != NULL)
         bt_rx_peer_lost(rx, rx->peers, BATON_ERR_CLOSED, true);
+    bt_rx_device_stop(rx);
     bt_rx_regions_destroy(rx);
+    bt_rx_device_destroy(rx);
     bt_store_destroy(rx->store);
     bt_pack_release(&rx->writer);
-    bt_free(rx->ring_frame);
     bt_free(rx->commands);
     bt_free(rx->ended);
     bt_free(rx->by_id);
@@ -136,8 +138,7 @@ void bt_rx_destroy(bt_rx *rx)
 
 void bt_rx_send(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, bt_message *message)
 {
-    bool by_ring = rx->ring_peer != NULL && route == &rx->ring_peer->routes[BT_RX_ALLOC_PORT];
-    if (route->n == 0 && !by_ring)
+    if (route->n == 0)
         return;
     message->v = BT_PROTOCOL_VERSION;
     message->epoch = rx->epoch;
@@ -147,8 +148,7 @@ void bt_rx_send(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, bt_message
                  baton_last_error());
         return;
     }
-    if (!(by_ring && bt_rx_ring_send(rx, route)) && route->n != 0)
-        rx->out.send(rx->out.ctx, port, route, rx->writer.bytes, rx->writer.n);
+    rx->out.send(rx->out.ctx, port, route, rx->writer.bytes, rx->writer.n);
 }
 
 /* Every request type is followed by its answer in the list of types. */
@@ -186,7 +186,7 @@ static void on_init_port(bt_rx *rx, const bt_rx_route *route, const bt_message *
         rx->stats.messages_dropped_total++;
 }
 
-void bt_rx_on_alloc_port(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
+static void on_alloc_port(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
 {
     /* A proxy asks by request and needs no INIT. */
     if (message->type == BT_MSG_RELEASE) {
@@ -229,7 +229,7 @@ void bt_rx_handle(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, const vo
     } else if (port == BT_RX_INIT_PORT) {
         on_init_port(rx, route, &message);
     } else {
-        bt_rx_on_alloc_port(rx, route, &message);
+        on_alloc_port(rx, route, &message);
     }
     pthread_mutex_unlock(&rx->lock);
 }
@@ -283,20 +283,21 @@ uint64_t bt_rx_progress(bt_rx *rx)
 {
     pthread_mutex_lock(&rx->lock);
     uint64_t now_ns = bt_now_ns(rx->clock);
-    run_commands(rx); /* they may free pages for what is asked next */
-    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
-        bt_rx_ring_serve(rx, peer);
     progress_workers(rx);
+    bt_rx_device_progress(rx);
+    run_commands(rx);
     bt_rx_tickets_tick(rx, now_ns);
     bt_rx_peers_tick(rx, now_ns);
     bt_rx_pins_tick(rx, now_ns);
     bt_rx_regions_tick(rx);
     bt_rx_pump_queue(rx);
+    uint64_t device_ns = bt_rx_device_wake_ns(rx, now_ns);
     bool is_idle = rx->n_peers == 0 && rx->n_tickets == 0 && rx->n_pins == 0;
     pthread_mutex_unlock(&rx->lock);
     if (is_idle)
         return BT_NEVER_NS;
-    return bt_deadline_ns(now_ns, rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS);
+    uint64_t wake_ns = bt_deadline_ns(now_ns, rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS);
+    return device_ns < wake_ns ? device_ns : wake_ns;
 }
 
 bool bt_rx_arm(bt_rx *rx)
@@ -305,21 +306,14 @@ bool bt_rx_arm(bt_rx *rx)
     pthread_mutex_lock(&rx->lock);
     for (bt_rx_peer *peer = rx->peers; peer != NULL && armed; peer = peer->next)
         armed = bt_worker_arm(peer->worker) == BATON_OK;
-    armed = armed && rx->n_commands == 0 && bt_rx_rings_sleep(rx);
+    armed = armed && rx->n_commands == 0;
     pthread_mutex_unlock(&rx->lock);
     return armed;
-}
-
-void bt_rx_disarm(bt_rx *rx)
-{
-    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
-        bt_framering_end_sleep(&peer->from_sender);
 }
 
 void bt_rx_peer_exited(bt_rx *rx, bt_rx_peer *peer)
 {
     pthread_mutex_lock(&rx->lock);
-    bt_rx_ring_serve(rx, peer); /* its last words */
     bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_GONE, true);
     pthread_mutex_unlock(&rx->lock);
 }

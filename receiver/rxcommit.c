@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* COMMIT: chunks that have landed become visible, and a complete ticket becomes a hold. */
-#include "receiver/rx.h"
+#include "receiver/rxdevice.h"
 
 #include "core/log.h"
 #include "kernels/digest.h"
@@ -49,11 +49,15 @@ static baton_status check_digest(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t
     bt_page_ref page;
     if (!bt_grant_page(ticket->grant, chunk, &page))
         return BATON_OK; /* committed before, or present: checked then */
-    const void *bytes = bt_rx_page_address(rx, page);
+    const void *bytes;
     size_t n = (size_t)(bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes);
+    uint64_t found = 0;
     pthread_mutex_unlock(&rx->lock);
-    uint64_t found = bt_digest(bytes, n);
+    baton_status status = bt_rx_device_read(rx, page, n, &bytes);
+    if (status == BATON_OK)
+        found = bt_digest(bytes, n);
     pthread_mutex_lock(&rx->lock);
+    BATON_TRY(status);
     rx->stats.digests_checked_total++;
     if (found == wanted)
         return BATON_OK;
@@ -119,7 +123,10 @@ static baton_status commit_granted(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg
 {
     uint32_t n_chunks;
     BATON_TRY(check_commit(rx, ticket, commit, &n_chunks));
-    baton_status status = commit_ranges(rx, ticket, commit);
+    baton_status status = bt_rx_device_land(rx, ticket, commit);
+    if (status != BATON_OK)
+        return status;
+    status = commit_ranges(rx, ticket, commit);
     if (status == BATON_OK && commit->final)
         status = finish(rx, ticket);
     return status;
@@ -147,6 +154,11 @@ void bt_rx_on_commit(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
         status = bt_fail(BATON_ERR_STATE, "commit: ticket is still queued");
     else if (ticket->state == BT_TICKET_GRANTED)
         status = commit_granted(rx, ticket, commit);
+    if (status == BATON_IN_PROGRESS) {
+        status = bt_rx_device_keep(rx, peer, message);
+        if (status == BATON_OK)
+            return; /* answered when its bytes are where decode reads them */
+    }
     if (status != BATON_OK) {
         char text[BT_ERROR_TEXT_BYTES];
         snprintf(text, sizeof(text), "%s", baton_last_error());

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lookups and pins: the decode engine's side, from any thread. */
-#include "receiver/rx.h"
+#include "receiver/rxdevice.h"
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -10,7 +10,8 @@
 struct baton_pin {
     baton_pin *prev, *next;
     uint64_t deadline_ns;
-    bool expired; /* its chunks were let go; under the lock */
+    bool expired;        /* its chunks were let go; under the lock */
+    bt_cu_event leaving; /* given back, but a GPU still reads it until then; NULL: no */
     uint32_t n_chunks;
     bt_chunk **chunks;          /* [n_chunks]; not to be looked at once expired */
     baton_pinned_chunk *pinned; /* [n_chunks] */
@@ -183,9 +184,53 @@ baton_status bt_rx_unpin(bt_rx *rx, baton_pin *pin)
     return BATON_OK;
 }
 
+/* From here on the pin is ours, and has no time limit: what was queued will be done. */
+baton_status bt_rx_unpin_after(bt_rx *rx, baton_pin *pin, struct CUstream_st *stream)
+{
+    bt_cu_event event;
+    BATON_TRY(bt_rx_device_mark(rx, stream, &event));
+    pthread_mutex_lock(&rx->lock);
+    bool expired = pin->expired;
+    if (!expired) {
+        pin->leaving = event;
+        rx->n_leaving++;
+    }
+    pthread_mutex_unlock(&rx->lock);
+    if (!expired)
+        return BATON_OK;
+    bt_rx_device_unmark(rx, event);
+    return bt_rx_unpin(rx, pin);
+}
+
+static void leave(bt_rx *rx, baton_pin *pin)
+{
+    bt_rx_device_unmark(rx, pin->leaving);
+    unpin_chunks(rx, pin);
+    unlink_pin(rx, pin);
+    rx->n_leaving--;
+    pin_free(pin);
+}
+
+void bt_rx_pins_finish(bt_rx *rx)
+{
+    for (baton_pin *pin = rx->pins, *next; pin != NULL; pin = next) {
+        next = pin->next;
+        if (pin->leaving == NULL)
+            continue;
+        bt_rx_device_wait(rx, pin->leaving);
+        leave(rx, pin);
+    }
+}
+
 void bt_rx_pins_tick(bt_rx *rx, uint64_t now_ns)
 {
-    for (baton_pin *pin = rx->pins; pin != NULL; pin = pin->next) {
+    for (baton_pin *pin = rx->pins, *next; pin != NULL; pin = next) {
+        next = pin->next;
+        if (pin->leaving != NULL) {
+            if (bt_rx_device_is_done(rx, pin->leaving))
+                leave(rx, pin);
+            continue;
+        }
         if (pin->expired || now_ns < pin->deadline_ns)
             continue;
         pin->expired = true;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pool's regions: registered memory cut into pages of one chunk. */
-#include "receiver/rx.h"
+#include "receiver/rxdevice.h"
 
 #include "core/log.h"
 
@@ -11,15 +11,18 @@ static baton_status add_region(bt_rx *rx, uint32_t slot, uint32_t n_pages)
 {
     bt_rx_region *region = &rx->regions[slot];
     size_t bytes = (size_t)(n_pages * rx->page_bytes);
-    if (rx->options.pool_base != NULL)
+    if (rx->options.memory == BATON_MEMORY_CUDA_DEVICE)
+        BATON_TRY(bt_rx_device_region(rx, region, bytes));
+    else if (rx->options.pool_base != NULL)
         BATON_TRY(bt_memory_register(rx->transport, rx->options.pool_base, bytes,
                                      rx->options.memory, &region->memory));
     else
         BATON_TRY(bt_memory_alloc(rx->transport, bytes, rx->options.memory, &region->memory));
+    if (region->pages == NULL)
+        region->pages = region->memory->base;
     baton_status status = bt_store_region_add(rx->store, slot, n_pages);
     if (status != BATON_OK) {
-        bt_memory_free(region->memory);
-        region->memory = NULL;
+        bt_rx_device_region_free(rx, region);
         return status;
     }
     region->used = true;
@@ -53,7 +56,7 @@ void bt_rx_regions_destroy(bt_rx *rx)
 {
     for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
         if (rx->regions[i].used)
-            bt_memory_free(rx->regions[i].memory);
+            bt_rx_device_region_free(rx, &rx->regions[i]);
         rx->regions[i] = (bt_rx_region){0};
     }
     bt_memory_free(rx->scratch);
@@ -85,7 +88,7 @@ void bt_rx_regions_fill(bt_rx *rx, bt_msg_memreg_answer *answer)
 
 void *bt_rx_page_address(bt_rx *rx, bt_page_ref page)
 {
-    return (uint8_t *)rx->regions[page.region].memory->base + (size_t)page.page * rx->page_bytes;
+    return (uint8_t *)rx->regions[page.region].pages + (size_t)page.page * rx->page_bytes;
 }
 
 static bool free_slot(const bt_rx *rx, uint32_t *slot)

@@ -31,6 +31,9 @@ typedef struct {
     uint32_t n_regions;  /* pieces the pool is cut into, so that one can be replaced; 0: 4 */
     void *pool_base;     /* NULL: ours; else the engine's memory of pool_bytes, borrowed until
                             destroy (region kind `engine`, n_regions 1) */
+    /* Where the pool lies. CUDA_HOST: pinned host memory. CUDA_DEVICE: of the GPU that is current
+     * in create, else the first; where peers cannot write it, each page has a pinned one beside it,
+     * which is copied to the device before the key becomes visible. */
     baton_memory_kind memory;
     uint32_t max_queued; /* requests that wait for pages; 0: 1,024 */
     uint32_t max_peers;  /* 0: 1,024 */
@@ -82,7 +85,6 @@ typedef struct {
     uint64_t lookups_total, lookup_tokens_total, lookup_hit_tokens_total;
     uint64_t pins_expired_total;
     uint64_t messages_total, messages_dropped_total, messages_stale_total;
-    uint64_t ring_messages_total; /* of messages_total, those that came through shared memory */
     uint64_t notices_sent_total, notices_dropped_total;
     uint64_t events_dropped_total; /* nobody polled them: the oldest of more than 4,096 */
     uint64_t peers, peers_lost_total;
@@ -90,7 +92,8 @@ typedef struct {
 } baton_receiver_stats;
 
 /* Errors: INVALID_ARG, CONFIG, NO_MEMORY, ADDRESS_IN_USE (names the port), PERMISSION (would bind
- * to more than loopback without keys), TRANSPORT. */
+ * to more than loopback without keys), TRANSPORT; UNSUPPORTED (CUDA memory without a driver or GPU;
+ * the text says what is missing). */
 BATON_API baton_status baton_receiver_create(const baton_receiver_options *options,
                                              baton_receiver **receiver_p);
 /* As baton_sender_create_from_file. */
@@ -121,6 +124,13 @@ BATON_API baton_status baton_pin_chunk(const baton_pin *pin, uint32_t chunk,
  * passed before; its pages may have been written since, so the copy must not be used. The handle is
  * gone either way. */
 BATON_API baton_status baton_receiver_unpin(baton_receiver *receiver, baton_pin *pin);
+
+/* As unpin, for pages that a GPU is to copy: gives the pin back when the device has done what is
+ * queued on the stream at the call (NULL: the default one). Returns at once; LEASE_EXPIRED is said
+ * now or never. On other errors (UNSUPPORTED, IO) the pin is still the caller's. Destroy waits for
+ * the stream. */
+BATON_API baton_status baton_receiver_unpin_after(baton_receiver *receiver, baton_pin *pin,
+                                                  struct CUstream_st *stream);
 
 /* Ends a request here: its holds, or its transfer. Errors: NOT_FOUND. */
 BATON_API baton_status baton_receiver_release(baton_receiver *receiver, const char *request);

@@ -101,6 +101,15 @@ static range *find_range(range *ranges, uint32_t n, uint64_t from, uint64_t byte
     return NULL;
 }
 
+static range *find_start(range *ranges, uint32_t n, uint64_t from)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (ranges[i].from == from)
+            return &ranges[i];
+    }
+    return NULL;
+}
+
 static void remove_range(range *ranges, uint32_t *n, range *gone)
 {
     *gone = ranges[--*n];
@@ -399,8 +408,8 @@ EXPORT bt_cu_result cuMemAlloc_v2(bt_cu_address *address, size_t bytes)
 
 static bt_cu_result release(bt_cu_address address)
 {
-    range *r = find_range(gpu.allocations, gpu.n_allocations, address, 0);
-    if (r == NULL || r->from != address)
+    range *r = find_start(gpu.allocations, gpu.n_allocations, address);
+    if (r == NULL)
         return BT_CU_INVALID_VALUE;
     free(r->backing);
     remove_range(gpu.allocations, &gpu.n_allocations, r);
@@ -436,8 +445,8 @@ EXPORT bt_cu_result cuMemHostUnregister(void *base)
 {
     bt_cu_result result = BT_CU_INVALID_VALUE;
     pthread_mutex_lock(&gpu.lock);
-    range *r = find_range(gpu.pins, gpu.n_pins, (uint64_t)(uintptr_t)base, 0);
-    if (r != NULL && r->from == (uint64_t)(uintptr_t)base) {
+    range *r = find_start(gpu.pins, gpu.n_pins, (uint64_t)(uintptr_t)base);
+    if (r != NULL) {
         remove_range(gpu.pins, &gpu.n_pins, r);
         result = BT_CU_SUCCESS;
     }
@@ -612,6 +621,22 @@ EXPORT bt_cu_result cuEventQuery(bt_cu_event event)
     LOCKED(result_ = event->n_done >= event->n_recorded ? BT_CU_SUCCESS : BT_CU_NOT_READY);
 }
 
+/* As for streams: a held GPU runs what is waited for. */
+static bt_cu_result wait_for_event(bt_cu_event event)
+{
+    uint64_t wanted = event->n_recorded;
+    while (event->n_done < wanted && gpu.broken == BT_CU_SUCCESS) {
+        if (gpu.mode == FAKECUDA_THREAD || !run_one())
+            pthread_cond_wait(&gpu.changed, &gpu.lock);
+    }
+    return gpu.broken;
+}
+
+EXPORT bt_cu_result cuEventSynchronize(bt_cu_event event)
+{
+    LOCKED(result_ = wait_for_event(event));
+}
+
 static bt_cu_result flush(void)
 {
     bt_cu_result result = fault(FAKECUDA_FLUSH);
@@ -634,12 +659,14 @@ static void set_mode(fakecuda_mode mode)
     bool had_thread = gpu.has_thread;
     gpu.mode = mode;
     gpu.has_thread = mode == FAKECUDA_THREAD;
-    while (mode == FAKECUDA_AT_ONCE && run_one())
-        ;
     pthread_cond_broadcast(&gpu.changed);
     pthread_mutex_unlock(&gpu.lock);
     if (had_thread)
         pthread_join(gpu.thread, NULL);
+    pthread_mutex_lock(&gpu.lock);
+    while (mode == FAKECUDA_AT_ONCE && run_one())
+        ;
+    pthread_mutex_unlock(&gpu.lock);
     if (mode == FAKECUDA_THREAD && pthread_create(&gpu.thread, NULL, run_thread, NULL) != 0)
         abort();
 }

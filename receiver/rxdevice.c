@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "receiver/rxdevice.h"
+
+#include "core/alloc.h"
+#include "core/log.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* The driver rings the doorbell; this is for when it would not take the ring. */
+#define LOOK_AGAIN_NS BT_NS_PER_MS
+
+/* A page's copy to the device, for one grant. */
+struct bt_rx_arrival {
+    uint64_t ticket; /* 0: none */
+    uint64_t batch;
+};
+
+/* The copies of one COMMIT: done when the event behind them is. */
+typedef struct copy_batch {
+    struct copy_batch *next;
+    bt_cu_event done;
+} copy_batch;
+
+/* A COMMIT that waits for its batch. */
+typedef struct kept_commit {
+    struct kept_commit *next;
+    uint64_t epoch, batch;
+    bt_message message; /* its blobs are in bytes */
+    uint8_t bytes[];
+} kept_commit;
+
+struct bt_rx_device {
+    bt_cuda *cuda;
+    bt_cuda_waker *waker;
+    bool is_direct; /* peers write device memory */
+    bt_cu_stream stream;
+    copy_batch *first, **last, *spare; /* batches n_done + 1 ... n_queued */
+    uint64_t n_queued, n_done;
+    kept_commit *kept;
+    baton_status status; /* why no copy will ever be done; OK: they will */
+    void *host_page;     /* pinned, for reads of direct pages; made when first needed */
+};
+typedef struct bt_rx_device rx_device;
+
+static bt_cu_address address_of(const void *memory)
+{
+    return (bt_cu_address)(uintptr_t)memory;
+}
+
+static baton_status make_stream(rx_device *device)
+{
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    bt_cu_result result =
+        device->cuda->driver->stream_create(&device->stream, BT_CU_STREAM_NON_BLOCKING);
+    bt_cuda_leave(device->cuda);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(device->cuda->driver, result, "wanted a stream");
+    return BATON_OK;
+}
+
+baton_status bt_rx_device_create(bt_rx *rx)
+{
+    if (rx->options.memory == BATON_MEMORY_HOST)
+        return BATON_OK;
+    rx->device = bt_calloc(1, sizeof(*rx->device));
+    if (rx->device == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: a GPU's state");
+    rx_device *device = rx->device;
+    device->last = &device->first;
+    BATON_TRY(bt_transport_cuda(rx->transport, &device->cuda));
+    BATON_TRY(bt_cuda_waker_open(rx->out.bell, &device->waker));
+    BATON_TRY(make_stream(device));
+    bool is_seen = device->cuda->orders_writes || device->cuda->can_flush;
+    device->is_direct = rx->transport->reaches_device && is_seen;
+    bt_info("receiver: pool of a GPU gpu=\"%s\" memory=%s path=%s writes=%s", device->cuda->name,
+            rx->options.memory == BATON_MEMORY_CUDA_DEVICE ? "cuda" : "cuda_host",
+            device->is_direct || rx->options.memory == BATON_MEMORY_CUDA_HOST ? "direct" : "staged",
+            device->cuda->orders_writes ? "ordered"
+            : device->cuda->can_flush   ? "flushed"
+                                        : "unordered");
+    return BATON_OK;
+}
+
+void bt_rx_device_stop(bt_rx *rx)
+{
+    rx_device *device = rx->device;
+    if (device == NULL || device->stream == NULL || bt_cuda_enter(device->cuda) != BATON_OK)
+        return;
+    device->cuda->driver->stream_synchronize(device->stream);
+    bt_cuda_leave(device->cuda);
+}
+
+static void free_batches(const rx_device *device, copy_batch *batch)
+{
+    for (copy_batch *next; batch != NULL; batch = next) {
+        next = batch->next;
+        device->cuda->driver->event_destroy(batch->done);
+        bt_free(batch);
+    }
+}
+
+void bt_rx_device_destroy(bt_rx *rx)
+{
+    rx_device *device = rx->device;
+    if (device == NULL)
+        return;
+    for (kept_commit *kept = device->kept, *next; kept != NULL; kept = next) {
+        next = kept->next;
+        bt_free(kept);
+    }
+    if (device->cuda != NULL && bt_cuda_enter(device->cuda) == BATON_OK) {
+        free_batches(device, device->first);
+        free_batches(device, device->spare);
+        if (device->stream != NULL)
+            device->cuda->driver->stream_destroy(device->stream);
+        bt_cuda_leave(device->cuda);
+    }
+    bt_cuda_waker_close(device->waker);
+    if (device->host_page != NULL)
+        bt_cuda_unpin(device->cuda, device->host_page);
+    bt_free(device->host_page);
+    bt_free(device);
+    rx->device = NULL;
+}
+
+static baton_status make_direct(bt_rx *rx, bt_rx_region *region, size_t bytes)
+{
+    if (rx->options.pool_base != NULL)
+        BATON_TRY(bt_memory_register(rx->transport, rx->options.pool_base, bytes,
+                                     BATON_MEMORY_CUDA_DEVICE, &region->memory));
+    else
+        BATON_TRY(bt_memory_alloc(rx->transport, bytes, BATON_MEMORY_CUDA_DEVICE, &region->memory));
+    region->pages = region->memory->base;
+    return BATON_OK;
+}
+
+static baton_status make_staged(bt_rx *rx, bt_rx_region *region, size_t bytes)
+{
+    const bt_cuda *cuda = rx->device->cuda;
+    region->arrivals = bt_calloc(bytes / (size_t)rx->page_bytes, sizeof(*region->arrivals));
+    if (region->arrivals == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: arrivals of %zu bytes", bytes);
+    if (rx->options.pool_base == NULL)
+        BATON_TRY(bt_cuda_alloc(cuda, bytes, &region->pages));
+    else if (bt_cuda_is_device_memory(cuda, rx->options.pool_base))
+        region->pages = rx->options.pool_base;
+    else
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "receiver: pool_base: wanted device memory, the driver knows it as "
+                       "something else");
+    return bt_memory_alloc(rx->transport, bytes, BATON_MEMORY_CUDA_HOST, &region->memory);
+}
+
+baton_status bt_rx_device_region(bt_rx *rx, bt_rx_region *region, size_t bytes)
+{
+    baton_status status =
+        rx->device->is_direct ? make_direct(rx, region, bytes) : make_staged(rx, region, bytes);
+    if (status != BATON_OK)
+        bt_rx_device_region_free(rx, region);
+    return status;
+}
+
+void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region)
+{
+    bool is_staged = region->arrivals != NULL;
+    bt_memory_free(region->memory);
+    if (is_staged && region->pages != rx->options.pool_base)
+        bt_cuda_free(rx->device->cuda, region->pages);
+    bt_free(region->arrivals);
+    region->memory = NULL;
+    region->pages = NULL;
+    region->arrivals = NULL;
+}
+
+static void *landing_address(const bt_rx *rx, bt_page_ref page)
+{
+    return (uint8_t *)rx->regions[page.region].memory->base + (size_t)page.page * rx->page_bytes;
+}
+
+static copy_batch *take_batch(rx_device *device)
+{
+    copy_batch *batch = device->spare;
+    if (batch != NULL) {
+        device->spare = batch->next;
+        batch->next = NULL;
+        return batch;
+    }
+    batch = bt_calloc(1, sizeof(*batch));
+    if (batch != NULL && device->cuda->driver->event_create(
+                             &batch->done, BT_CU_EVENT_DISABLE_TIMING) == BT_CU_SUCCESS)
+        return batch;
+    bt_free(batch);
+    return NULL;
+}
+
+static bt_cu_result copy_page(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t chunk,
+                              bt_page_ref page)
+{
+    const rx_device *device = rx->device;
+    uint64_t bytes = bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes;
+    rx->regions[page.region].arrivals[page.page] =
+        (struct bt_rx_arrival){.ticket = ticket->id, .batch = device->n_queued + 1};
+    return device->cuda->driver->copy_async(address_of(bt_rx_page_address(rx, page)),
+                                            address_of(landing_address(rx, page)), bytes,
+                                            device->stream);
+}
+
+/* None of the copies of the batch under way counts. Those that were queued do no harm: whatever is
+ * copied to their pages later comes behind them. */
+static void forget_batch(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    bt_list_cursor cursor = {0};
+    bt_chunk_range range;
+    while (bt_message_next_range(commit, &cursor, &range)) {
+        for (uint32_t i = range.first; i < range.first + range.count; i++) {
+            bt_page_ref page;
+            if (!bt_grant_page(ticket->grant, i, &page))
+                continue;
+            struct bt_rx_arrival *arrival = &rx->regions[page.region].arrivals[page.page];
+            if (arrival->batch == rx->device->n_queued + 1)
+                *arrival = (struct bt_rx_arrival){0};
+        }
+    }
+}
+
+/* Starts the copies that this COMMIT is the first to ask for; *n of them. *newest: the batch that
+ * the last of its pages is in. */
+static bt_cu_result copy_pages(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit,
+                               uint32_t *n, uint64_t *newest)
+{
+    bt_cu_result result = BT_CU_SUCCESS;
+    bt_list_cursor cursor = {0};
+    bt_chunk_range range;
+    *n = 0;
+    *newest = 0;
+    while (bt_message_next_range(commit, &cursor, &range)) {
+        for (uint32_t i = range.first; i < range.first + range.count; i++) {
+            bt_page_ref page;
+            if (!bt_grant_page(ticket->grant, i, &page))
+                continue;
+            const struct bt_rx_arrival *arrival = &rx->regions[page.region].arrivals[page.page];
+            if (arrival->ticket != ticket->id && result == BT_CU_SUCCESS) {
+                result = copy_page(rx, ticket, i, page);
+                (*n)++;
+            }
+            *newest = arrival->batch > *newest ? arrival->batch : *newest;
+        }
+    }
+    return result;
+}
+
+/* With the context entered. */
+static baton_status end_batch(rx_device *device, copy_batch *batch)
+{
+    bt_cu_result result = device->cuda->driver->event_record(batch->done, device->stream);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(device->cuda->driver, result, "wanted an event behind a copy");
+    bt_cuda_waker_queue(device->waker, device->cuda, device->stream);
+    *device->last = batch;
+    device->last = &batch->next;
+    device->n_queued++;
+    return BATON_OK;
+}
+
+static baton_status land_staged(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    rx_device *device = rx->device;
+    uint32_t n = 0;
+    uint64_t newest = 0;
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    baton_status status = BATON_OK;
+    copy_batch *batch = take_batch(device);
+    bt_cu_result result =
+        batch != NULL ? copy_pages(rx, ticket, commit, &n, &newest) : BT_CU_OUT_OF_MEMORY;
+    if (result != BT_CU_SUCCESS)
+        status = bt_fail_cuda(device->cuda->driver, result, "wanted pages copied to the device");
+    else if (n > 0)
+        status = end_batch(device, batch);
+    if (batch != NULL && (status != BATON_OK || n == 0)) {
+        batch->next = device->spare;
+        device->spare = batch;
+    }
+    bt_cuda_leave(device->cuda);
+    if (status != BATON_OK)
+        forget_batch(rx, ticket, commit);
+    BATON_TRY(status);
+    return newest <= device->n_done ? BATON_OK : BATON_IN_PROGRESS;
+}
+
+baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    rx_device *device = rx->device;
+    if (device == NULL || rx->options.memory != BATON_MEMORY_CUDA_DEVICE)
+        return BATON_OK;
+    if (device->status != BATON_OK)
+        return bt_fail(device->status, "receiver: the GPU has failed, nothing lands any more");
+    return device->is_direct ? bt_cuda_flush_writes(device->cuda) : land_staged(rx, ticket, commit);
+}
+
+static bool is_kept(const rx_device *device, const bt_rx_peer *peer, uint64_t id)
+{
+    const kept_commit *kept = device->kept;
+    while (kept != NULL && (kept->epoch != peer->epoch || kept->message.id != id))
+        kept = kept->next;
+    return kept != NULL;
+}
+
+static bt_blob keep_blob(uint8_t **at, bt_blob blob)
+{
+    uint8_t *copy = *at;
+    if (blob.bytes > 0)
+        memcpy(copy, blob.data, blob.bytes);
+    *at += blob.bytes;
+    return bt_blob_of(copy, blob.bytes);
+}
+
+baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_message *message)
+{
+    rx_device *device = rx->device;
+    if (is_kept(device, peer, message->id)) /* the sender asks again: it is under way */
+        return BATON_OK;
+    const bt_msg_commit *commit = &message->u.commit;
+    kept_commit *kept = bt_calloc(1, sizeof(*kept) + commit->packed_ranges.bytes +
+                                         commit->digests.bytes + commit->name.nonce.bytes);
+    if (kept == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "commit: %zu bytes", commit->digests.bytes);
+    uint8_t *at = kept->bytes;
+    kept->epoch = peer->epoch;
+    kept->batch = device->n_queued;
+    kept->message = (bt_message){.type = BT_MSG_COMMIT, .id = message->id, .epoch = message->epoch};
+    bt_msg_commit *copy = &kept->message.u.commit;
+    copy->name = commit->name;
+    copy->final = commit->final;
+    copy->n_ranges = commit->n_ranges;
+    copy->packed_ranges = keep_blob(&at, commit->packed_ranges);
+    copy->digests = keep_blob(&at, commit->digests);
+    copy->name.nonce = keep_blob(&at, commit->name.nonce);
+    kept_commit **last = &device->kept;
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = kept;
+    return BATON_OK;
+}
+
+static baton_status make_host_page(bt_rx *rx)
+{
+    rx_device *device = rx->device;
+    void *page = bt_aligned_alloc(4096, (size_t)rx->page_bytes);
+    if (page == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: a page of %" PRIu64 " bytes",
+                       rx->page_bytes);
+    baton_status status = bt_cuda_pin(device->cuda, page, (size_t)rx->page_bytes);
+    if (status != BATON_OK) {
+        bt_free(page);
+        return status;
+    }
+    device->host_page = page;
+    return BATON_OK;
+}
+
+baton_status bt_rx_device_read(bt_rx *rx, bt_page_ref page, size_t bytes, const void **host_p)
+{
+    const void *from = landing_address(rx, page);
+    if (rx->regions[page.region].memory->kind != BATON_MEMORY_CUDA_DEVICE) {
+        *host_p = from;
+        return BATON_OK;
+    }
+    if (rx->device->host_page == NULL)
+        BATON_TRY(make_host_page(rx));
+    BATON_TRY(bt_cuda_copy(rx->device->cuda, rx->device->host_page, from, bytes));
+    *host_p = rx->device->host_page;
+    return BATON_OK;
+}
+
+static bt_cu_result query(const bt_cuda *cuda, bt_cu_event event)
+{
+    if (bt_cuda_enter(cuda) != BATON_OK)
+        return BT_CU_INVALID_CONTEXT;
+    bt_cu_result result = cuda->driver->event_query(event);
+    bt_cuda_leave(cuda);
+    return result;
+}
+
+/* Counts batches whose event has come. */
+static void count_done(rx_device *device)
+{
+    while (device->first != NULL && device->status == BATON_OK) {
+        copy_batch *batch = device->first;
+        bt_cu_result result = query(device->cuda, batch->done);
+        if (result == BT_CU_NOT_READY)
+            return;
+        if (result != BT_CU_SUCCESS) {
+            device->status =
+                bt_fail_cuda(device->cuda->driver, result, "wanted pages copied to the device");
+            bt_error("receiver: nothing lands any more: %s", baton_last_error());
+            return;
+        }
+        device->n_done++;
+        device->first = batch->next;
+        if (device->first == NULL)
+            device->last = &device->first;
+        batch->next = device->spare;
+        device->spare = batch;
+    }
+}
+
+static bt_rx_peer *find_peer(bt_rx *rx, uint64_t epoch)
+{
+    bt_rx_peer *peer = rx->peers;
+    while (peer != NULL && peer->epoch != epoch)
+        peer = peer->next;
+    return peer;
+}
+
+/* A peer that has gone meanwhile has no ticket that could still be committed. */
+void bt_rx_device_progress(bt_rx *rx)
+{
+    rx_device *device = rx->device;
+    if (device == NULL)
+        return;
+    count_done(device);
+    while (device->kept != NULL &&
+           (device->kept->batch <= device->n_done || device->status != BATON_OK)) {
+        kept_commit *kept = device->kept;
+        device->kept = kept->next;
+        bt_rx_peer *peer = find_peer(rx, kept->epoch);
+        if (peer != NULL)
+            bt_rx_on_commit(rx, peer, &kept->message);
+        bt_free(kept);
+    }
+}
+
+uint64_t bt_rx_device_wake_ns(const bt_rx *rx, uint64_t now_ns)
+{
+    bool has_copies = rx->device != NULL && rx->device->first != NULL;
+    return has_copies || rx->n_leaving > 0 ? bt_deadline_ns(now_ns, LOOK_AGAIN_NS) : BT_NEVER_NS;
+}
+
+baton_status bt_rx_device_mark(bt_rx *rx, struct CUstream_st *stream, bt_cu_event *event_p)
+{
+    bt_cuda *cuda;
+    bt_cu_event event;
+    BATON_TRY(bt_transport_cuda(rx->transport, &cuda));
+    BATON_TRY(bt_cuda_enter(cuda));
+    bt_cu_result result = cuda->driver->event_create(&event, BT_CU_EVENT_DISABLE_TIMING);
+    if (result == BT_CU_SUCCESS) {
+        result = cuda->driver->event_record(event, stream);
+        if (result != BT_CU_SUCCESS)
+            cuda->driver->event_destroy(event);
+    }
+    bt_cuda_leave(cuda);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(cuda->driver, result, "wanted an event behind the stream");
+    *event_p = event;
+    return BATON_OK;
+}
+
+/* A device that has failed reads nothing any more. */
+bool bt_rx_device_is_done(bt_rx *rx, bt_cu_event event)
+{
+    bt_cuda *cuda;
+    return bt_transport_cuda(rx->transport, &cuda) != BATON_OK ||
+           query(cuda, event) != BT_CU_NOT_READY;
+}
+
+void bt_rx_device_wait(bt_rx *rx, bt_cu_event event)
+{
+    bt_cuda *cuda;
+    if (bt_transport_cuda(rx->transport, &cuda) != BATON_OK || bt_cuda_enter(cuda) != BATON_OK)
+        return;
+    cuda->driver->event_synchronize(event);
+    bt_cuda_leave(cuda);
+}
+
+void bt_rx_device_unmark(bt_rx *rx, bt_cu_event event)
+{
+    bt_cuda *cuda;
+    if (bt_transport_cuda(rx->transport, &cuda) != BATON_OK || bt_cuda_enter(cuda) != BATON_OK)
+        return;
+    cuda->driver->event_destroy(event);
+    bt_cuda_leave(cuda);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A pool in the memory of a GPU: how bytes get there, and from when on they may be read there.
+ *
+ *   direct:  sender ──RDMA, cuda_ipc──▶ device page                  COMMIT: flush, then visible
+ *   staged:  sender ──any path──▶ pinned page ──copy──▶ device page  COMMIT: visible after the copy
+ *
+ * Staged is what happens where the transport cannot reach device memory, or the device can neither
+ * order a NIC's writes nor be flushed. Every device page then has a pinned page of its own, which
+ * is the one that senders know; pages, grants and quarantine mean that one. Copies go through one
+ * stream, in order, so a late copy of an older grant is overwritten before anybody may look.
+ *
+ * A COMMIT whose copies are not done is kept and looked at again, from the start, when they are.
+ * Pins of GPUs live until their event, also beyond their time limit: the GPU will finish.
+ *
+ * Thread rule: owner thread with rx->lock held, but for what says otherwise. */
+#ifndef BT_RECEIVER_RXDEVICE_H
+#define BT_RECEIVER_RXDEVICE_H
+#include "receiver/rx.h"
+
+/* Opens the GPU when the options ask for CUDA memory. Errors: UNSUPPORTED, NO_MEMORY, IO. */
+baton_status bt_rx_device_create(bt_rx *rx);
+/* After the regions: waits for copies that are still under way. */
+void bt_rx_device_stop(bt_rx *rx);
+void bt_rx_device_destroy(bt_rx *rx);
+
+/* Memory for a region of a device pool: region->memory (what peers write), region->pages (what
+ * decode reads). Errors: NO_MEMORY, INVALID_ARG (pool_base is no device memory), IO. */
+baton_status bt_rx_device_region(bt_rx *rx, bt_rx_region *region, size_t bytes);
+void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region);
+
+/* The bytes of the chunks that a checked COMMIT names are where decode reads them. IN_PROGRESS:
+ * they will be; call bt_rx_device_keep. Errors: IO. */
+baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit);
+/* Keeps a COMMIT, once, until what it waits for is done; then it is handled anew. Errors:
+ * NO_MEMORY. */
+baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_message *message);
+/* What was written to a page, for the CPU; valid until the next call. Errors: IO. */
+baton_status bt_rx_device_read(bt_rx *rx, bt_page_ref page, size_t bytes, const void **host_p);
+
+/* Any thread, lock not held. An event behind what is queued on the stream. Errors: UNSUPPORTED, IO.
+ */
+baton_status bt_rx_device_mark(bt_rx *rx, struct CUstream_st *stream, bt_cu_event *event_p);
+bool bt_rx_device_is_done(bt_rx *rx, bt_cu_event event);
+void bt_rx_device_wait(bt_rx *rx, bt_cu_event event);
+void bt_rx_device_unmark(bt_rx *rx, bt_cu_event event);
+
+/* Handles COMMITs whose copies are done. */
+void bt_rx_device_progress(bt_rx *rx);
+/* When to look again at the latest. */
+uint64_t bt_rx_device_wake_ns(const bt_rx *rx, uint64_t now_ns);
+
+#endif
