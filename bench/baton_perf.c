@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* baton-perf: moves pages between two processes, checks them and measures. */
 #include "bench/perf_control.h"
+#include "bench/perf_curve.h"
 #include "bench/perf_latency.h"
 #include "bench/perf_produce.h"
 #include "bench/perf_receiver.h"
@@ -78,6 +79,8 @@ static int measure(const bt_perf_options *o)
     static baton_status (*const modes[])(const bt_perf_options *options, const char *program,
                                          bt_strbuf *out) = {
         [BT_PERF_ONE] = measure_one,
+        [BT_PERF_CURVE] = bt_perf_curve,
+        [BT_PERF_BESIDE] = bt_perf_side_by_side,
         [BT_PERF_LATENCY] = bt_perf_latency,
         [BT_PERF_ALLOC] = bt_perf_alloc,
         [BT_PERF_PRODUCE] = bt_perf_produce,

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/perf_latency.h"
 
+#include "bench/perf_plot.h"
 #include "bench/perf_quantiles.h"
+#include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fail.h"
 
+#include <inttypes.h>
 #include <sched.h>
+#include <stdio.h>
 
 /* Long enough for a thread that spins after activity to have gone to sleep. */
 enum { SETTLE_NS = 1000 * 1000, GRANT_WAIT_S = 10 };
@@ -161,6 +165,32 @@ static baton_status finish(bench *b, baton_status status)
     return b->pair.options != NULL ? bt_perf_pair_close(&b->pair, status) : status;
 }
 
+/* How many of all samples took at most so long. The values are sorted by now. */
+static baton_status draw(const bench *b)
+{
+    const bt_perf_options *o = b->pair.options;
+    char title[160];
+    double *shares = bt_calloc(b->first.n, sizeof(*shares));
+    if (shares == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "perf: %u samples", b->first.n);
+    for (uint32_t i = 0; i < b->first.n; i++)
+        shares[i] = 100.0 * (i + 1) / b->first.n;
+    const bt_perf_series series[] = {{"seen by receiver", b->first.values, shares, b->first.n},
+                                     {"done at sender", b->second.values, shares, b->second.n}};
+    snprintf(title, sizeof(title), "baton-perf: one page of %" PRIu64 " bytes, %s, both %s",
+             o->page_bytes, bt_perf_pair_path(&b->pair), b->sleep ? "sleep" : "poll");
+    const bt_perf_chart chart = {.title = title,
+                                 .x_label = "us since the push",
+                                 .y_label = "% of samples that took at most so long",
+                                 .x_scale = BT_PERF_LOG,
+                                 .y_scale = BT_PERF_LINEAR,
+                                 .series = series,
+                                 .n_series = 2};
+    baton_status status = bt_perf_plot_file(&chart, 1, o->plot);
+    bt_free(shares);
+    return status;
+}
+
 baton_status bt_perf_latency(const bt_perf_options *options, const char *program, bt_strbuf *out)
 {
     bench b;
@@ -169,6 +199,8 @@ baton_status bt_perf_latency(const bt_perf_options *options, const char *program
         report(&b, "latency",
                (const char *const[]){"push to seen by receiver", "push to done at sender"},
                (const char *const[]){"us", "done_us"}, out);
+    if (status == BATON_OK && options->plot != NULL)
+        status = draw(&b);
     return finish(&b, status);
 }
 

@@ -115,6 +115,8 @@ static const bt_config_entry role_entries[] = {
      .fallback = "-1", .help = "receiver: an inherited socket instead of --listen."},
     {OPTION("json", json), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Print the report as JSON."},
+    {OPTION("plot", plot), .type = BT_CONFIG_STRING,
+     .help = "--curve, --latency: also draw it, to this SVG file."},
     {OPTION("verbose", verbose), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Log to stderr what the libraries do."},
 };
@@ -198,6 +200,17 @@ static baton_status choose_mode(bt_perf_options *o)
               : o->alloc           ? BT_PERF_ALLOC
               : o->produce_ms != 0 ? BT_PERF_PRODUCE
                                    : BT_PERF_ONE;
+    if (o->mode == BT_PERF_ONE && o->transport == BT_PERF_ALL)
+        o->mode = BT_PERF_BESIDE;
+    if (o->transport == BT_PERF_ALL && o->mode != BT_PERF_BESIDE && o->mode != BT_PERF_CURVE)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "--transport all: wanted with --curve or transfers of one size");
+    if (o->plot != NULL && o->mode != BT_PERF_CURVE && o->mode != BT_PERF_LATENCY)
+        return bt_fail(BATON_ERR_INVALID_ARG, "--plot: wanted with --curve or --latency");
+    if ((o->mode == BT_PERF_CURVE || o->mode == BT_PERF_BESIDE) && o->role != BT_PERF_PAIR)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "--curve and --transport all start receivers of their own; wanted without "
+                       "--role");
     if (o->mode == BT_PERF_LATENCY)
         o->n_pages = 1;
     if (o->n_samples == 0 && o->mode < sizeof(samples) / sizeof(samples[0]))

@@ -36,6 +36,7 @@ typedef enum {
     BT_PERF_LATENCY, /* of one page, from push to seen */
     BT_PERF_ALLOC,   /* the granting alone */
     BT_PERF_PRODUCE, /* pages that come in time with prefill */
+    BT_PERF_BESIDE,  /* as ONE, every transport */
 } bt_perf_mode;
 
 /* Texts belong to config, which points back here: not to be moved. */
@@ -77,6 +78,7 @@ typedef struct {
     uint16_t port;
     int32_t control_fd; /* receiver: a connected socket instead of listen; -1: none */
     bool json;
+    const char *plot; /* NULL: none */
     bool verbose;
 } bt_perf_options;
 

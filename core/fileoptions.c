@@ -80,6 +80,8 @@ static const bt_config_entry common_entries[] = {
     {AS("min_gbps", data.min_gbps), .type = BT_CONFIG_DOUBLE, .max = 1e6, .fallback = "0",
      .help = "Connecting fails when the measured bandwidth is below: GB/s, 10^9 bytes a second. "
              "0: no floor. A receiver says it to its senders."},
+    {AT(control_ring), .type = BT_CONFIG_BOOL, .fallback = "true",
+     .help = "Whether peers of one host pass control messages through shared memory too."},
     MILLISECONDS(connect_ms, "5s", "Until a receiver has answered at all."),
     MILLISECONDS(init_ms, "5s", "Until a connection stands."),
     MILLISECONDS(alloc_ms, "5s", "Until the first answer to a request for pages."),
@@ -183,6 +185,7 @@ static baton_status finish(const bt_config *config, bt_file_role role, bt_file_o
 {
     BATON_TRY(check_role(config, role, options));
     options->data.no_tcp = !options->data_tcp;
+    options->data.no_control_ring = !options->control_ring;
     return make_notice(config, options);
 }
 
@@ -219,6 +222,7 @@ baton_status bt_file_options_load(const char *path, bt_file_role role, const cha
 {
     bt_config *config;
     options->data_tcp = !options->data.no_tcp;
+    options->control_ring = !options->data.no_control_ring;
     BATON_TRY(create_config(options, true, &config));
     baton_status status = load_all(config, path, overrides, n_overrides);
     if (status == BATON_OK)

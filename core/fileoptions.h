@@ -34,7 +34,7 @@ typedef struct {
     uint32_t chunk_tokens;
     uint64_t pool_bytes;
     uint32_t n_regions, max_queued, max_peers, staging_chunks;
-    bool data_tcp, measure;
+    bool data_tcp, measure, control_ring;
     baton_security security;
     baton_data_path data;
     baton_timeouts timeouts;

@@ -37,6 +37,16 @@ static void free_options(baton_receiver_options *options)
     bt_text_free(options->notice);
 }
 
+/* A machine that has no such sockets does without rings. */
+static baton_status make_doorbell(baton_receiver *receiver)
+{
+    baton_status status = bt_wakesocket_create(&receiver->wake);
+    if (status == BATON_OK || status == BATON_ERR_NO_MEMORY)
+        return status;
+    bt_info("receiver: no control rings: %s", baton_last_error());
+    return BATON_OK;
+}
+
 /* Everything but the thread. options have their defaults. */
 static baton_status open_parts(baton_receiver *receiver, const baton_receiver_options *options)
 {
@@ -44,6 +54,8 @@ static baton_status open_parts(baton_receiver *receiver, const baton_receiver_op
     BATON_TRY(bt_eventqueue_create(sizeof(baton_receiver_event), &receiver->events));
     BATON_TRY(bt_pollset_create(&receiver->polls));
     BATON_TRY(bt_doorbell_create(&receiver->bell));
+    if (!options->data.no_control_ring)
+        BATON_TRY(make_doorbell(receiver));
     BATON_TRY(bt_control_open_server(&options->security, options->host, &receiver->control));
     BATON_TRY(bt_rxshell_open(receiver));
     BATON_TRY(bt_noticepush_create(receiver->control.context, &receiver->notices));
@@ -99,6 +111,7 @@ void baton_receiver_destroy(baton_receiver *receiver)
         bt_control_socket_close(receiver->sockets[port], BT_RX_FLUSH_MS);
     bt_control_close(&receiver->control);
     bt_eventqueue_destroy(receiver->events);
+    bt_wakesocket_destroy(receiver->wake);
     bt_doorbell_destroy(receiver->bell);
     bt_pollset_destroy(receiver->polls);
     free_options(&receiver->options);

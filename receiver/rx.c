@@ -129,6 +129,7 @@ void bt_rx_destroy(bt_rx *rx)
     bt_rx_device_destroy(rx);
     bt_store_destroy(rx->store);
     bt_pack_release(&rx->writer);
+    bt_free(rx->ring_frame);
     bt_free(rx->commands);
     bt_free(rx->ended);
     bt_free(rx->by_id);
@@ -138,7 +139,8 @@ void bt_rx_destroy(bt_rx *rx)
 
 void bt_rx_send(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, bt_message *message)
 {
-    if (route->n == 0)
+    bool by_ring = rx->ring_peer != NULL && route == &rx->ring_peer->routes[BT_RX_ALLOC_PORT];
+    if (route->n == 0 && !by_ring)
         return;
     message->v = BT_PROTOCOL_VERSION;
     message->epoch = rx->epoch;
@@ -148,7 +150,8 @@ void bt_rx_send(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, bt_message
                  baton_last_error());
         return;
     }
-    rx->out.send(rx->out.ctx, port, route, rx->writer.bytes, rx->writer.n);
+    if (!(by_ring && bt_rx_ring_send(rx, route)) && route->n != 0)
+        rx->out.send(rx->out.ctx, port, route, rx->writer.bytes, rx->writer.n);
 }
 
 /* Every request type is followed by its answer in the list of types. */
@@ -186,7 +189,7 @@ static void on_init_port(bt_rx *rx, const bt_rx_route *route, const bt_message *
         rx->stats.messages_dropped_total++;
 }
 
-static void on_alloc_port(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
+void bt_rx_on_alloc_port(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
 {
     /* A proxy asks by request and needs no INIT. */
     if (message->type == BT_MSG_RELEASE) {
@@ -229,7 +232,7 @@ void bt_rx_handle(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, const vo
     } else if (port == BT_RX_INIT_PORT) {
         on_init_port(rx, route, &message);
     } else {
-        on_alloc_port(rx, route, &message);
+        bt_rx_on_alloc_port(rx, route, &message);
     }
     pthread_mutex_unlock(&rx->lock);
 }
@@ -283,9 +286,11 @@ uint64_t bt_rx_progress(bt_rx *rx)
 {
     pthread_mutex_lock(&rx->lock);
     uint64_t now_ns = bt_now_ns(rx->clock);
+    run_commands(rx); /* they may free pages for what is asked next */
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
+        bt_rx_ring_serve(rx, peer);
     progress_workers(rx);
     bt_rx_device_progress(rx);
-    run_commands(rx);
     bt_rx_tickets_tick(rx, now_ns);
     bt_rx_peers_tick(rx, now_ns);
     bt_rx_pins_tick(rx, now_ns);
@@ -306,14 +311,21 @@ bool bt_rx_arm(bt_rx *rx)
     pthread_mutex_lock(&rx->lock);
     for (bt_rx_peer *peer = rx->peers; peer != NULL && armed; peer = peer->next)
         armed = bt_worker_arm(peer->worker) == BATON_OK;
-    armed = armed && rx->n_commands == 0;
+    armed = armed && rx->n_commands == 0 && bt_rx_rings_sleep(rx);
     pthread_mutex_unlock(&rx->lock);
     return armed;
+}
+
+void bt_rx_disarm(bt_rx *rx)
+{
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
+        bt_framering_end_sleep(&peer->from_sender);
 }
 
 void bt_rx_peer_exited(bt_rx *rx, bt_rx_peer *peer)
 {
     pthread_mutex_lock(&rx->lock);
+    bt_rx_ring_serve(rx, peer); /* its last words */
     bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_GONE, true);
     pthread_mutex_unlock(&rx->lock);
 }

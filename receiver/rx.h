@@ -18,6 +18,7 @@
 
 #include "core/clock.h"
 #include "core/doorbell.h"
+#include "core/framering.h"
 #include "core/process.h"
 #include "store/store.h"
 #include "transport/transport.h"
@@ -32,6 +33,9 @@ enum {
     BT_RX_COMMANDS_MAX = 4096,
     BT_RX_SCRATCH_BYTES = 1 << 20,
     BT_RX_MIN_GBPS_MAX = 1000000,
+    BT_RX_RING_IN_BYTES = 256 << 10,  /* an ALLOC of 4,096 keys and more */
+    BT_RX_RING_OUT_BYTES = 128 << 10, /* its answer, had every page a run of its own */
+    BT_RX_RING_FRAMES = 64,           /* of one peer in a turn */
 };
 #define BT_RX_ENDED_NS (60 * BT_NS_PER_S)
 #define BT_RX_RETIRE_NS (60 * BT_NS_PER_S)
@@ -57,6 +61,9 @@ typedef struct {
     void (*event)(void *ctx, const baton_receiver_event *event);
     /* A peer's worker or pidfd (-1: none) came or goes, for the shell's poll set. */
     void (*peer_fds)(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool added);
+    /* Wakes whoever has this doorbell; false: nobody, as far as can be told. NULL: no rings. */
+    bool (*ring)(void *ctx, bt_blob doorbell);
+    bt_blob doorbell; /* that wakes us; borrowed; empty: no rings */
     bt_doorbell *bell; /* rung when a GPU has done something; NULL: nobody sleeps */
     void *ctx;
 } bt_rx_out;
@@ -104,9 +111,14 @@ struct bt_rx_peer {
     uint32_t connection; /* of the sender's endpoint that `worker` was made for */
     bt_process process;
     int pidfd;      /* -1: cannot be watched */
+    bool is_probe;  /* it only measures: ALLOC is refused */
     bool same_host; /* it may write mapped, so only DRAINED or its exit is proof */
     bool is_silent; /* its tickets are revoked; kept for the proof it may still bring */
     bt_worker *worker;
+    bt_memory *ring_memory; /* of the two rings below, made for this connection; NULL: none */
+    bt_framering from_sender, to_sender;
+    uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the sender's */
+    size_t doorbell_bytes;
     bt_rx_route routes[BT_RX_N_PORTS];
     uint64_t last_heard_ns;
     uint64_t last_revoke_ns;
@@ -161,6 +173,9 @@ struct bt_rx {
     bt_store *store;
     bt_rx_out out;
     bt_packwriter writer; /* of the frame being sent */
+    uint8_t
+        *ring_frame; /* [BT_RX_RING_IN_BYTES] the frame that came by a ring; made for the first */
+    bt_rx_peer *ring_peer; /* whose ring it came by: its answer goes the same way */
 
     bt_rx_region regions[BT_STORE_REGIONS_MAX];
     uint32_t next_generation;
@@ -201,8 +216,10 @@ void bt_rx_handle(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, const vo
                   size_t bytes);
 uint64_t bt_rx_progress(bt_rx *rx);
 void bt_rx_peer_exited(bt_rx *rx, bt_rx_peer *peer); /* its pidfd is readable */
-/* Every worker is armed; false: progress again before sleeping. */
+/* Every worker and ring is armed; false: progress again before sleeping. */
 bool bt_rx_arm(bt_rx *rx);
+/* Awake again, or not asleep after all: rings need no doorbell. */
+void bt_rx_disarm(bt_rx *rx);
 
 /* A frame that came behind the peer's data, or with it; lock held. Only COMMIT comes there: its
  * nonce says who speaks, on a path that has no authentication of its own. The answer takes the
@@ -216,6 +233,22 @@ void bt_rx_answer_failure(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
                           const bt_message *request, baton_status status);
 void bt_rx_answer(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, const bt_message *request,
                   bt_message *answer);
+
+/* A frame's message of the alloc port; lock held. */
+void bt_rx_on_alloc_port(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
+
+/* Control rings in shared memory, rxring.c; lock held. A request that came by a ring is answered by
+ * the ring; whatever else there is to say, or does not fit, goes the other way, as does everything
+ * that is said again: a ring may fail at any time without harm. */
+/* What MEMREG_ANSWER says: the rings of this connection, made now if the sender wants some and can
+ * be woken. */
+void bt_rx_ring_offer(bt_rx *rx, bt_rx_peer *peer, bt_blob doorbell, bt_msg_ring *offer);
+void bt_rx_ring_close(bt_rx_peer *peer);
+/* True: sent by the ring. */
+bool bt_rx_ring_send(bt_rx *rx, const bt_rx_route *route);
+void bt_rx_ring_serve(bt_rx *rx, bt_rx_peer *peer); /* handles what waits there */
+/* All rings are empty, and the next frame in one wakes us; false: there is one already. */
+bool bt_rx_rings_sleep(bt_rx *rx);
 
 /* Peers, rxpeers.c; lock held. */
 void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message);

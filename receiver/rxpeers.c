@@ -29,7 +29,8 @@ void bt_rx_peer_heard(bt_rx *rx, bt_rx_peer *peer)
 
 static void heard(bt_rx *rx, bt_rx_peer *peer, bt_rx_port port, const bt_rx_route *route)
 {
-    peer->routes[port] = *route;
+    if (route != &peer->routes[port]) /* as a frame of its ring has it */
+        peer->routes[port] = *route;
     bt_rx_peer_heard(rx, peer);
 }
 
@@ -77,6 +78,8 @@ bool bt_rx_seen_before(bt_rx_peer *peer, uint64_t id)
 
 static baton_status check_init(const bt_rx *rx, const bt_msg_init *init)
 {
+    if (init->probe != 0) /* gets no pages, so nothing of it has to fit */
+        return BATON_OK;
     if (init->rank != rx->options.rank || init->world != rx->options.world)
         return bt_fail(BATON_ERR_LAYOUT_MISMATCH,
                        "init: rank ours %u of %u theirs %u of %u: each sender rank pairs with the "
@@ -100,6 +103,7 @@ static void peer_free(bt_rx *rx, bt_rx_peer *peer)
     if (peer->worker != NULL)
         rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, false);
     bt_worker_destroy(peer->worker);
+    bt_rx_ring_close(peer);
     if (peer->pidfd >= 0)
         close(peer->pidfd);
     bt_free(peer);
@@ -210,6 +214,7 @@ static baton_status renew_worker(bt_rx *rx, bt_rx_peer *peer, uint32_t connectio
     fail_tickets(rx, peer, BATON_ERR_TRANSPORT, text);
     rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, false);
     bt_worker_destroy(peer->worker);
+    bt_rx_ring_close(peer); /* what its old connection still says is of no use */
     peer->worker = fresh;
     peer->connection = connection;
     rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, true);
@@ -231,16 +236,19 @@ void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *messag
         bt_rx_answer_failure(rx, BT_RX_INIT_PORT, route, message, status);
         return;
     }
+    peer->is_probe = message->u.init.probe != 0;
     heard(rx, peer, BT_RX_INIT_PORT, route);
     answer_init(rx, route, message, peer);
 }
 
 void bt_rx_on_memreg(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
 {
-    if (bt_rx_sender(rx, BT_RX_INIT_PORT, route, message) == NULL)
+    bt_rx_peer *peer = bt_rx_sender(rx, BT_RX_INIT_PORT, route, message);
+    if (peer == NULL)
         return;
     bt_message answer = {0};
     bt_rx_regions_fill(rx, &answer.u.memreg_answer);
+    bt_rx_ring_offer(rx, peer, message->u.doorbell, &answer.u.memreg_answer.ring);
     bt_rx_answer(rx, BT_RX_INIT_PORT, route, message, &answer);
 }
 

@@ -21,6 +21,9 @@ baton_status bt_rxshell_open(baton_receiver *receiver)
     const baton_receiver_options *options = &receiver->options;
     BATON_TRY(open_port(receiver, BT_RX_INIT_PORT, options->init_port));
     BATON_TRY(open_port(receiver, BT_RX_ALLOC_PORT, options->alloc_port));
+    if (receiver->wake != NULL)
+        BATON_TRY(
+            bt_pollset_add(receiver->polls, bt_wakesocket_fd(receiver->wake), receiver->wake));
     return bt_pollset_add(receiver->polls, bt_doorbell_fd(receiver->bell), NULL);
 }
 
@@ -84,13 +87,25 @@ static void watch_peer(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bo
     watch(ctx, pidfd, peer, added);
 }
 
+static bool ring_peer(void *ctx, bt_blob doorbell)
+{
+    const baton_receiver *receiver = ctx;
+    return bt_wakesocket_ring(receiver->wake, (const char *)doorbell.data, doorbell.bytes);
+}
+
 bt_rx_out bt_rxshell_out(baton_receiver *receiver)
 {
-    return (bt_rx_out){.send = send_frame,
-                       .notice = send_notice,
-                       .event = push_event,
-                       .peer_fds = watch_peer,
-                       .ctx = receiver};
+    bt_rx_out out = {.send = send_frame,
+                     .notice = send_notice,
+                     .event = push_event,
+                     .peer_fds = watch_peer,
+                     .ctx = receiver};
+    if (receiver->wake != NULL) {
+        out.ring = ring_peer;
+        out.doorbell.data =
+            (const uint8_t *)bt_wakesocket_name(receiver->wake, &out.doorbell.bytes);
+    }
+    return out;
 }
 
 /* Anything but one frame behind a routing id goes on as an empty frame, to be counted and dropped
@@ -128,10 +143,11 @@ static bool serve_port(baton_receiver *receiver, bt_rx_port port)
 bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&receiver->n_steps, 1, memory_order_relaxed);
+    uint64_t n_ring_frames = receiver->rx->stats.ring_messages_total;
     bool active = serve_port(receiver, BT_RX_INIT_PORT);
     active |= serve_port(receiver, BT_RX_ALLOC_PORT);
     *deadline_ns = bt_rx_progress(receiver->rx);
-    return active;
+    return active || receiver->rx->stats.ring_messages_total != n_ring_frames;
 }
 
 static bool has_frames(baton_receiver *receiver, bt_rx_port port)
@@ -143,8 +159,11 @@ static bool has_frames(baton_receiver *receiver, bt_rx_port port)
 /* The sockets are asked last: a send may have swallowed the edge on their descriptors. */
 bool bt_rxshell_prepare_sleep(baton_receiver *receiver)
 {
-    return bt_doorbell_sleep(receiver->bell) && bt_rx_arm(receiver->rx) &&
-           !has_frames(receiver, BT_RX_INIT_PORT) && !has_frames(receiver, BT_RX_ALLOC_PORT);
+    if (bt_doorbell_sleep(receiver->bell) && bt_rx_arm(receiver->rx) &&
+        !has_frames(receiver, BT_RX_INIT_PORT) && !has_frames(receiver, BT_RX_ALLOC_PORT))
+        return true;
+    bt_rx_disarm(receiver->rx);
+    return false;
 }
 
 bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
@@ -153,8 +172,13 @@ bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
     uint64_t now_ns = bt_now_ns(receiver->rx->clock);
     uint32_t n = bt_pollset_wait(receiver->polls, now_ns, deadline_ns, tags, 64);
     bt_doorbell_wake(receiver->bell);
+    bt_rx_disarm(receiver->rx);
     for (uint32_t i = 0; i < n; i++) {
-        if (tags[i] != NULL)
+        if (tags[i] == NULL)
+            continue;
+        if (tags[i] == receiver->wake)
+            bt_wakesocket_silence(receiver->wake);
+        else
             bt_rx_peer_exited(receiver->rx, tags[i]);
     }
     return n > 0;

@@ -13,6 +13,7 @@
 #include "core/doorbell.h"
 #include "core/eventqueue.h"
 #include "core/pollset.h"
+#include "core/wakesocket.h"
 #include "receiver/rx.h"
 #include "wire/control.h"
 #include "wire/noticepush.h"
@@ -35,6 +36,7 @@ struct baton_receiver {
     uint16_t ports[BT_RX_N_PORTS];
     bt_pollset *polls;
     bt_doorbell *bell;
+    bt_wakesocket *wake; /* rung by peers that wrote into a ring; NULL: no rings */
     bt_noticepush *notices;
     bt_eventqueue *events;
     bt_transport *transport;

@@ -333,6 +333,11 @@ void bt_rx_on_alloc(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
         answer_again(rx, peer, message);
         return;
     }
+    if (peer->is_probe) {
+        bt_fail(BATON_ERR_PERMISSION, "alloc: this peer said in INIT that it only measures");
+        bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, BATON_ERR_PERMISSION);
+        return;
+    }
     if (!notice_allowed(&rx->options, message->u.alloc.notice)) {
         bt_fail(BATON_ERR_PERMISSION, "alloc: notice: this address is not in notice_allow");
         bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, BATON_ERR_PERMISSION);
@@ -360,12 +365,15 @@ void bt_rx_pump_queue(bt_rx *rx)
         baton_status status = try_grant(rx, ticket);
         if (status == BATON_ERR_NO_PAGES || status == BATON_ERR_NO_MEMORY)
             return;
-        if (status == BATON_OK) {
+        bt_rx_peer *before = rx->ring_peer;
+        rx->ring_peer = ticket->peer; /* its ring, if it has one, is the faster way */
+        if (status == BATON_OK)
             answer_alloc(rx, ticket);
-        } else {
+        else
             answer_refused(rx, ticket, status);
+        rx->ring_peer = before;
+        if (status != BATON_OK)
             bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, status);
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 usage() {
     cat <<'EOF'
-usage: scripts/setup.sh [--check] [--cuda] [--bench]
+usage: scripts/setup.sh [--check] [--cuda] [--bench] [--rdma]
 
 Installs the packages that building, testing and running Baton needs (Debian 12 or newer,
 Ubuntu 22.04 or newer). Needs root or sudo when something is missing; else it does nothing, and
@@ -18,6 +18,9 @@ needs no network. Where the distribution's CMake is older than 3.25 or its UCX o
   --cuda    also see to a CUDA compiler: the machine's nvcc, else the one from PyPI, in a virtual
             environment outside the tree ($BATON_CUDA_VENV, default ~/.cache/baton/cuda)
   --bench   also ucx_perftest, which bench/compare.sh puts beside Baton
+  --rdma    also what the tests of RDMA need, which run in a virtual machine with soft RoCE devices:
+            QEMU and tools (70 MB of packages), and a Debian kernel that is unpacked, not installed
+            (60 MB to fetch, 220 MB in ~/.cache/baton/rdma-vm)
   -h, --help
 EOF
 }
@@ -25,11 +28,13 @@ EOF
 check_only=no
 cuda=no
 bench=no
+rdma=no
 for argument in "$@"; do
     case "$argument" in
     --check) check_only=yes ;;
     --cuda) cuda=yes ;;
     --bench) bench=yes ;;
+    --rdma) rdma=yes ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup: unknown option '$argument'" >&2; usage >&2; exit 2 ;;
     esac
@@ -75,6 +80,9 @@ libcmocka-dev
 gcovr
 curl
 EOF
+    if [ $rdma = yes ]; then
+        printf '%s\n' qemu-system-x86 busybox-static cpio kmod iproute2 ibverbs-providers xz-utils
+    fi
     if [ $cuda = yes ]; then echo g++; fi # nvcc compiles its host code with it
     if [ $bench = yes ]; then echo ucx-utils; fi
 }
@@ -181,6 +189,15 @@ setup_cuda() {
     fi
 }
 
+setup_rdma() {
+    local vm=$(dirname "$0")/../tests/rdma/rdma-vm
+    if [ $check_only = no ]; then
+        "$vm" --prepare
+    elif ! "$vm" --prepare --offline --quiet; then
+        status=1
+    fi
+}
+
 status=0
 find_missing
 if [ ${#missing[@]} = 0 ]; then
@@ -194,4 +211,5 @@ fi
 # What is missing altogether has been said; what is too old is another matter.
 if [ $status = 0 ]; then setup_tools; fi
 if [ $cuda = yes ]; then setup_cuda; fi
+if [ $rdma = yes ]; then setup_rdma; fi
 exit $status

@@ -33,12 +33,24 @@ static void free_options(baton_sender_options *options)
     bt_text_free(options->notice);
 }
 
+/* A machine that has no such sockets does without rings. */
+static baton_status make_doorbell(baton_sender *sender)
+{
+    baton_status status = bt_wakesocket_create(&sender->wake);
+    if (status == BATON_OK || status == BATON_ERR_NO_MEMORY)
+        return status;
+    bt_info("sender: no control rings: %s", baton_last_error());
+    return BATON_OK;
+}
+
 /* Everything but the thread. options have their defaults. */
 static baton_status open_parts(baton_sender *sender, const baton_sender_options *options)
 {
     BATON_TRY(copy_options(options, &sender->options));
     BATON_TRY(bt_pollset_create(&sender->polls));
     BATON_TRY(bt_doorbell_create(&sender->bell));
+    if (!options->data.no_control_ring)
+        BATON_TRY(make_doorbell(sender));
     BATON_TRY(bt_control_open_client(&options->security, &sender->control));
     BATON_TRY(bt_noticepush_create(sender->control.context, &sender->notices));
     BATON_TRY(bt_transport_open(&options->data, &sender->transport));
@@ -85,6 +97,7 @@ void baton_sender_destroy(baton_sender *sender)
     bt_transport_destroy(sender->transport);
     bt_noticepush_destroy(sender->notices, BT_TX_FLUSH_MS);
     bt_control_close(&sender->control);
+    bt_wakesocket_destroy(sender->wake);
     bt_doorbell_destroy(sender->bell);
     bt_pollset_destroy(sender->polls);
     free_options(&sender->options);
@@ -130,6 +143,30 @@ baton_status baton_transfer_push_source(baton_sender *sender, baton_transfer tra
     if (from->tokens != NULL)
         source.tokens = *from->tokens;
     BATON_TRY(bt_tx_source_order(sender->tx, from, &source));
+    return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
+}
+
+baton_status baton_transfer_push_layers(baton_sender *sender, baton_transfer transfer,
+                                        uint32_t chunk, uint32_t first_layer, uint32_t n_layers,
+                                        const baton_source *from)
+{
+    if (from == NULL || (from->view == NULL && from->data == NULL) || n_layers == 0)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "push: wanted a view or data, and layers, found none");
+    if (from->view != NULL && from->tokens == NULL)
+        return bt_fail(BATON_ERR_INVALID_ARG, "push: wanted tokens with the view, found NULL");
+    bt_tx_source source = {.view = from->view,
+                           .data = from->data,
+                           .bytes = from->bytes,
+                           .first_layer = first_layer,
+                           .n_layers = n_layers,
+                           .memory = from->view != NULL ? from->view->memory : from->memory};
+    if (source.memory == BATON_MEMORY_CUDA_DEVICE || from->order != BATON_SOURCE_NOW)
+        return bt_fail(BATON_ERR_UNSUPPORTED,
+                       "push: layers: wanted host memory that is there, found device memory, a "
+                       "stream or an event: push whole chunks");
+    if (from->tokens != NULL)
+        source.tokens = *from->tokens;
     return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the state machine, what goes in and what comes out. */
 #include "sender/txdevice.h"
+#include "sender/txlayers.h"
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -88,6 +89,7 @@ static void free_peer(bt_tx *tx, bt_tx_peer *peer)
     for (uint32_t i = 0; i < peer->n_regions; i++)
         bt_remote_release(peer->regions[i].remote);
     bt_tx_measure_stop(&peer->measure);
+    bt_tx_ring_close(peer);
     /* One that is being closed goes with its worker. */
     if (peer->endpoint != NULL && peer->state != BT_TX_PEER_CLOSING)
         bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, 0);
@@ -136,6 +138,7 @@ void bt_tx_destroy(bt_tx *tx)
     bt_free(tx->free_slots);
     bt_eventqueue_destroy(tx->events);
     bt_pack_release(&tx->writer);
+    bt_free(tx->ring_frame);
     pthread_mutex_destroy(&tx->inbox.lock);
     pthread_mutex_destroy(&tx->stats_lock);
     bt_free(tx);
@@ -265,7 +268,9 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
     bt_tx_transfer *transfer = bt_tx_transfer_find(tx, command->id);
     if (transfer == NULL)
         return;
-    if (command->kind == BT_TX_PUSH)
+    if (command->kind == BT_TX_PUSH && command->source.n_layers != 0)
+        bt_tx_layers_pushed(tx, transfer, command);
+    else if (command->kind == BT_TX_PUSH)
         bt_tx_chunk_pushed(tx, transfer, command);
     else if (command->kind == BT_TX_FINISH)
         transfer->finish_seen = true;
@@ -306,6 +311,7 @@ static uint64_t next_wake_ns(const bt_tx *tx, uint64_t now_ns)
 uint64_t bt_tx_progress(bt_tx *tx)
 {
     bury_dead(tx);
+    bt_tx_rings_serve(tx);
     for (bt_tx_command *command; (command = bt_tx_next_command(tx)) != NULL;) {
         run_command(tx, command);
         bt_tx_command_free(command);
@@ -328,7 +334,14 @@ uint64_t bt_tx_progress(bt_tx *tx)
 
 bool bt_tx_arm(bt_tx *tx)
 {
-    return bt_worker_arm(tx->worker) == BATON_OK && !bt_tx_has_commands(tx);
+    return bt_worker_arm(tx->worker) == BATON_OK && !bt_tx_has_commands(tx) &&
+           bt_tx_rings_sleep(tx);
+}
+
+void bt_tx_disarm(bt_tx *tx)
+{
+    for (bt_tx_peer *peer = tx->peers; peer != NULL; peer = peer->next)
+        bt_framering_end_sleep(&peer->from_receiver);
 }
 
 void bt_tx_peer_exited(bt_tx *tx, bt_tx_peer *peer)

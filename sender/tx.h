@@ -17,6 +17,7 @@
 #include "core/clock.h"
 #include "core/doorbell.h"
 #include "core/eventqueue.h"
+#include "core/framering.h"
 #include "core/process.h"
 #include "sender/txpath.h"
 #include "transport/transport.h"
@@ -31,6 +32,7 @@ enum {
     BT_TX_COMMIT_RANGES = 64,   /* of one COMMIT */
     BT_TX_TURN_BYTES = 4 << 20, /* of one transfer, before others and the sockets have theirs */
     BT_TX_MIN_GBPS_MAX = 1000000,
+    BT_TX_RING_FRAMES = 64,        /* of one peer in a turn */
     BT_TX_MEASURE_BYTES = 1 << 20, /* of a peer's scratch area that are used */
     BT_TX_COMMIT_BYTES = 8 << 20,  /* landed, while more is on its way: worth a COMMIT of its own */
 };
@@ -39,6 +41,8 @@ typedef struct bt_tx bt_tx;
 typedef struct bt_tx_peer bt_tx_peer;
 typedef struct bt_tx_transfer bt_tx_transfer;
 typedef struct bt_tx_pending bt_tx_pending;
+typedef struct bt_tx_layers bt_tx_layers; /* txlayers.c */
+typedef struct bt_tx_group bt_tx_group;
 
 typedef enum {
     BT_TX_INIT_PORT,
@@ -58,6 +62,9 @@ typedef struct {
     /* The peer's process can be watched: pidfd is readable when it has exited. -1: stop watching.
      */
     void (*watch)(void *ctx, bt_tx_peer *peer, int pidfd);
+    /* Wakes whoever has this doorbell; false: nobody, as far as can be told. NULL: no rings. */
+    bool (*ring)(void *ctx, bt_blob doorbell);
+    bt_blob doorbell; /* that wakes us; borrowed; empty: no rings */
     void *ctx;
 } bt_tx_out;
 
@@ -100,6 +107,11 @@ struct bt_tx_peer {
     bt_endpoint *endpoint;
     bt_tx_region regions[BT_REGIONS_MAX];
     uint32_t n_regions;
+    bt_remote *ring_remote; /* of the two rings below; NULL: none */
+    bt_framering to_receiver, from_receiver;
+    bool alloc_port_works;                   /* heard on it: only then are rings used besides it */
+    uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the receiver's */
+    size_t doorbell_bytes;
     bt_tx_pending *hello; /* INIT or MEMREG under way */
     bt_tx_measure measure;
     bt_tx_figures figures;    /* of this connection */
@@ -120,6 +132,7 @@ struct bt_tx_peer {
 typedef enum {
     BT_TX_CHUNK_IDLE,      /* not pushed */
     BT_TX_CHUNK_PUSHED,    /* waits for a grant, for its turn, or for a staging slot */
+    BT_TX_CHUNK_LAYERED,   /* pushed in groups of layers, of which not all have moved */
     BT_TX_CHUNK_COPYING,   /* waits for a GPU: txdevice.h */
     BT_TX_CHUNK_POSTED,    /* put posted */
     BT_TX_CHUNK_FLUSHING,  /* a flush that covers it is under way */
@@ -135,6 +148,7 @@ typedef struct {
     void *owned;               /* the arrays */
     const void *data;
     size_t bytes;
+    uint32_t first_layer, n_layers; /* n_layers 0: all of them */
     baton_memory_kind memory;
     bt_cuda *cuda;     /* of ready */
     bt_cu_event ready; /* the bytes are there once it has completed; NULL: they are */
@@ -153,6 +167,7 @@ typedef struct {
     uint32_t region, generation, page;
     uint64_t digest;
     bt_tx_source source;
+    bt_tx_layers *layers; /* NULL: pushed whole, or not yet */
 } bt_tx_chunk;
 
 /* Chunks of one transfer in one state, in the order in which they got there: a transfer of many
@@ -183,15 +198,19 @@ struct bt_tx_transfer {
     uint32_t n_chunks, last_tokens;
     bt_tx_chunk *chunks;                                 /* [n_chunks] */
     uint8_t *pushed;                                     /* [n_chunks] inbox lock */
+    uint8_t *seen;                                       /* [n_chunks][n_layers] inbox lock:
+                                                            pushed; NULL: none by layers */
     bool is_finishing;                                   /* inbox lock: finish was called */
     bool finish_seen;                                    /* owner: the FINISH command has come */
     uint32_t next_chunk;                                 /* no PUSHED chunk lies before it */
     uint32_t n_posted, n_landed, n_committed, n_present; /* chunks, growing */
-    uint32_t n_pushed;                   /* without those that turned out to be present */
-    uint32_t n_puts_out;                 /* puts without BT_EVENT_PUT */
-    bt_tx_list posted, flushing, landed; /* chunks that are POSTED, FLUSHING, LANDED */
-    bool unflushed;                      /* puts were posted since the last flush was */
-    bool flush_out;                      /* a flush without BT_EVENT_FLUSH */
+    uint32_t n_pushed;                     /* without those that turned out to be present */
+    uint32_t n_puts_out;                   /* puts without BT_EVENT_PUT */
+    bt_tx_list posted, flushing, landed;   /* chunks that are POSTED, FLUSHING, LANDED */
+    bt_tx_group *first_group, *last_group; /* layers that were pushed and have not moved */
+    uint32_t n_partial;                    /* chunks some of whose layers were put, not all */
+    bool unflushed;                        /* puts were posted since the last flush was */
+    bool flush_out;                        /* a flush without BT_EVENT_FLUSH */
     uint32_t n_told;     /* chunks of the COMMIT under way that no flush has covered: its answer */
     uint64_t told_bytes; /* says that they have landed */
     bool is_answered;    /* COMMITTING: final was answered, an event is still to come */
@@ -261,7 +280,10 @@ struct bt_tx {
     bt_worker *worker;
     bt_tx_out out;
     bt_packwriter writer;
-    bt_eventqueue *events; /* of baton_sender_event */
+    uint8_t *ring_frame; /* [ring_frame_bytes] the frame that came by a ring */
+    size_t ring_frame_bytes;
+    uint64_t n_ring_frames; /* that have come by rings */
+    bt_eventqueue *events;  /* of baton_sender_event */
 
     struct bt_tx_device *device; /* NULL until the first chunk that needs a GPU */
     bt_doorbell *bell;           /* rung when a GPU has done something; NULL: nobody sleeps */
@@ -316,8 +338,11 @@ void bt_tx_destroy(bt_tx *tx); /* NULL is allowed. */
 void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
 uint64_t bt_tx_progress(bt_tx *tx);
 void bt_tx_peer_exited(bt_tx *tx, bt_tx_peer *peer);
-/* The worker is armed and no command waits; false: progress again before sleeping. */
+/* The worker and the rings are armed and no command waits; false: progress again before sleeping.
+ */
 bool bt_tx_arm(bt_tx *tx);
+/* Awake again, or not asleep after all: rings need no doorbell. */
+void bt_tx_disarm(bt_tx *tx);
 /* Cancels everything, then flushes the connections; true when nothing is left to wait for. For a
  * shell that is stopping. */
 bool bt_tx_close(bt_tx *tx);
@@ -326,6 +351,18 @@ bool bt_tx_close(bt_tx *tx);
 baton_status bt_tx_encode(bt_tx *tx, bt_message *message);
 void bt_tx_send(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, bt_message *message);
 void bt_tx_stat(bt_tx *tx, uint64_t *counter, uint64_t n); /* counter of tx->stats += n */
+
+/* Control rings in shared memory, txring.c. Requests go by the ring when they are said for the
+ * first time; whatever is said again, or does not fit, goes the other way: a ring may fail at any
+ * time without harm. */
+/* The receiver offers rings. Not to have them is no failure. */
+void bt_tx_ring_open(bt_tx *tx, bt_tx_peer *peer, const bt_msg_ring *offer);
+void bt_tx_ring_close(bt_tx_peer *peer);
+/* True: sent by the ring. */
+bool bt_tx_ring_send(bt_tx *tx, bt_tx_peer *peer, const void *frame, size_t bytes);
+void bt_tx_rings_serve(bt_tx *tx); /* handles what waits there */
+/* All rings are empty, and the next frame in one wakes us; false: there is one already. */
+bool bt_tx_rings_sleep(bt_tx *tx);
 
 /* Any thread, txinbox.c. */
 baton_status bt_tx_begin(bt_tx *tx, const baton_transfer_options *options,
@@ -406,6 +443,13 @@ bt_tx_port bt_tx_commit_port(const bt_tx *tx, const bt_tx_peer *peer);
 void bt_tx_transmit(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
 
 /* Bytes, txmove.c. */
+/* The region that a granted chunk's page is in. Errors: BUSY (it is being asked for), BAD_MESSAGE.
+ */
+baton_status bt_tx_chunk_region(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                const bt_tx_region **region_p);
+/* A staging slot for the chunk. Errors: BUSY (none is free now), NO_MEMORY, TRANSPORT. */
+baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_chunk *chunk);
+void bt_tx_chunk_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
 void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk);
 uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list); /* n > 0 */

@@ -2,6 +2,7 @@
 /* The user's side, any thread: checks at once what can be checked at once, and leaves the rest to
  * the owner as a command. */
 #include "sender/txdevice.h"
+#include "sender/txlayers.h"
 
 #include "core/alloc.h"
 #include "wire/notice.h"
@@ -18,6 +19,8 @@ void bt_tx_source_is_there(bt_tx_source *source)
     source->owns_ready = false;
     source->ready = NULL;
 }
+
+enum { PUSHED_WHOLE = 1, PUSHED_LAYERS = 2 }; /* transfer->pushed */
 
 static void source_release(bt_tx_source *source)
 {
@@ -38,6 +41,7 @@ void bt_tx_transfer_free(bt_tx_transfer *transfer)
         return;
     for (uint32_t i = 0; transfer->chunks != NULL && i < transfer->n_chunks; i++)
         source_release(&transfer->chunks[i].source);
+    bt_tx_layers_free(transfer);
     bt_free(transfer->keys);
     bt_free(transfer->chunks);
     bt_free(transfer->pushed);
@@ -58,6 +62,8 @@ static baton_status check_peer(const char *host, uint16_t init_port, uint16_t al
 
 static baton_status check_begin(const bt_tx *tx, const baton_transfer_options *options)
 {
+    if (tx->options.probe)
+        return bt_fail(BATON_ERR_STATE, "transfer: wanted a sender, found one that is a probe");
     BATON_TRY(check_peer(options->host, options->init_port, options->alloc_port));
     size_t id_bytes = options->request != NULL ? strlen(options->request) : 0;
     if (id_bytes == 0 || id_bytes > BT_REQUEST_ID_BYTES_MAX)
@@ -203,7 +209,8 @@ static baton_status check_push(bt_tx *tx, const bt_tx_transfer *transfer, uint32
         return bt_fail(BATON_ERR_NOT_FOUND, "push: the transfer has ended");
     if (chunk >= transfer->n_chunks)
         return bt_fail(BATON_ERR_OUT_OF_RANGE, "push: chunk %u of %u", chunk, transfer->n_chunks);
-    if (transfer->pushed[chunk])
+    bool is_layered = transfer->pushed[chunk] == PUSHED_LAYERS;
+    if (transfer->pushed[chunk] != 0 && !(is_layered && source->n_layers != 0))
         return bt_fail(BATON_ERR_INVALID_ARG, "push: chunk %u was pushed before", chunk);
     if (transfer->is_finishing)
         return bt_fail(BATON_ERR_STATE, "push: chunk %u after finish", chunk);
@@ -212,9 +219,12 @@ static baton_status check_push(bt_tx *tx, const bt_tx_transfer *transfer, uint32
     if (source->view != NULL && source->tokens.n_tokens != tokens)
         return bt_fail(BATON_ERR_INVALID_ARG, "push: chunk %u: wanted %u tokens, found %u", chunk,
                        tokens, source->tokens.n_tokens);
-    if (source->view == NULL && source->bytes != tokens * tx->token_bytes)
+    uint64_t bytes = tokens * tx->token_bytes;
+    if (source->n_layers != 0)
+        bytes = bytes / tx->options.layout.n_layers * source->n_layers;
+    if (source->view == NULL && source->bytes != bytes)
         return bt_fail(BATON_ERR_INVALID_ARG, "push: chunk %u: wanted %llu bytes, found %zu", chunk,
-                       (unsigned long long)(tokens * tx->token_bytes), source->bytes);
+                       (unsigned long long)bytes, source->bytes);
     return BATON_OK;
 }
 
@@ -296,8 +306,10 @@ baton_status bt_tx_push(bt_tx *tx, baton_transfer id, uint32_t chunk, const bt_t
     pthread_mutex_lock(&tx->inbox.lock);
     bt_tx_transfer *transfer = find_live(tx, id);
     status = check_push(tx, transfer, chunk, source);
+    if (status == BATON_OK && source->n_layers != 0)
+        status = bt_tx_layers_see(tx, transfer, chunk, source);
     if (status == BATON_OK) {
-        transfer->pushed[chunk] = 1;
+        transfer->pushed[chunk] = source->n_layers != 0 ? PUSHED_LAYERS : PUSHED_WHOLE;
         append(tx, command);
     }
     pthread_mutex_unlock(&tx->inbox.lock);
@@ -371,11 +383,15 @@ void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk
         bt_tx_device_give(tx, source);
         return;
     }
+    uint32_t first_layer = source->first_layer, n_layers = source->n_layers;
     source_release(source);
     const baton_sender_event event = {.kind = BATON_SENDER_SOURCE_FREE,
                                       .transfer = transfer->id,
                                       .user_data = transfer->user_data,
-                                      .chunk = chunk};
+                                      .chunk = chunk,
+                                      .first_layer = first_layer,
+                                      .n_layers =
+                                          n_layers != 0 ? n_layers : tx->options.layout.n_layers};
     bt_eventqueue_push(tx->events, &event);
 }
 

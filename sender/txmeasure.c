@@ -17,8 +17,8 @@ enum {
     TINY_PUTS = 8, /* of one round */
     POST_ROUNDS = 2,
     WIRE_ROUNDS = 3,
-    /* Transfers wait for it: no longer than this without a floor. With one, a connection is of no
-     * use before it is measured, and the first put has to make it. */
+    /* Transfers wait for it: no longer than this without a floor. With one, and for a probe, a
+     * connection is of no use before it is measured, and the first put has to make it. */
     QUICK_MS = 20,
     WARM_UP_MS = 2000,
     FLOOR_MS = 500,
@@ -58,12 +58,17 @@ static bool wants_copies(const bt_tx *tx, const bt_tx_peer *peer)
            peer->n_regions > 0 && peer->regions[0].mapped != NULL;
 }
 
+static bool has_time(const bt_tx *tx, const bt_tx_peer *peer)
+{
+    return peer->min_bytes_per_s != 0 || tx->options.probe;
+}
+
 baton_status bt_tx_measure_start(bt_tx *tx, bt_tx_peer *peer, const bt_msg_scratch *scratch)
 {
     bt_tx_measure *measure = &peer->measure;
     void *mapped = NULL;
     bool may_fail = bt_tx_path_may_fail(tx, peer);
-    uint64_t limit_ms = may_fail ? WARM_UP_MS : QUICK_MS;
+    uint64_t limit_ms = may_fail || has_time(tx, peer) ? WARM_UP_MS : QUICK_MS;
     *measure = (bt_tx_measure){0};
     tx->last_measure = tx->last_measure % ((1u << BT_TX_CHUNK_BITS) - 1) + 1;
     measure->id = tx->last_measure;
@@ -168,9 +173,9 @@ static void end_round(bt_tx *tx, bt_tx_peer *peer)
     uint64_t now_ns = bt_now_ns(tx->clock), took_ns = bt_elapsed_ns(now_ns, measure->round_ns);
     measure->round++;
     if (measure->state == BT_TX_MEASURE_WARM_UP) {
-        uint64_t limit_ms = peer->min_bytes_per_s != 0 ? FLOOR_MS : QUICK_MS;
+        uint64_t limit_ms = has_time(tx, peer) ? FLOOR_MS : QUICK_MS;
         uint64_t limit_ns = bt_deadline_ns(now_ns, limit_ms * BT_NS_PER_MS);
-        if (bt_tx_path_may_fail(tx, peer))
+        if (bt_tx_path_may_fail(tx, peer) || has_time(tx, peer))
             measure->limit_ns = limit_ns;
         if (measure->scratch != NULL)
             enter(measure, BT_TX_MEASURE_POST);

@@ -8,6 +8,7 @@
 #include "kernels/digest.h"
 #include "kernels/kv_rows.h"
 #include "sender/txdevice.h"
+#include "sender/txlayers.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -107,7 +108,7 @@ void bt_tx_count_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t n, uint64_
     pthread_mutex_unlock(&tx->stats_lock);
 }
 
-static void landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+void bt_tx_chunk_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
 {
     transfer->chunks[i].state = BT_TX_CHUNK_LANDED;
     bt_tx_list_append(transfer, &transfer->landed, i);
@@ -144,7 +145,7 @@ static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     __sync_synchronize();
     transfer->n_posted++;
     free_source(tx, transfer, i);
-    landed(tx, transfer, i);
+    bt_tx_chunk_landed(tx, transfer, i);
     bt_tx_stat(tx, &tx->stats.bytes_mapped_total, bytes);
     return BATON_OK;
 }
@@ -184,6 +185,16 @@ bt_memory *bt_tx_find_registered(const bt_tx *tx, const void *data, size_t bytes
     return NULL;
 }
 
+baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_chunk *chunk)
+{
+    if (tx->staging == NULL)
+        BATON_TRY(make_staging(tx));
+    if (tx->n_free_slots == 0)
+        return BATON_ERR_BUSY;
+    chunk->slot = (int32_t)tx->free_slots[--tx->n_free_slots];
+    return BATON_OK;
+}
+
 /* Where the put reads from: *local and *memory; and its digest. A staging slot when the source is
  * not one piece of registered memory; BUSY when there is none now. */
 static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const void **local,
@@ -203,15 +214,9 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
             return BATON_OK;
         }
     }
-    if (tx->staging == NULL)
-        BATON_TRY(make_staging(tx));
-    if (tx->n_free_slots == 0)
-        return BATON_ERR_BUSY;
-    uint32_t slot = tx->free_slots[tx->n_free_slots - 1];
-    uint8_t *page = (uint8_t *)tx->staging->base + slot * tx->page_bytes;
+    BATON_TRY(bt_tx_take_slot(tx, chunk));
+    uint8_t *page = (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes;
     BATON_TRY(copy_source(&chunk->source, page, bytes, false, digest));
-    tx->n_free_slots--;
-    chunk->slot = (int32_t)slot;
     free_source(tx, transfer, i);
     *local = page;
     *memory = tx->staging;
@@ -280,7 +285,8 @@ static baton_status ask_region(bt_tx *tx, bt_tx_transfer *transfer)
     return BATON_ERR_BUSY;
 }
 
-static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+baton_status bt_tx_chunk_region(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
+                                const bt_tx_region **region_p)
 {
     const bt_tx_chunk *chunk = &transfer->chunks[i];
     const bt_tx_region *region =
@@ -289,6 +295,15 @@ static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
         return ask_region(tx, transfer);
     if (chunk->page >= region->n_pages)
         return bt_fail(BATON_ERR_BAD_MESSAGE, "alloc: page %u of %u", chunk->page, region->n_pages);
+    *region_p = region;
+    return BATON_OK;
+}
+
+static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    const bt_tx_chunk *chunk = &transfer->chunks[i];
+    const bt_tx_region *region;
+    BATON_TRY(bt_tx_chunk_region(tx, transfer, i, &region));
     if (bt_tx_device_wants(&chunk->source))
         return bt_tx_device_start(tx, transfer, i,
                                   region->mapped != NULL || !transfer->peer->puts_from_device ||
@@ -310,16 +325,21 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
         status = move_chunk(tx, transfer, chunk);
         more = status == BATON_OK && next_pushed(transfer, &chunk);
     }
+    bool more_layers = false;
+    if ((status == BATON_OK || status == BATON_ERR_BUSY) && transfer->first_group != NULL)
+        status = bt_tx_layers_move(tx, transfer, &more_layers);
     if (status == BATON_ERR_BUSY)
         status = BATON_OK;
-    if (status == BATON_OK && bt_tx_commit_port(tx, transfer->peer) != BT_TX_DATA_PORT)
+    bool has_posted = transfer->posted.n > 0; /* layers of a chunk wait for the others */
+    if (status == BATON_OK && has_posted &&
+        bt_tx_commit_port(tx, transfer->peer) != BT_TX_DATA_PORT)
         status = bt_tx_flush(transfer);
     if (status != BATON_OK) {
         bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
         return false;
     }
     bt_tx_commit(tx, transfer);
-    return more;
+    return more || more_layers;
 }
 
 static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
@@ -329,6 +349,8 @@ static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
     chunk->put_done = true;
     transfer->n_puts_out--;
     free_source(tx, transfer, i);
+    if (!bt_tx_layers_put_done(chunk))
+        return;
     if (chunk->slot >= 0)
         tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
     chunk->slot = -1;
@@ -338,7 +360,7 @@ static void on_flush(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
 {
     transfer->flush_out = false;
     while (event->status == BATON_OK && transfer->flushing.n > 0)
-        landed(tx, transfer, bt_tx_list_pop(transfer, &transfer->flushing));
+        bt_tx_chunk_landed(tx, transfer, bt_tx_list_pop(transfer, &transfer->flushing));
 }
 
 static void on_transfer_event(bt_tx *tx, const bt_event *event)

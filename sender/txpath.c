@@ -220,12 +220,13 @@ static void log_path(const bt_tx_peer *peer, const bt_path *path)
     bool says_why = !is_mapped && peer->why_not_mapped[0] != 0 && !peer->should_map;
     bt_info("sender: connected peer=%s address=%s:%u path=%s transport=%s device=%s rails=%u "
             "memory=%s gbps=%.2f copy_gbps=%.2f stage_gbps=%.2f wire_gbps=%.2f post_us=%.2f "
-            "flush_us=%.1f regions=%u pages_bytes=%" PRIu64 "%s%s",
+            "flush_us=%.1f regions=%u pages_bytes=%" PRIu64 " control=%s%s%s",
             peer->name, peer->host, peer->init_port, name_of(peer->path), path->transport,
             path->device, path->n_rails, memories[peer->memory],
             is_mapped ? f->copy_gbps : f->wire_gbps, f->copy_gbps, f->stage_gbps, f->wire_gbps,
             f->post_us, f->flush_us, peer->n_regions,
-            peer->n_regions > 0 ? peer->regions[0].page_bytes : 0, says_why ? " not_mapped=" : "",
+            peer->n_regions > 0 ? peer->regions[0].page_bytes : 0,
+            bt_framering_is_up(&peer->to_receiver) ? "ring" : "zmq", says_why ? " not_mapped=" : "",
             says_why ? peer->why_not_mapped : "");
     if (!is_mapped && peer->should_map)
         bt_warn("sender: the receiver is on this host, but its memory cannot be mapped: %s "
@@ -280,7 +281,7 @@ baton_status bt_tx_path_settle(bt_tx *tx, bt_tx_peer *peer)
         .can_map = has_regions && peer->regions[0].mapped != NULL,
         .has_registered = atomic_load_explicit(&tx->n_registered, memory_order_relaxed) > 0,
         .require_rdma = peer->require_rdma,
-        .page_bytes = tx->page_bytes,
+        .page_bytes = has_regions ? peer->regions[0].page_bytes : tx->page_bytes,
     };
     peer->path = bt_tx_path_choose(&question, &peer->figures);
     if (peer->path == BATON_PATH_MAPPED && !question.can_map)

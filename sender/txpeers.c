@@ -117,6 +117,7 @@ static void send_init(bt_tx *tx, bt_tx_peer *peer)
                                              ? BT_DIGESTS_TILES
                                              : BT_DIGESTS_OFF,
                               .connection = peer->connection,
+                              .probe = tx->options.probe,
                               .process = {.boot = bt_blob_of_text(tx->self.boot),
                                           .pid_ns = tx->self.pid_ns,
                                           .start = tx->self.start,
@@ -138,7 +139,7 @@ void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer)
 {
     if (peer->hello != NULL)
         return;
-    bt_message message = {.type = BT_MSG_MEMREG};
+    bt_message message = {.type = BT_MSG_MEMREG, .u.doorbell = tx->out.doorbell};
     bt_tx_request(tx, peer, NULL, BT_TX_INIT_PORT, &message, tx->options.timeouts.init_ms,
                   &peer->hello);
 }
@@ -176,13 +177,15 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
                                  .user_ns = init->process.user_ns};
     bt_tx_path_floors(tx, peer, init);
     bt_blob_to_text(init->process.boot, peer->process.boot, sizeof(peer->process.boot));
-    baton_status status = baton_layout_match(&tx->options.layout, &init->layout);
+    bool is_probe = tx->options.probe;
+    baton_status status =
+        is_probe ? BATON_OK : baton_layout_match(&tx->options.layout, &init->layout);
     if (status == BATON_OK && init->digests == BT_DIGESTS_WHOLE)
         status = bt_fail(BATON_ERR_VERSION_MISMATCH,
                          "init: digests: wanted %d (off) or %d (of tiles), found %u: the receiver "
                          "is an older Baton; update it, or switch digests off",
                          BT_DIGESTS_OFF, BT_DIGESTS_TILES, init->digests);
-    if (status == BATON_OK && init->page_bytes != tx->page_bytes)
+    if (status == BATON_OK && init->page_bytes != tx->page_bytes && !is_probe)
         status = bt_fail(BATON_ERR_LAYOUT_MISMATCH,
                          "layout: page_bytes ours %" PRIu64 " theirs %" PRIu64, tx->page_bytes,
                          init->page_bytes);
@@ -218,8 +221,8 @@ static baton_status import_region(bt_tx *tx, bt_tx_peer *peer, const bt_msg_regi
     if (bt_tx_region_find(peer, region->region, region->generation) != NULL)
         return BATON_OK;
     uint64_t bytes;
-    if (region->page_bytes != tx->page_bytes ||
-        !bt_mul_u64(region->page_bytes, region->n_pages, &bytes) ||
+    bool has_our_pages = tx->options.probe || region->page_bytes == tx->page_bytes;
+    if (!has_our_pages || !bt_mul_u64(region->page_bytes, region->n_pages, &bytes) ||
         region->base > UINT64_MAX - bytes || peer->n_regions == BT_REGIONS_MAX)
         return bt_fail(BATON_ERR_BAD_MESSAGE, "memreg: region %u has no sensible size",
                        region->region);
@@ -239,6 +242,36 @@ static baton_status import_region(bt_tx *tx, bt_tx_peer *peer, const bt_msg_regi
         return bt_fail(BATON_ERR_BAD_MESSAGE,
                        "memreg: region %u lies outside of what its key is for", region->region);
     return bt_tx_path_map(tx, peer, region, new);
+}
+
+static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, const bt_ticket_progress *tickets,
+                           uint32_t n)
+{
+    bt_message message = {.type = BT_MSG_HEARTBEAT,
+                          .id = tx->next_id++,
+                          .u.heartbeat = {.tickets = tickets, .n_tickets = n}};
+    bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
+}
+
+/* Names every ticket: a message holds only so many. */
+static void send_heartbeats(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+{
+    bt_ticket_progress tickets[BT_HEARTBEAT_TICKETS_MAX];
+    uint32_t n = 0;
+    for (const bt_tx_transfer *t = tx->first; t != NULL; t = t->next) {
+        if (t->peer != peer || !t->has_ticket)
+            continue;
+        if (n == BT_HEARTBEAT_TICKETS_MAX) {
+            send_heartbeat(tx, peer, tickets, n);
+            n = 0;
+        }
+        tickets[n++] = (bt_ticket_progress){.ticket = t->ticket,
+                                            .posted = t->n_posted,
+                                            .sent = t->n_landed,
+                                            .landed = t->n_committed};
+    }
+    send_heartbeat(tx, peer, tickets, n);
+    peer->last_heartbeat_ns = now_ns;
 }
 
 /* Remembered, and said to every transfer until the next attempt. */
@@ -262,6 +295,8 @@ static void on_measured(bt_tx *tx, bt_tx_peer *peer)
     peer->n_failures = 0;
     peer->last_heard_ns = peer->last_heartbeat_ns = bt_now_ns(tx->clock);
     set_state(tx, peer, BT_TX_PEER_READY);
+    if (bt_framering_is_up(&peer->to_receiver)) /* its answer lets the rings be used */
+        send_heartbeats(tx, peer, peer->last_heartbeat_ns);
     bt_tx_path_publish(tx, peer, BATON_OK, "");
     bt_tx_peer_is_ready(tx, peer);
 }
@@ -287,6 +322,7 @@ void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *messa
     }
     if (!is_first)
         return;
+    bt_tx_ring_open(tx, peer, &message->u.memreg_answer.ring);
     set_state(tx, peer, BT_TX_PEER_MEASURE);
     if (peer->measure.state == BT_TX_MEASURE_OFF)
         on_measured(tx, peer);
@@ -360,6 +396,7 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
     }
     for (uint32_t i = 0; i < peer->n_regions; i++)
         bt_remote_release(peer->regions[i].remote);
+    bt_tx_ring_close(peer);
     peer->n_regions = 0;
     bt_tx_measure_stop(&peer->measure);
     bt_tx_path_publish(tx, peer, reason, text);
@@ -396,38 +433,10 @@ void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
     }
 }
 
-static void send_heartbeat(bt_tx *tx, bt_tx_peer *peer, const bt_ticket_progress *tickets,
-                           uint32_t n)
-{
-    bt_message message = {.type = BT_MSG_HEARTBEAT,
-                          .id = tx->next_id++,
-                          .u.heartbeat = {.tickets = tickets, .n_tickets = n}};
-    bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
-}
-
-/* Names every ticket: a message holds only so many. */
-static void send_heartbeats(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
-{
-    bt_ticket_progress tickets[BT_HEARTBEAT_TICKETS_MAX];
-    uint32_t n = 0;
-    for (const bt_tx_transfer *t = tx->first; t != NULL; t = t->next) {
-        if (t->peer != peer || !t->has_ticket)
-            continue;
-        if (n == BT_HEARTBEAT_TICKETS_MAX) {
-            send_heartbeat(tx, peer, tickets, n);
-            n = 0;
-        }
-        tickets[n++] = (bt_ticket_progress){.ticket = t->ticket,
-                                            .posted = t->n_posted,
-                                            .sent = t->n_landed,
-                                            .landed = t->n_committed};
-    }
-    send_heartbeat(tx, peer, tickets, n);
-    peer->last_heartbeat_ns = now_ns;
-}
-
 static void ready_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
 {
+    if (tx->options.probe) /* has nothing more to say, nor to hear */
+        return;
     if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= peer->silent_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, peer, BATON_ERR_PEER_SILENT, "nothing heard from the receiver");
     else if (bt_elapsed_ns(now_ns, peer->last_heartbeat_ns) >= peer->heartbeat_ms * BT_NS_PER_MS)
@@ -469,6 +478,8 @@ uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t no
 {
     switch (peer->state) {
     case BT_TX_PEER_READY:
+        if (tx->options.probe)
+            return BT_NEVER_NS;
         return peer->last_heartbeat_ns + peer->heartbeat_ms * BT_NS_PER_MS;
     case BT_TX_PEER_MEASURE:
         return bt_tx_measure_wake_ns(&peer->measure, now_ns);

@@ -35,7 +35,8 @@ baton_status bt_tx_request(bt_tx *tx, bt_tx_peer *peer, bt_tx_transfer *transfer
         tx->pending->prev = pending;
     tx->pending = pending;
     *pending_p = pending;
-    bt_tx_transmit(tx, peer, port, pending->frame, pending->bytes);
+    if (port != BT_TX_ALLOC_PORT || !bt_tx_ring_send(tx, peer, pending->frame, pending->bytes))
+        bt_tx_transmit(tx, peer, port, pending->frame, pending->bytes);
     return BATON_OK;
 }
 

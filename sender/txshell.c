@@ -103,19 +103,32 @@ static void watch_peer(void *ctx, bt_tx_peer *peer, int pidfd)
         bt_warn("sender: only the heartbeat notices a peer: %s", baton_last_error());
 }
 
+static bool ring_peer(void *ctx, bt_blob doorbell)
+{
+    const baton_sender *sender = ctx;
+    return bt_wakesocket_ring(sender->wake, (const char *)doorbell.data, doorbell.bytes);
+}
+
 bt_tx_out bt_txshell_out(baton_sender *sender)
 {
-    return (bt_tx_out){.open = open_peer,
-                       .close = close_peer,
-                       .send = send_frame,
-                       .notice = send_notice,
-                       .watch = watch_peer,
-                       .ctx = sender};
+    bt_tx_out out = {.open = open_peer,
+                     .close = close_peer,
+                     .send = send_frame,
+                     .notice = send_notice,
+                     .watch = watch_peer,
+                     .ctx = sender};
+    if (sender->wake != NULL) {
+        out.ring = ring_peer;
+        out.doorbell.data = (const uint8_t *)bt_wakesocket_name(sender->wake, &out.doorbell.bytes);
+    }
+    return out;
 }
 
 baton_status bt_txshell_open(baton_sender *sender)
 {
     BATON_TRY(bt_pollset_add(sender->polls, bt_doorbell_fd(sender->bell), NULL));
+    if (sender->wake != NULL)
+        BATON_TRY(bt_pollset_add(sender->polls, bt_wakesocket_fd(sender->wake), sender->wake));
     int fd = bt_worker_fd(sender->tx->worker);
     return fd >= 0 ? bt_pollset_add(sender->polls, fd, NULL) : BATON_OK;
 }
@@ -143,27 +156,34 @@ bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&sender->n_steps, 1, memory_order_relaxed);
     bool active = false;
+    uint64_t n_ring_frames = sender->tx->n_ring_frames;
     for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {
         active |= serve_port(sender, link, BT_TX_INIT_PORT);
         active |= serve_port(sender, link, BT_TX_ALLOC_PORT);
     }
     *deadline_ns = bt_tx_progress(sender->tx);
-    return active;
+    return active || sender->tx->n_ring_frames != n_ring_frames;
+}
+
+static bool has_frames(const baton_sender *sender)
+{
+    for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {
+        for (int port = 0; port < BT_TX_N_PORTS; port++) {
+            bool readable, writable;
+            if (bt_zmq_events(link->sockets[port], &readable, &writable) == BATON_OK && readable)
+                return true;
+        }
+    }
+    return false;
 }
 
 /* The sockets are asked last: a send may have swallowed the edge on their descriptors. */
 bool bt_txshell_prepare_sleep(baton_sender *sender)
 {
-    if (!bt_doorbell_sleep(sender->bell) || !bt_tx_arm(sender->tx))
-        return false;
-    for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {
-        for (int port = 0; port < BT_TX_N_PORTS; port++) {
-            bool readable, writable;
-            if (bt_zmq_events(link->sockets[port], &readable, &writable) == BATON_OK && readable)
-                return false;
-        }
-    }
-    return true;
+    if (bt_doorbell_sleep(sender->bell) && bt_tx_arm(sender->tx) && !has_frames(sender))
+        return true;
+    bt_tx_disarm(sender->tx);
+    return false;
 }
 
 bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
@@ -172,8 +192,13 @@ bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
     uint64_t now_ns = bt_now_ns(sender->tx->clock);
     uint32_t n = bt_pollset_wait(sender->polls, now_ns, deadline_ns, tags, 64);
     bt_doorbell_wake(sender->bell);
+    bt_tx_disarm(sender->tx);
     for (uint32_t i = 0; i < n; i++) {
-        if (tags[i] != NULL)
+        if (tags[i] == NULL)
+            continue;
+        if (tags[i] == sender->wake)
+            bt_wakesocket_silence(sender->wake);
+        else
             bt_tx_peer_exited(sender->tx, tags[i]);
     }
     return n > 0;

@@ -12,6 +12,7 @@
 #define BT_SENDER_TXSHELL_H
 #include "core/doorbell.h"
 #include "core/pollset.h"
+#include "core/wakesocket.h"
 #include "sender/tx.h"
 #include "wire/control.h"
 #include "wire/noticepush.h"
@@ -41,6 +42,7 @@ struct baton_sender {
     bt_tx_link *links;
     bt_pollset *polls;
     bt_doorbell *bell;
+    bt_wakesocket *wake; /* rung by peers that wrote into a ring; NULL: no rings */
     bt_noticepush *notices;
     bt_transport *transport;
     bt_tx *tx;

@@ -5,6 +5,7 @@
  *       │             │            └────┬──────┘
  *       └─────────────┴──▶ ENDED     DRAINING ──▶ ENDED */
 #include "sender/txdevice.h"
+#include "sender/txlayers.h"
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -54,6 +55,7 @@ static void unlink_transfer(bt_tx *tx, bt_tx_transfer *transfer)
 
 static void free_chunks(bt_tx *tx, bt_tx_transfer *transfer)
 {
+    bt_tx_layers_drop(tx, transfer);
     for (uint32_t i = 0; i < transfer->n_chunks; i++) {
         bt_tx_chunk *chunk = &transfer->chunks[i];
         if (chunk->source_busy)
@@ -259,7 +261,9 @@ static void on_granted(bt_tx *tx, bt_tx_transfer *transfer, const bt_msg_alloc_a
         bt_tx_chunk *chunk = &transfer->chunks[i];
         if (chunk->generation != 0)
             continue;
-        transfer->n_pushed -= chunk->state == BT_TX_CHUNK_PUSHED;
+        transfer->n_pushed -=
+            chunk->state == BT_TX_CHUNK_PUSHED || chunk->state == BT_TX_CHUNK_LAYERED;
+        bt_tx_layers_drop_chunk(tx, transfer, i);
         chunk->state = BT_TX_CHUNK_PRESENT;
         transfer->n_present++;
         if (chunk->source_busy)
@@ -360,8 +364,9 @@ static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
         if (transfer->chunks[i].state != BT_TX_CHUNK_IDLE)
             continue;
         char text[96];
-        snprintf(text, sizeof(text), "finish: chunk %u of %u was never pushed", i,
-                 transfer->n_chunks);
+        if (!bt_tx_layers_missing(tx, transfer, i, text, sizeof(text)))
+            snprintf(text, sizeof(text), "finish: chunk %u of %u was never pushed", i,
+                     transfer->n_chunks);
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_STATE, text);
         return;
     }
@@ -428,7 +433,8 @@ static void count_told(bt_tx *tx, bt_tx_transfer *transfer)
     bt_tx_count_landed(tx, transfer, transfer->n_told, transfer->told_bytes);
     transfer->n_told = 0;
     transfer->told_bytes = 0;
-    transfer->unflushed = transfer->unflushed && transfer->n_landed < transfer->n_posted;
+    transfer->unflushed =
+        transfer->unflushed && (transfer->n_landed < transfer->n_posted || transfer->n_partial > 0);
 }
 
 void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message)
@@ -498,6 +504,7 @@ void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *me
                         "the receiver does not know this sender any more");
         return;
     }
+    peer->alloc_port_works = true;
     bt_list_cursor cursor = {0};
     bt_ticket_progress unknown;
     while (message->status == BATON_OK &&

@@ -64,14 +64,6 @@ static baton_status open_id(bt_seal_kind kind, const void *bytes, size_t n_bytes
     return BATON_OK;
 }
 
-static void free_memory_parts(loop_memory *memory)
-{
-    if (memory->is_own)
-        bt_free(memory->base.base);
-    bt_free((void *)(uintptr_t)memory->base.rkey);
-    bt_free(memory);
-}
-
 static baton_status add_memory(bt_transport *base, void *block, size_t bytes,
                                baton_memory_kind kind, bool is_own, bt_memory **memory_p)
 {
@@ -91,7 +83,7 @@ static baton_status add_memory(bt_transport *base, void *block, size_t bytes,
     uint8_t *rkey;
     baton_status status = pack_id(memory->id, &memory->base, &rkey, &memory->base.rkey_bytes);
     if (status < 0) {
-        free_memory_parts(memory);
+        bt_loop_free_memory(memory);
         return status;
     }
     memory->base.rkey = rkey;
@@ -130,8 +122,14 @@ static void loop_memory_free(bt_memory *base)
         at = &(*at)->next;
     *at = memory->next;
     transport->n_users--;
+    bool is_mapped = memory->is_own && memory->is_mapped;
+    if (is_mapped) {
+        memory->next = transport->net->freed;
+        transport->net->freed = memory;
+    }
     bt_loop_unlock(transport->net);
-    free_memory_parts(memory);
+    if (!is_mapped)
+        bt_loop_free_memory(memory);
 }
 
 static baton_status loop_worker_create(bt_transport *base, bt_worker **worker_p)
@@ -410,8 +408,10 @@ static baton_status loop_map(bt_remote *base, uint64_t remote_addr, void **local
 {
     bt_loop_net *net = ((loop_worker *)base->endpoint->worker)->net;
     bt_loop_lock(net);
-    bool can_map = net->can_map && base->kind != BATON_MEMORY_CUDA_DEVICE &&
-                   bt_loop_find_memory(net, ((loop_remote *)base)->memory_id) != NULL;
+    loop_memory *memory = bt_loop_find_memory(net, ((loop_remote *)base)->memory_id);
+    bool can_map = net->can_map && base->kind != BATON_MEMORY_CUDA_DEVICE && memory != NULL;
+    if (can_map)
+        memory->is_mapped = true;
     bt_loop_unlock(net);
     if (!can_map)
         return bt_fail(BATON_ERR_UNREACHABLE, "loop: the remote memory cannot be mapped here");

@@ -64,7 +64,8 @@ void bt_loop_release(bt_loop_net *net, uint32_t link);
 /* Breaks the connection: the endpoint reports FAILED, what was posted fails; runs in flight still
  * arrive. */
 void bt_loop_cut(bt_loop_net *net, uint32_t link);
-/* can_map: bt_remote_map gives addresses (default: UNREACHABLE). puts_are_mapped: what bt_path
+/* can_map: bt_remote_map gives addresses, which stay good until the net goes, as shared memory does
+ * (default: UNREACHABLE). puts_are_mapped: what bt_path
  * says, and then destroying the target's worker stops nothing either (default: no). */
 void bt_loop_set_mapping(bt_loop_net *net, bool can_map, bool puts_are_mapped);
 

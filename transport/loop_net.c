@@ -39,6 +39,11 @@ void bt_loop_net_destroy(bt_loop_net *net)
         bt_free(net->links[i]);
     }
     bt_free(net->links);
+    while (net->freed != NULL) {
+        loop_memory *memory = net->freed;
+        net->freed = memory->next;
+        bt_loop_free_memory(memory);
+    }
     pthread_mutex_destroy(&net->lock);
     bt_free(net);
 }
@@ -55,6 +60,14 @@ uint64_t bt_loop_random(bt_loop_net *net)
 bt_loop_fault_state *bt_loop_faults_of(bt_loop_net *net, bt_loop_link *link)
 {
     return link->has_faults ? &link->own : &net->all;
+}
+
+void bt_loop_free_memory(loop_memory *memory)
+{
+    if (memory->is_own)
+        bt_free(memory->base.base);
+    bt_free((void *)(uintptr_t)memory->base.rkey);
+    bt_free(memory);
 }
 
 loop_worker *bt_loop_find_worker(bt_loop_net *net, uint64_t id)

@@ -69,7 +69,8 @@ typedef struct loop_memory {
     bt_memory base;
     struct loop_memory *next;
     uint64_t id;
-    bool is_own; /* allocated by us */
+    bool is_own;    /* allocated by us */
+    bool is_mapped; /* by a peer: as shared memory would, it outlives being freed */
 } loop_memory;
 
 typedef struct {
@@ -121,6 +122,7 @@ struct bt_loop_net {
     uint64_t next_id;
     loop_worker *workers;
     loop_memory *memories;
+    loop_memory *freed;   /* but mapped: kept until the network goes */
     bt_loop_link **links; /* [n_links], room for cap_links */
     uint32_t n_links, cap_links;
     bt_loop_packets in_flight; /* by due_ns, then order */
@@ -135,6 +137,7 @@ uint64_t bt_loop_random(bt_loop_net *net);
 bt_loop_fault_state *bt_loop_faults_of(bt_loop_net *net, bt_loop_link *link);
 loop_worker *bt_loop_find_worker(bt_loop_net *net, uint64_t id);
 loop_memory *bt_loop_find_memory(bt_loop_net *net, uint64_t id);
+void bt_loop_free_memory(loop_memory *memory);
 /* Errors: NO_MEMORY. */
 baton_status bt_loop_add_link(bt_loop_net *net, uint64_t target_id, bt_loop_link **link_p);
 

@@ -11,6 +11,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "transport/ucx_state.h"
+#include "transport/verbs.h"
 
 enum { DEVICES_TEXT_BYTES = 1024 };
 
@@ -36,10 +37,18 @@ static const ucx_setting no_tcp_settings[] = {
     {"KEEPALIVE_INTERVAL", "KEEPALIVE_INTERVAL", "1s"},
 };
 /* Retry count 7 means for ever on some devices (rxe), and UCX's timeout of 1 s makes it 7 s until a
- * dead peer is noticed. */
-static const ucx_setting verbs_settings[] = {
+ * dead peer is noticed. One that nothing is sent to is noticed by the keep-alive, which UCX does
+ * every 20 s. */
+static const ucx_setting rc_settings[] = {
     {"RC_RETRY_COUNT", "RC_RETRY_COUNT", "6"},
     {"RC_TIMEOUT", "RC_TIMEOUT", "250ms"},
+    {"KEEPALIVE_INTERVAL", "KEEPALIVE_INTERVAL", "1s"},
+};
+/* ud carries puts itself, or connects what carries them; UCX waits 30 s for a peer that has gone.
+ */
+static const ucx_setting ud_settings[] = {
+    {"UD_TIMEOUT", "UD_TIMEOUT", "5s"},
+    {"KEEPALIVE_INTERVAL", "KEEPALIVE_INTERVAL", "1s"},
 };
 
 /* The user's value of a variable, or NULL. */
@@ -58,9 +67,7 @@ static baton_status apply(ucp_config_t *config, const ucx_setting *setting)
                 setting->key, users, setting->value);
         return BATON_OK;
     }
-    uint16_t major, minor;
-    bt_ucx_version(&major, &minor);
-    const char *key = major == 1 && minor < 17 ? setting->old_key : setting->key;
+    const char *key = bt_ucx_is_older(17) ? setting->old_key : setting->key;
     ucs_status_t status = ucp_config_modify(config, key, setting->value);
     if (status == UCS_ERR_NO_ELEM) {
         bt_debug("ucx: this version does not know a setting of ours key=%s", key);
@@ -111,20 +118,75 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
-/* Verbs devices are named with their port, "mlx5_0:1". */
 static bool names_verbs(const char *devices)
 {
     return strchr(devices, ':') != NULL;
 }
 
-/* Whether a UCX_TLS list, NULL for the default, lets tcp in. */
+/* Of several soft RoCE devices the first decides: UCX has one setting for all. */
+static baton_status apply_gid_index(ucp_config_t *config, const bt_transport_options *options)
+{
+    for (uint32_t i = 0; i < options->n_data_devices && bt_ucx_is_older(19); i++) {
+        char text[16];
+        uint32_t index;
+        if (!bt_verbs_is_name(options->data_devices[i]) ||
+            !bt_verbs_soft_roce_gid(BT_SYSFS_ROOT, options->data_devices[i], &index))
+            continue;
+        snprintf(text, sizeof(text), "%u", index);
+        return apply(config, &(ucx_setting){"IB_GID_INDEX", "GID_INDEX", text});
+    }
+    return BATON_OK;
+}
+
+/* A list without any device of the network is no list of verbs devices alone. */
+static bool names_net(const char *devices)
+{
+    for (const char *at = devices; at != NULL; at = strchr(at, ',')) {
+        at += *at == ',';
+        size_t length = strcspn(at, ",");
+        if (memchr(at, ':', length) == NULL)
+            return true;
+    }
+    return false;
+}
+
+/* Whether a UCX_TLS list, NULL for the default, lets one of the transports in: names[n], the
+ * aliases that UCX has for it. */
+static bool lets_in(const char *list, const char *const *names, size_t n)
+{
+    bool is_named = false;
+    bool is_negated = list != NULL && list[0] == '^';
+    for (size_t i = 0; i < n && list != NULL; i++)
+        is_named = is_named || has_word(list + is_negated, names[i]);
+    return list == NULL || is_named != is_negated || (!is_negated && has_word(list, "all"));
+}
+#define LETS_IN(list, ...)                              \
+    lets_in((list), (const char *const[]){__VA_ARGS__}, \
+            sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *))
+
 static bool lets_tcp_in(const char *list)
 {
-    if (list == NULL)
-        return true;
-    if (list[0] == '^')
-        return !has_word(list + 1, "tcp");
-    return has_word(list, "tcp") || has_word(list, "all");
+    return LETS_IN(list, "tcp");
+}
+
+/* UCX prints a warning about settings of transports that are not in use. */
+static baton_status apply_transports(ucp_config_t *config, const char *list, const char *devices)
+{
+    if (lets_tcp_in(list) && names_net(devices))
+        BATON_TRY(APPLY_ALL(config, tcp_settings));
+    if (!lets_tcp_in(list) && LETS_IN(list, "sm", "shm", "mm", "posix", "sysv"))
+        BATON_TRY(APPLY_ALL(config, no_tcp_settings));
+    bool has_verbs = names_verbs(devices);
+    bool has_rc = has_verbs && LETS_IN(list, "rc", "rc_v", "rc_verbs", "rc_x", "rc_mlx5", "ib");
+    bool has_ud =
+        has_verbs && LETS_IN(list, "rc", "ud", "ud_v", "ud_verbs", "ud_x", "ud_mlx5", "ib");
+    if (has_rc)
+        BATON_TRY(APPLY_ALL(config, rc_settings));
+    /* Giving up a peer that never answered is where UCX before 1.14 aborts: with rc our own
+     * deadlines come first. */
+    if (has_ud && !(has_rc && bt_ucx_is_older(14)))
+        BATON_TRY(APPLY_ALL(config, ud_settings));
+    return BATON_OK;
 }
 
 static baton_status configure(ucp_config_t *config, const bt_transport_options *options)
@@ -141,14 +203,12 @@ static baton_status configure(ucp_config_t *config, const bt_transport_options *
     BATON_TRY(apply_one(config, "NET_DEVICES", devices));
     if (ours != NULL)
         BATON_TRY(apply_one(config, "TLS", ours));
-    /* UCX prints a warning about settings of transports that are not in use. */
-    if (lets_tcp_in(users != NULL ? users : ours))
-        BATON_TRY(APPLY_ALL(config, tcp_settings));
-    else
-        BATON_TRY(APPLY_ALL(config, no_tcp_settings));
-    if (names_verbs(devices))
-        BATON_TRY(APPLY_ALL(config, verbs_settings));
-    return BATON_OK;
+    const char *users_devices = users_value("NET_DEVICES");
+    if (users_devices == NULL)
+        BATON_TRY(bt_verbs_check(BT_SYSFS_ROOT, options->data_devices, options->n_data_devices));
+    BATON_TRY(apply_gid_index(config, options));
+    return apply_transports(config, users != NULL ? users : ours,
+                            users_devices != NULL ? users_devices : devices);
 }
 
 static baton_status open_context(ucp_config_t *config, ucx_transport *transport)

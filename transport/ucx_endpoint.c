@@ -21,6 +21,7 @@ void bt_ucx_fail(ucx_endpoint *endpoint, baton_status status, const char *detail
     if (!endpoint->is_closing)
         bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->failed);
     bt_ucx_abandon_flushes(endpoint, status, detail);
+    bt_ucx_drop_held(endpoint, NULL, status, detail);
 }
 
 /* Called by UCX from within progress. */
@@ -57,9 +58,14 @@ baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address
         return bt_fail_ucs(status, "connecting to a peer's worker (do both ends share a device "
                                    "and a transport?)");
     }
+    bt_path path;
+    bt_ucx_path(&endpoint->base, &path);
+    endpoint->uses_verbs = bt_ucx_path_has_queue_pairs(&path);
     endpoint->uses_messages = bt_ucx_needs_messages(endpoint);
     endpoint->next = worker->endpoints;
     worker->endpoints = endpoint;
+    if (endpoint->uses_verbs && (status = bt_ucx_wire(endpoint)) != UCS_OK)
+        bt_ucx_fail(endpoint, bt_status_from_ucs(status), ucs_status_string(status));
     *endpoint_p = &endpoint->base;
     return BATON_OK;
 }
@@ -97,6 +103,8 @@ static void hand_back(ucx_endpoint *endpoint)
                                         .flags = force ? UCP_EP_CLOSE_FLAG_FORCE : 0,
                                         .cb = {.send = on_closed},
                                         .user_data = endpoint};
+    bt_ucx_drop_held(endpoint, NULL, BATON_ERR_CANCELED, "the endpoint was closed");
+    endpoint->is_handed_back = true;
     if (endpoint->has_failed && !endpoint->is_forced)
         bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);
     ucs_status_ptr_t request = ucp_ep_close_nbx(endpoint->handle, &params);
@@ -104,17 +112,41 @@ static void hand_back(ucx_endpoint *endpoint)
         record_close(endpoint, UCS_PTR_STATUS(request));
 }
 
-/* Messages have arrived only when the target says so: asks it, and closes when it has answered. */
-static bool wait_for_messages(ucx_endpoint *endpoint)
+static bool wait_to_close(ucx_endpoint *endpoint)
 {
-    if (!endpoint->uses_messages || endpoint->n_messages == 0 || endpoint->has_failed)
-        return false;
-    endpoint->last_flush = (bt_op){.kind = BT_EVENT_FLUSH, .owner = endpoint};
-    if (bt_ucx_start_flush(endpoint, &endpoint->last_flush) < 0)
-        return false;
     endpoint->waits_to_close = true;
     ((ucx_worker *)endpoint->base.worker)->n_closing++;
     return true;
+}
+
+/* Messages have arrived only when the target says so: asks it, and closes when it has answered.
+ * Over verbs flushes that are under way still have to read back. */
+static bool wait_for_landing(ucx_endpoint *endpoint)
+{
+    bool is_owed = endpoint->uses_messages ? endpoint->n_messages != 0
+                                           : endpoint->uses_verbs && endpoint->n_ops != 0;
+    if (!is_owed || endpoint->has_failed)
+        return false;
+    endpoint->last_flush = (bt_op){.kind = BT_EVENT_FLUSH, .owner = endpoint};
+    return bt_ucx_start_flush(endpoint, &endpoint->last_flush) >= 0 && wait_to_close(endpoint);
+}
+
+/* Before 1.14 UCX aborts the process ("got REQ message") when an endpoint over verbs is closed by
+ * force while its peer has not answered yet: waits for the answer, or for UCX to give the peer up.
+ */
+static bool wait_for_wire(ucx_endpoint *endpoint)
+{
+    if (!bt_ucx_is_older(14) || !bt_ucx_must_hold(endpoint) || endpoint->has_failed)
+        return false;
+    bt_ucx_drop_held(endpoint, NULL, BATON_ERR_CANCELED, "the endpoint was closed");
+    return wait_to_close(endpoint);
+}
+
+static bool may_close(const ucx_endpoint *endpoint)
+{
+    if (endpoint->is_forced)
+        return endpoint->is_wired || endpoint->has_failed;
+    return endpoint->n_ops == 0;
 }
 
 void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
@@ -124,7 +156,7 @@ void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
     endpoint->is_closing = true;
     endpoint->is_forced = mode == BT_CLOSE_FORCE;
     endpoint->closed.user_data = user_data;
-    if (mode == BT_CLOSE_FLUSH && wait_for_messages(endpoint))
+    if (mode == BT_CLOSE_FLUSH ? wait_for_landing(endpoint) : wait_for_wire(endpoint))
         return;
     bt_ucx_abandon_flushes(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
     hand_back(endpoint);
@@ -133,11 +165,13 @@ void bt_ucx_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data)
 void bt_ucx_close_waiting(ucx_worker *worker)
 {
     for (ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next) {
-        if (!endpoint->waits_to_close || endpoint->n_ops != 0)
+        if (!endpoint->waits_to_close || !may_close(endpoint))
             continue;
         endpoint->waits_to_close = false;
         worker->n_closing--;
-        if (endpoint->last_flush.status < 0)
+        if (endpoint->is_forced)
+            bt_ucx_abandon_flushes(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
+        else if (endpoint->last_flush.status < 0)
             bt_op_set_failure(&endpoint->closed, endpoint->last_flush.status,
                               endpoint->last_flush.detail);
         hand_back(endpoint);

@@ -22,6 +22,11 @@ static bool is_mapping(const char *transport)
     return false;
 }
 
+bool bt_ucx_path_has_queue_pairs(const bt_path *path)
+{
+    return strstr(path->transport, "rc_") != NULL || strstr(path->transport, "dc_") != NULL;
+}
+
 /* Adds the word to the comma separated list in text[BT_PATH_TEXT_BYTES], once, where it fits. */
 static void add_word(char *text, const char *word)
 {

@@ -53,8 +53,14 @@ baton_status bt_ucx_import(bt_endpoint *base, const void *rkey, size_t rkey_byte
 
 void bt_ucx_release(bt_remote *base)
 {
-    ((ucx_endpoint *)base->endpoint)->n_remotes--;
-    ucp_rkey_destroy(((ucx_remote *)base)->handle);
+    ucx_endpoint *endpoint = (ucx_endpoint *)base->endpoint;
+    ucp_rkey_h key = ((ucx_remote *)base)->handle;
+    for (size_t i = 0; i < sizeof(endpoint->last_puts) / sizeof(endpoint->last_puts[0]); i++)
+        if (endpoint->last_puts[i].key == key)
+            endpoint->last_puts[i] = (ucx_last_put){0};
+    bt_ucx_drop_held(endpoint, base, BATON_ERR_CANCELED, "the remote key was released");
+    endpoint->n_remotes--;
+    ucp_rkey_destroy(key);
     bt_free(base);
 }
 
@@ -164,7 +170,12 @@ static ucs_status_t post_run(bt_op *op, ucp_rkey_h rkey, const bt_run *run,
     return UCS_OK;
 }
 
-static ucs_status_t post_runs(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
+static bool goes_in_messages(const ucx_endpoint *endpoint, const bt_remote *remote)
+{
+    return endpoint->uses_messages && remote->kind != BATON_MEMORY_CUDA_DEVICE;
+}
+
+ucs_status_t bt_ucx_post_runs(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
                               uint32_t n_runs)
 {
     ucx_endpoint *endpoint = op->owner;
@@ -180,12 +191,14 @@ static ucs_status_t post_runs(bt_op *op, bt_memory *local, bt_remote *remote, co
         if (local->kind == BATON_MEMORY_CUDA_DEVICE)
             params.memory_type = UCS_MEMORY_TYPE_CUDA;
     }
-    bool in_messages = endpoint->uses_messages && remote->kind != BATON_MEMORY_CUDA_DEVICE;
-    endpoint->n_rma_puts += !in_messages;
+    bool in_messages = goes_in_messages(endpoint, remote);
     ucs_status_t status = UCS_OK;
     for (uint32_t i = 0; i < n_runs && status == UCS_OK; i++)
         status = in_messages ? bt_ucx_send_run(op, &runs[i], params.memory_type)
                              : post_run(op, ((ucx_remote *)remote)->handle, &runs[i], &params);
+    if (endpoint->uses_verbs && !in_messages)
+        endpoint->last_puts[remote->kind == BATON_MEMORY_CUDA_DEVICE] =
+            (ucx_last_put){((ucx_remote *)remote)->handle, runs[n_runs - 1].remote_addr};
     return status;
 }
 
@@ -198,7 +211,10 @@ baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, 
     BATON_TRY(take_op(endpoint, BT_EVENT_PUT, user_data, &op));
     op->n_pending = 1; /* ours, so that it cannot finish while it is being posted */
     endpoint->n_ops++;
-    ucs_status_t status = post_runs(op, local, remote, runs, n_runs);
+    endpoint->n_rma_puts += !goes_in_messages(endpoint, remote);
+    ucs_status_t status = bt_ucx_must_hold(endpoint)
+                              ? bt_ucx_hold(op, local, remote, runs, n_runs)
+                              : bt_ucx_post_runs(op, local, remote, runs, n_runs);
     if (status != UCS_OK && op->n_pending == 1 && endpoint->n_messages == n_messages) {
         endpoint->n_ops--;
         bt_op_give(&((ucx_worker *)base->worker)->pool, op);
@@ -210,18 +226,61 @@ baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, 
     return BATON_OK;
 }
 
-static ucs_status_t flush_rma(bt_op *op)
+static ucp_request_param_t part_params(bt_op *op, ucp_send_nbx_callback_t callback)
+{
+    return (ucp_request_param_t){.op_attr_mask =
+                                     UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+                                 .cb = {.send = callback},
+                                 .user_data = op};
+}
+
+/* A flush over queue pairs ends with the peer's acknowledgements, which come from its device and
+ * may overtake the bytes on their way through PCIe; a notice that takes another way could then be
+ * read before them. The answer of a read on the same queue pair cannot (docs/architecture.md,
+ * "Commit is never seen before the data"). */
+static ucs_status_t read_back(bt_op *op)
 {
     ucx_endpoint *endpoint = op->owner;
-    const ucp_request_param_t params = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
-                                                        UCP_OP_ATTR_FIELD_USER_DATA,
-                                        .cb = {.send = on_part_done},
-                                        .user_data = op};
+    const ucp_request_param_t params = part_params(op, on_part_done);
+    for (size_t i = 0; i < sizeof(endpoint->last_puts) / sizeof(endpoint->last_puts[0]); i++) {
+        const ucx_last_put *last = &endpoint->last_puts[i];
+        if (last->key == NULL)
+            continue;
+        ucs_status_ptr_t request = ucp_get_nbx(endpoint->handle, &endpoint->read_back, 1,
+                                               last->address, last->key, &params);
+        if (UCS_PTR_IS_ERR(request))
+            return UCS_PTR_STATUS(request);
+        op->n_pending += request != NULL;
+        endpoint->n_read_backs++;
+    }
+    return UCS_OK;
+}
+
+/* Called by UCX when everything posted before has been acknowledged. */
+static void on_rma_flushed(void *request, ucs_status_t status, void *user_data)
+{
+    bt_op *op = user_data;
+    const ucx_endpoint *endpoint = op->owner;
+    if (status == UCS_OK && !endpoint->is_handed_back && !endpoint->has_failed)
+        status = read_back(op);
+    on_part_done(request, status, user_data);
+}
+
+ucs_status_t bt_ucx_post_flush(bt_op *op)
+{
+    ucx_endpoint *endpoint = op->owner;
+    const ucp_request_param_t params = part_params(op, on_rma_flushed);
     ucs_status_ptr_t request = ucp_ep_flush_nbx(endpoint->handle, &params);
     if (UCS_PTR_IS_ERR(request))
         return UCS_PTR_STATUS(request);
     op->n_pending += request != NULL;
-    return UCS_OK;
+    return request == NULL ? read_back(op) : UCS_OK;
+}
+
+static ucs_status_t flush_rma(bt_op *op)
+{
+    return bt_ucx_must_hold(op->owner) ? bt_ucx_hold(op, NULL, NULL, NULL, 0)
+                                       : bt_ucx_post_flush(op);
 }
 
 /* The first part, that of whoever starts a flush, ends. Counts on failure too: parts that were

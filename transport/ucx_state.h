@@ -25,6 +25,7 @@ struct ucx_memory {
     ucp_mem_h handle;
 };
 
+typedef struct ucx_held ucx_held;
 typedef struct ucx_message ucx_message;
 struct ucx_message_slab;
 
@@ -68,6 +69,12 @@ typedef struct {
     ucx_notes reported; /* valid until the next progress */
 } ucx_worker;
 
+/* Where the last put of a kind of memory went; key NULL: nowhere yet. */
+typedef struct {
+    ucp_rkey_h key;
+    uint64_t address;
+} ucx_last_put;
+
 struct ucx_endpoint {
     bt_endpoint base;
     ucx_endpoint *next;
@@ -78,10 +85,18 @@ struct ucx_endpoint {
     uint32_t n_ops;       /* puts and flushes that have not finished */
     uint32_t n_remotes;
     bool has_failed, is_closing, is_forced;
-    bool ucx_is_done;   /* UCX has let go of the handle */
-    bool uses_messages; /* for puts to host memory */
+    bool is_handed_back; /* to UCX, which closes it */
+    bool ucx_is_done;    /* UCX has let go of the handle */
+    bool uses_messages;  /* for puts to host memory */
     bool waits_to_close;
     bool is_flushing_for_notes;
+    bool uses_verbs;           /* puts go over a queue pair */
+    bool is_wired;             /* the peer has answered */
+    bt_op hello;               /* finds that out; never reported */
+    ucx_held *held;            /* what is posted then */
+    ucx_last_put last_puts[2]; /* to host memory, to device memory */
+    uint64_t read_back;        /* what reading back brings; nobody looks at it */
+    uint32_t n_read_backs;
     uint64_t n_rma_puts, n_rma_flushed; /* put calls outside of messages, and flushed ones */
     ucx_notes notes;                    /* wait for them */
     uint64_t id;                        /* random; names us to the target */
@@ -98,6 +113,8 @@ typedef struct {
 
 /* Packed worker addresses and keys are only understood by the same UCX. */
 void bt_ucx_version(uint16_t *major, uint16_t *minor);
+/* Whether the UCX that runs is older than 1.minor. */
+bool bt_ucx_is_older(uint16_t minor);
 
 baton_status bt_status_from_ucs(ucs_status_t status);
 /* bt_fail with the status's meaning and UCX's text behind ours. */
@@ -124,6 +141,8 @@ void bt_ucx_close_waiting(ucx_worker *worker);
 /* Once UCX has let go and every operation has been finished: queues CLOSED. */
 void bt_ucx_try_close(ucx_endpoint *endpoint);
 void bt_ucx_path(bt_endpoint *endpoint, bt_path *out);
+/* Whether puts may go over queue pairs (rc, dc). */
+bool bt_ucx_path_has_queue_pairs(const bt_path *path);
 baton_status bt_ucx_import(bt_endpoint *endpoint, const void *rkey, size_t rkey_bytes,
                            bt_remote **remote_p);
 void bt_ucx_release(bt_remote *remote);
@@ -132,6 +151,19 @@ baton_status bt_ucx_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remo
                         const bt_run *runs, uint32_t n_runs, uint64_t user_data);
 baton_status bt_ucx_flush(bt_endpoint *endpoint, uint64_t user_data);
 baton_status bt_ucx_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes);
+
+/* ucx_wire.c: what goes over queue pairs is held as another part of op until the peer has answered.
+ * wire starts to find out; drop ends what is held, of one remote or (NULL) all. */
+ucs_status_t bt_ucx_wire(ucx_endpoint *endpoint);
+bool bt_ucx_must_hold(const ucx_endpoint *endpoint);
+ucs_status_t bt_ucx_hold(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
+                         uint32_t n_runs);
+void bt_ucx_drop_held(ucx_endpoint *endpoint, const bt_remote *remote, baton_status status,
+                      const char *detail);
+/* Posts as parts of op. A flush over queue pairs reads back behind it. */
+ucs_status_t bt_ucx_post_runs(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
+                              uint32_t n_runs);
+ucs_status_t bt_ucx_post_flush(bt_op *op);
 
 /* The endpoint is of no more use: reports FAILED once. detail is static. */
 void bt_ucx_fail(ucx_endpoint *endpoint, baton_status status, const char *detail);

@@ -53,3 +53,10 @@ void bt_ucx_version(uint16_t *major, uint16_t *minor)
     *major = (uint16_t)found_major;
     *minor = (uint16_t)found_minor;
 }
+
+bool bt_ucx_is_older(uint16_t minor)
+{
+    uint16_t found_major, found_minor;
+    bt_ucx_version(&found_major, &found_minor);
+    return found_major == 1 && found_minor < minor;
+}

@@ -30,6 +30,7 @@ enum {
     BT_WORLD_MAX = 65536,
     BT_BLOB_BYTES_MAX = 4096, /* a worker's address, an rkey */
     BT_SCRATCH_BYTES_MAX = 1 << 30,
+    BT_DOORBELL_BYTES_MAX = 64,
 };
 
 /* X(NAME): the `type` on the wire is the name. */
@@ -84,6 +85,7 @@ typedef struct {
     uint32_t digests;    /* BT_DIGESTS_* */
     uint32_t connection; /* INIT: counts the sender's endpoints to this receiver, from 1 */
     bt_process_id process;
+    uint32_t probe; /* INIT only: 1 connects to measure the path, and will never ask for pages */
     bt_blob worker; /* from here on INIT_ANSWER only */
     uint64_t page_bytes;
     uint32_t lease_ms, heartbeat_ms, silent_ms;
@@ -109,7 +111,17 @@ typedef struct {
     bt_blob rkey;
 } bt_msg_scratch;
 
+/* Where frames of the alloc port go besides ZeroMQ (core/framering.h): two rings in one piece of
+ * the receiver's memory, the one to the receiver first. */
 typedef struct {
+    uint64_t base;
+    uint32_t to_receiver_bytes, to_sender_bytes; /* capacities; 0: there are none */
+    bt_blob rkey;
+    bt_blob doorbell; /* the receiver's, see core/wakesocket.h */
+} bt_msg_ring;
+
+typedef struct {
+    bt_msg_ring ring;
     uint32_t n_regions; /* decoding fills regions[]; at most BT_REGIONS_MAX */
     bt_msg_region regions[BT_REGIONS_MAX];
     bt_msg_scratch scratch;
@@ -207,6 +219,7 @@ typedef struct {
     bt_blob text;   /* answers, CANCEL, REVOKE */
     union {
         bt_msg_init init; /* INIT, INIT_ANSWER */
+        bt_blob doorbell; /* MEMREG: the sender's; empty: no rings are wanted */
         bt_msg_memreg_answer memreg_answer;
         bt_msg_alloc alloc;
         bt_msg_alloc_answer alloc_answer;

@@ -201,6 +201,33 @@ static void write_scratch(bt_packwriter *writer, const void *value)
     bt_pack_fields(writer, scratch_fields, N_SCRATCH_FIELDS, value);
 }
 
+/* Rings. */
+
+#define RING_FIELD(kind_, member, ...)                                                      \
+    {                                                                                       \
+        .name = #member, .type = BT_FIELD_##kind_, .offset = offsetof(bt_msg_ring, member), \
+        __VA_ARGS__                                                                         \
+    }
+static const bt_field ring_fields[] = {
+    RING_FIELD(U64, base, .min = 0),
+    RING_FIELD(U32, to_receiver_bytes, .min = 0),
+    RING_FIELD(U32, to_sender_bytes, .min = 0),
+    RING_FIELD(BIN, rkey, .max = BT_BLOB_BYTES_MAX),
+    RING_FIELD(BIN, doorbell, .max = BT_DOORBELL_BYTES_MAX),
+};
+enum { N_RING_FIELDS = sizeof(ring_fields) / sizeof(ring_fields[0]) };
+
+static baton_status read_ring(bt_packreader *reader, void *value)
+{
+    return bt_unpack_fields(reader, ring_fields, N_RING_FIELDS, value, NULL);
+}
+
+static void write_ring(bt_packwriter *writer, const void *value)
+{
+    bt_pack_map(writer, N_RING_FIELDS);
+    bt_pack_fields(writer, ring_fields, N_RING_FIELDS, value);
+}
+
 /* Lists of small arrays of numbers: kept packed when decoding. */
 
 static baton_status read_numbers(bt_packreader *reader, uint32_t wanted, uint64_t max,
@@ -388,6 +415,7 @@ static const bt_field init_fields[] = {
     PEER_FIELDS,
     FIELD(BIN, "seed", u.init.seed, .min = BATON_KEY_BYTES, .max = BATON_KEY_BYTES),
     FIELD(U32, "connection", u.init.connection, .min = 1),
+    FIELD(U32, "probe", u.init.probe, .optional = true, .max = 1),
 };
 static const bt_field init_answer_fields[] = {
     PEER_FIELDS,
@@ -400,10 +428,15 @@ static const bt_field init_answer_fields[] = {
     FIELD(U64, "min_bytes_per_s", u.init.min_bytes_per_s, .optional = true),
 };
 
+static const bt_field memreg_fields[] = {
+    FIELD(BIN, "doorbell", u.doorbell, .max = BT_DOORBELL_BYTES_MAX, .optional = true),
+};
 static const bt_field memreg_answer_fields[] = {
     FIELD(CALL, "regions", u.memreg_answer, .read = read_regions, .write = write_regions),
     FIELD(CALL, "scratch", u.memreg_answer.scratch, .optional = true, .read = read_scratch,
           .write = write_scratch),
+    FIELD(CALL, "ring", u.memreg_answer.ring, .read = read_ring, .write = write_ring,
+          .optional = true),
 };
 
 static const bt_field alloc_fields[] = {
@@ -545,6 +578,8 @@ bt_message_table bt_message_fields(const bt_message *message)
         return TABLE(init_fields);
     case BT_MSG_INIT_ANSWER:
         return TABLE(init_answer_fields);
+    case BT_MSG_MEMREG:
+        return TABLE(memreg_fields);
     case BT_MSG_MEMREG_ANSWER:
         return TABLE(memreg_answer_fields);
     case BT_MSG_ALLOC:
@@ -570,7 +605,7 @@ bt_message_table bt_message_fields(const bt_message *message)
         return TABLE(heartbeat_fields);
     case BT_MSG_HEARTBEAT_ANSWER:
         return TABLE(heartbeat_answer_fields);
-    default: /* MEMREG, CANCEL_ANSWER: common fields only */
+    default: /* CANCEL_ANSWER: common fields only */
         return (bt_message_table){0};
     }
 }

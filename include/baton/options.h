@@ -40,6 +40,7 @@ typedef struct {
      * its transfers. */
     bool require_rdma; /* bytes go by RDMA (rc, dc, ud), device memory also by cuda_ipc */
     double min_gbps;   /* measured at connect, 10^9 bytes a second; 0: none */
+    bool no_control_ring;         /* control messages by ZeroMQ only, also on one host */
     struct bt_loop_net *loop_net; /* "loop" only */
     const struct bt_clock *clock; /* NULL: monotonic; tests inject one (core/clock.h) */
 } baton_data_path;

@@ -85,6 +85,7 @@ typedef struct {
     uint64_t lookups_total, lookup_tokens_total, lookup_hit_tokens_total;
     uint64_t pins_expired_total;
     uint64_t messages_total, messages_dropped_total, messages_stale_total;
+    uint64_t ring_messages_total; /* of messages_total, those that came through shared memory */
     uint64_t notices_sent_total, notices_dropped_total;
     uint64_t events_dropped_total; /* nobody polled them: the oldest of more than 4,096 */
     uint64_t peers, peers_lost_total;

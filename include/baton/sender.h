@@ -47,6 +47,9 @@ typedef struct {
     bool skip_measure; /* nothing is measured when connecting: AUTO is then mapped where it can be,
                           and a min_gbps cannot be met */
     baton_commit_choice commit;
+    bool probe; /* only a look at the path (baton_sender_peers), with more time to measure it: rank,
+                   layout and key_seed are not compared with the receiver's, alloc_port is not used,
+                   and transfers are refused with STATE */
     uint32_t staging_chunks; /* chunks gathered ahead of the wire where puts are used; 0: 8 */
     const char *notice;      /* where requests without an address of their own are announced:
                                 "tcp://host:port"; NULL: nowhere */
@@ -106,8 +109,9 @@ typedef struct {
     baton_transfer transfer;
     uint64_t user_data;
     uint32_t chunk;
-    uint32_t sent_chunks;    /* DONE, FAILED: chunks written by this transfer */
-    uint32_t present_chunks; /* DONE, FAILED: chunks that were there already */
+    uint32_t first_layer, n_layers; /* SOURCE_FREE: of the chunk; as pushed, or all of them */
+    uint32_t sent_chunks;           /* DONE, FAILED: chunks written by this transfer */
+    uint32_t present_chunks;        /* DONE, FAILED: chunks that were there already */
     uint64_t sent_bytes;
     uint64_t move_ns; /* DONE: from granted to committed */
     char text[BATON_EVENT_TEXT_BYTES];
@@ -191,6 +195,17 @@ BATON_API baton_status baton_transfer_push_bytes(baton_sender *sender, baton_tra
  * UNSUPPORTED (no driver, no GPU; the text says what is missing). */
 BATON_API baton_status baton_transfer_push_source(baton_sender *sender, baton_transfer transfer,
                                                   uint32_t chunk, const baton_source *source);
+/* Layers [first_layer, first_layer + n_layers) of a chunk can be read: for engines that hand KV
+ * over while the forward pass still runs. A view is the whole cache's; data holds these layers
+ * only, in page layout. Every layer of a chunk once, in any order and any groups; a chunk is pushed
+ * whole or by layers. Each push has its own SOURCE_FREE, soon after the copy: layers are always
+ * copied, into the receiver's page or a staging page, which the chunk keeps until its last layer
+ * has gone. The source must lie in host memory and be there at the call. Errors: as push; also
+ * OUT_OF_RANGE (layers), INVALID_ARG (a layer for the second time), UNSUPPORTED (device memory, a
+ * stream or an event). */
+BATON_API baton_status baton_transfer_push_layers(baton_sender *sender, baton_transfer transfer,
+                                                  uint32_t chunk, uint32_t first_layer,
+                                                  uint32_t n_layers, const baton_source *source);
 /* No more pushes: all chunks that the receiver did not have were pushed. DONE follows when they
  * have landed; FAILED with STATE when one was never pushed. Errors: NOT_FOUND (ended already). */
 BATON_API baton_status baton_transfer_finish(baton_sender *sender, baton_transfer transfer);

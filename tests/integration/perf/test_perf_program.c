@@ -128,6 +128,32 @@ static void other_measurements_verify_too(void **state)
     assert_output("wrong byte");
 }
 
+/* Points of all sizes that fit, in the report and in the picture; and one size over every
+ * transport. */
+static void curves_have_every_point(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/test_perf_program_XXXXXX", arguments[512];
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    snprintf(arguments, sizeof(arguments),
+             "--curve --curve-bytes 4KiB --seconds 1 --iterations 1 --warmup 0 --json --plot %s",
+             path);
+    if (run(arguments) != 0)
+        fail_msg("%s:\n%s", arguments, output);
+    assert_output("\"pages\": 4,\n  \"page_bytes\": 1024,\n  \"verified\": 1");
+    assert_output("\"pages\": 1,\n  \"page_bytes\": 4096,\n  \"verified\": 1");
+    assert_null(strstr(output, "\"page_bytes\": 8192"));
+    assert_int_equal(access(path, R_OK), 0);
+    unlink(path);
+    assert_int_equal(run("--transport all --pages 3 --page-bytes 4096 --iterations 1 --json"), 0);
+    assert_output("\"transport\": \"mapped\",\n  \"pages\": 3,\n  \"page_bytes\": 4096,\n  "
+                  "\"verified\": 4,\n  \"path\": \"mapped\"");
+    assert_output("\"transport\": \"tcp\",\n  \"pages\": 3,\n  \"page_bytes\": 4096,\n  "
+                  "\"verified\": 4,\n  \"path\": \"put\"");
+}
+
 static void odd_sizes_arrive(void **state)
 {
     (void)state;
@@ -201,6 +227,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         bt_test(every_byte_arrives_on_every_path),
         bt_test(other_measurements_verify_too),
+        bt_test(curves_have_every_point),
         bt_test(odd_sizes_arrive),
         bt_test(a_wrong_byte_is_found),
         bt_test(what_cannot_work_is_said),

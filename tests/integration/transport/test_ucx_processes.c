@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UCX between two processes: what one process alone cannot show. Arguments: the peer program, and
- * transports as it takes them. */
+/* UCX between two processes: what one process alone cannot show. Arguments: the peer program,
+ * transports as it takes them, and maybe a data device of this process and one of the other. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,6 +19,12 @@ enum { REGION_BYTES = 8 << 20, HANG_GUARD_MS = 60 * 1000 };
 
 static const char *peer_program;
 static const char *transports;
+static const char *device, *peer_device; /* NULL: the default */
+
+static bool can_map(void)
+{
+    return strcmp(transports, "-") == 0 || (strcmp(transports, "tcp") != 0 && device == NULL);
+}
 
 typedef struct {
     pid_t pid;
@@ -37,7 +43,8 @@ static peer *start_process(const char *role)
     started->pid = fork();
     if (started->pid == 0) {
         close(fds[0]);
-        execl(peer_program, peer_program, fd_text, bytes_text, transports, role, (char *)NULL);
+        execl(peer_program, peer_program, fd_text, bytes_text, transports, role, peer_device,
+              (char *)NULL);
         _exit(127);
     }
     close(fds[1]);
@@ -97,6 +104,8 @@ static void open_writer(writer *opened)
     const bool no_tcp = strcmp(transports, "no-tcp") == 0;
     const bt_transport_options options = {
         .backend = "ucx",
+        .data_devices = &device,
+        .n_data_devices = device != NULL,
         .no_tcp = no_tcp,
         .transports = no_tcp || strcmp(transports, "-") == 0 ? NULL : transports};
     *opened = (writer){0};
@@ -196,7 +205,7 @@ static void stores_into_the_mapping_are_seen_by_the_other_process(void **state)
     connect_writer(&opened, target);
     uint8_t *mapped;
     baton_status status = bt_remote_map(opened.remote, target->hello.base + 4096, (void **)&mapped);
-    if (strcmp(transports, "tcp") == 0) {
+    if (!can_map()) {
         assert_fails(status, BATON_ERR_UNREACHABLE, "mapping");
     } else {
         assert_ok(status);
@@ -223,7 +232,7 @@ static void a_killed_peer_fails_the_endpoint_and_a_new_one_can_be_connected(void
         connect_writer(&opened, target);
         put_all(&opened, target);
         uint8_t *mapped = NULL;
-        if (strcmp(transports, "tcp") != 0)
+        if (can_map())
             assert_ok(bt_remote_map(opened.remote, target->hello.base, (void **)&mapped));
         const uint64_t base = target->hello.base;
         kill_peer(target);
@@ -349,10 +358,12 @@ static void several_peers_are_written_by_one_worker(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 3 && argc != 5)
         return 2;
     peer_program = argv[1];
     transports = argv[2];
+    device = argc == 5 ? argv[3] : NULL;
+    peer_device = argc == 5 ? argv[4] : NULL;
     const struct CMUnitTest tests[] = {
         bt_test(flushed_puts_are_seen_by_the_other_process),
         bt_test(stores_into_the_mapping_are_seen_by_the_other_process),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The other side of the two-process tests. Arguments: socket, bytes of the region, transports ("-"
- * for the default, "no-tcp"), role.
+ * for the default, "no-tcp"), role, and maybe a data device.
  *   target: owns a region that the other process writes, and tells its checksums; sleeps unless
  *           there is work; ends when the socket closes.
  *   writer: is told a target, and puts to all of its region again and again until it is killed. */
@@ -12,12 +12,16 @@
 
 #include "peer_channel.h"
 
+static const char *device; /* NULL: the default */
+
 static baton_status open_target(const char *transports, size_t bytes, bt_transport **transport_p,
                                 bt_worker **worker_p, bt_memory **memory_p)
 {
     const bool no_tcp = strcmp(transports, "no-tcp") == 0;
     const bt_transport_options options = {
         .backend = "ucx",
+        .data_devices = &device,
+        .n_data_devices = device != NULL,
         .no_tcp = no_tcp,
         .transports = no_tcp || strcmp(transports, "-") == 0 ? NULL : transports};
     BATON_TRY(bt_transport_create(&options, transport_p));
@@ -87,9 +91,10 @@ static baton_status write_for_ever(int fd, bt_worker *worker, bt_memory *source)
 
 int main(int argc, char **argv)
 {
-    if (argc != 5)
+    if (argc != 5 && argc != 6)
         return 2;
     int fd = atoi(argv[1]);
+    device = argv[5]; /* or the NULL behind the last */
     bt_transport *transport = NULL;
     bt_worker *worker = NULL;
     bt_memory *memory = NULL;

@@ -64,6 +64,9 @@ static void contradictions_are_refused(void **state)
         const char *text;
     } cases[] = {
         {{"--scatter", "--contiguous"}, "one of --scatter"},
+        {{"--latency", "--transport=all"}, "--transport all"},
+        {{"--plot=a.svg"}, "--plot"},
+        {{"--curve", "--role=receiver"}, "--curve"},
         {{"--latency", "--alloc"}, "one of --curve"},
         {{"--produce=20", "--curve"}, "one of --curve"},
         {{"--loop", "--transport=put"}, "--transport put"},

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sequences of frames into the receiver's state machine. An input is records of
  *
- *   what (u8): 0 init port, 1 alloc port, 2 time    n (u16, little-endian)    n bytes, or n ms
+ *   what (u8): 0 init port, 1 alloc port, 2 time, 3 ring, 4 ring memory
+ *   n (u16, little-endian): bytes that follow, or ms
+ *
+ * 3 writes the bytes as a frame into the ring of a peer that has one, 4 into the ring's memory from
+ * its start, as a hostile sender can,
  *
  * from one of two peers (bit 7 of what). The receiver's epoch is fixed, so that frames of a corpus
  * are meant for it. After each record the store must agree with itself. */
@@ -9,11 +13,12 @@
 #include "transport/loop.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define FUZZ_EPOCH UINT64_C(0x0102030405060708)
-enum { RECORD_BYTES = 3, WHAT_TIME = 2 };
+enum { RECORD_BYTES = 3, WHAT_TIME = 2, WHAT_RING = 3, WHAT_MEMORY = 4 };
 
 static void no_send(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
                     size_t bytes)
@@ -37,6 +42,12 @@ static void no_fds(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool a
     (void)ctx, (void)peer, (void)worker_fd, (void)pidfd, (void)added;
 }
 
+static bool ring(void *ctx, bt_blob doorbell)
+{
+    (void)ctx, (void)doorbell;
+    return true;
+}
+
 static void must(bool condition)
 {
     if (!condition)
@@ -53,6 +64,30 @@ static void check(bt_rx *rx)
          stats.pages_total);
 }
 
+static bt_rx_peer *ringed_peer(const bt_rx *rx)
+{
+    bt_rx_peer *peer = rx->peers;
+    while (peer != NULL && peer->ring_memory == NULL)
+        peer = peer->next;
+    return peer;
+}
+
+static void feed_ring(bt_rx *rx, uint8_t what, const uint8_t *data, size_t n)
+{
+    bt_rx_peer *peer = ringed_peer(rx);
+    if (peer == NULL)
+        return;
+    uint8_t *memory = peer->ring_memory->base;
+    if (what == WHAT_MEMORY) {
+        memcpy(memory, data, n < BT_RX_RING_IN_BYTES ? n : BT_RX_RING_IN_BYTES);
+    } else {
+        bt_framering writer = peer->from_sender; /* where the reader stands */
+        bool must_ring;
+        bt_framering_write(&writer, data, n, &must_ring);
+    }
+    bt_rx_progress(rx);
+}
+
 static void feed(bt_rx *rx, bt_manual_clock *time, const uint8_t *data, size_t size)
 {
     while (size >= RECORD_BYTES) {
@@ -64,6 +99,11 @@ static void feed(bt_rx *rx, bt_manual_clock *time, const uint8_t *data, size_t s
         if (what == WHAT_TIME) {
             time->now_ns += n * BT_NS_PER_MS;
             bt_rx_progress(rx);
+        } else if (what == WHAT_RING || what == WHAT_MEMORY) {
+            n = n < size ? n : size;
+            feed_ring(rx, what, data, n);
+            data += n;
+            size -= n;
         } else {
             n = n < size ? n : size;
             bt_rx_handle(rx, what == 0 ? BT_RX_INIT_PORT : BT_RX_ALLOC_PORT, &route, data, n);
@@ -97,12 +137,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .n_regions = 2,
         .data = {.transport = "loop", .loop_net = net, .clock = &clock},
     };
-    const bt_rx_out out = {
-        .send = no_send, .notice = no_notice, .event = no_event, .peer_fds = no_fds};
+    const bt_rx_out out = {.send = no_send,
+                           .notice = no_notice,
+                           .event = no_event,
+                           .peer_fds = no_fds,
+                           .ring = ring,
+                           .doorbell = {.data = (const uint8_t *)"r", .bytes = 1}};
     bt_rx_defaults(&options);
     must(bt_transport_open(&options.data, &transport) == BATON_OK);
     must(bt_rx_create(&options, transport, &out, &rx) == BATON_OK);
     rx->epoch = FUZZ_EPOCH;
+    rx->self = (bt_process){.boot = "fuzz", .pid_ns = 1, .start = 1, .pid = 1};
     feed(rx, &time, data, size);
     bt_rx_destroy(rx);
     bt_transport_destroy(transport);

@@ -58,6 +58,38 @@ static void init_answers_with_a_worker_and_what_is_agreed(void **state)
     rx_kit_close(&kit);
 }
 
+static void a_probe_measures_and_gets_no_pages(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_message init = rx_kit_message(&alice, BT_MSG_INIT), answer;
+    init.u.init = (bt_msg_init){.name = bt_blob_of_text("doctor"),
+                                .rank = 3,
+                                .world = 5,
+                                .layout = rx_kit_layout(),
+                                .seed = bt_blob_of(kit.rx->root.last.bytes, BATON_KEY_BYTES),
+                                .connection = 1,
+                                .probe = 1};
+    init.u.init.layout.n_layers = 77;
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
+    rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_OK);
+    alice.peer_epoch = answer.epoch;
+    bt_message memreg = rx_kit_message(&alice, BT_MSG_MEMREG);
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &memreg);
+    rx_kit_expect(&kit, BT_MSG_MEMREG_ANSWER, &answer);
+    assert_true(answer.u.memreg_answer.scratch.bytes > 0);
+    rx_kit_prompt(&a, 1, 0, 3 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    assert_int_equal(a.status, BATON_ERR_PERMISSION);
+    assert_int_equal(stats_now().tickets_live, 0);
+    /* As soon as it is a sender like others, it gets what others get. */
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_alloc(&kit, &alice, &a);
+    assert_int_equal(a.status, BATON_OK);
+    rx_kit_close(&kit);
+}
+
 static void a_mismatch_is_refused_with_every_field(void **state)
 {
     (void)state;
@@ -397,6 +429,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(init_answers_with_a_worker_and_what_is_agreed),
+        bt_test(a_probe_measures_and_gets_no_pages),
         bt_test(a_mismatch_is_refused_with_every_field),
         bt_test(digests_of_another_definition_are_refused),
         bt_test(another_protocol_version_is_told_both),

@@ -4,15 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static baton_layout layout(void)
+static baton_layout layout(const pair_options *options)
 {
     return (baton_layout){
         .model = "pair",
         .dtype = BATON_DTYPE_BF16,
-        .n_layers = 1,
+        .n_layers = options->is_layered ? PAIR_LAYERS : 1,
         .n_planes = 2,
         .n_kv_heads = 1,
-        .head_dim = 8,
+        .head_dim = options->is_layered ? 8 / PAIR_LAYERS : 8,
         .chunk_tokens = PAIR_CHUNK,
         .block_tokens = 4,
         .tp_size = 1,
@@ -96,6 +96,25 @@ static void tx_watch(void *ctx, bt_tx_peer *peer, int pidfd)
     (void)ctx, (void)peer, (void)pidfd;
 }
 
+/* Doorbells: "r" is the receiver's, "s" a sender's. Both sides look into their rings anyway. */
+static const uint8_t bell_r[] = "r", bell_s[] = "s";
+
+static bool rx_ring(void *ctx, bt_blob doorbell)
+{
+    pair *kit = ctx;
+    assert_true(bt_blob_is_text(doorbell, "s"));
+    kit->n_rung[1]++;
+    return !kit->senders_are_deaf;
+}
+
+static bool tx_ring(void *ctx, bt_blob doorbell)
+{
+    const pair_sender *sender = ctx;
+    assert_true(bt_blob_is_text(doorbell, "r"));
+    sender->kit->n_rung[0]++;
+    return !sender->kit->receiver_is_deaf;
+}
+
 static bt_transport *transport_of(pair *kit)
 {
     const bt_transport_options options = {
@@ -122,7 +141,7 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
     for (uint8_t port = 0; port < BT_RX_N_PORTS; port++)
         sender->routes[port] = (bt_rx_route){.n = 2, .bytes = {(uint8_t)index, port}};
     baton_sender_options tx_options = {
-        .layout = layout(),
+        .layout = layout(options),
         .digests = options->digests,
         .path = options->path,
         .commit = commit_of(options),
@@ -133,12 +152,16 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
                  .require_rdma = options->sender_floor.require_rdma,
                  .min_gbps = options->sender_floor.min_gbps},
     };
+    tx_options.probe = options->probe;
+    tx_options.layout.n_layers += options->probe;
     bt_tx_defaults(&tx_options);
     const bt_tx_out out = {.open = tx_open,
                            .close = tx_close,
                            .send = tx_send,
                            .notice = tx_notice,
                            .watch = tx_watch,
+                           .ring = options->rings ? tx_ring : NULL,
+                           .doorbell = bt_blob_of(bell_s, options->rings),
                            .ctx = sender};
     assert_ok(bt_tx_create(&tx_options, sender->transport, &out, &sender->tx));
 }
@@ -147,7 +170,7 @@ static void create_receiver(pair *kit, const pair_options *options)
 {
     kit->rx_transport = transport_of(kit);
     baton_receiver_options rx_options = {
-        .layout = layout(),
+        .layout = layout(options),
         .digests = options->digests,
         .pool_bytes = (uint64_t)options->n_pages * PAIR_PAGE_BYTES,
         .n_regions = options->n_regions != 0 ? options->n_regions : 1,
@@ -161,6 +184,8 @@ static void create_receiver(pair *kit, const pair_options *options)
                            .notice = rx_notice,
                            .event = rx_event,
                            .peer_fds = rx_peer_fds,
+                           .ring = options->rings ? rx_ring : NULL,
+                           .doorbell = bt_blob_of(bell_r, options->rings),
                            .ctx = kit};
     assert_ok(bt_rx_create(&rx_options, kit->rx_transport, &out, &kit->rx));
 }

@@ -13,6 +13,7 @@ enum {
     PAIR_CHUNK = 8,        /* tokens */
     PAIR_TOKEN_BYTES = 32, /* of the layout below */
     PAIR_PAGE_BYTES = PAIR_CHUNK * PAIR_TOKEN_BYTES,
+    PAIR_LAYERS = 4, /* of a layered pair; its tokens have as many bytes */
     PAIR_MAX_CHUNKS = 8,
     PAIR_MAX_SENDERS = 4,
 };
@@ -59,8 +60,10 @@ struct pair {
     baton_status receiver_notice;
     uint32_t n_ready, n_failed, n_expired;
     baton_receiver_event last_event;
-    bool receiver_is_cut; /* no frame passes */
-    bool is_closing;      /* nobody is there to take frames */
+    bool receiver_is_cut;                    /* no frame passes */
+    bool receiver_is_deaf, senders_are_deaf; /* their doorbells are out of reach */
+    uint32_t n_rung[2];                      /* doorbells: of the receiver, of senders */
+    bool is_closing;                         /* nobody is there to take frames */
 };
 
 typedef struct {
@@ -69,10 +72,13 @@ typedef struct {
     baton_path_choice path;
     baton_commit_choice commit;
     bool mapped;
+    bool is_layered;
     bool reaches_device;      /* the transport of both sides */
     baton_memory_kind memory; /* of the receiver's pool */
-    bool measure; /* the path, when connecting */
+    bool measure;             /* the path, when connecting */
+    bool probe;               /* senders are probes, of another layout than the receiver's */
     baton_data_path sender_floor, receiver_floor;
+    bool rings; /* and mapped: control messages go by rings, past the bus and its filter */
 } pair_options;
 
 void pair_create(pair *kit, const pair_options *options);

@@ -74,6 +74,48 @@ static void figures_are_those_of_the_link(void **state)
     pair_destroy(&kit);
 }
 
+static bool count_alloc_port(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)message;
+    k->filter_count += frame->to_receiver && frame->port == BT_TX_ALLOC_PORT;
+    return true;
+}
+
+static void a_probe_measures_a_receiver_of_any_layout(void **state)
+{
+    (void)state;
+    pair_create(&kit,
+                &(pair_options){.n_pages = 4, .mapped = true, .measure = true, .probe = true});
+    bt_tx *tx = kit.senders[0].tx;
+    set_wire(2000000000, 80 * 1000 * 1000); /* more than a connection that is in a hurry waits */
+    tx->measure_copy = slow_copy;
+    kit.filter = count_alloc_port;
+    assert_ok(bt_tx_connect(tx, "127.0.0.1", 1, 1));
+    run_in_time(in_ms(3000));
+    baton_sender_peer shown;
+    assert_int_equal(bt_tx_peers_shown(tx, &shown, 1), 1);
+    assert_true(shown.connected);
+    assert_int_equal(shown.path, BATON_PATH_MAPPED);
+    assert_near(shown.copy_gbps, 4);
+    assert_true(shown.wire_gbps > 0);
+    /* It has nothing to say any more, and takes no pages. */
+    pair_advance(&kit, 2000);
+    assert_int_equal(bt_tx_peers_shown(tx, &shown, 1), 1);
+    assert_true(shown.connected);
+    assert_int_equal(kit.filter_count, 0);
+    const baton_key key = {{1}};
+    const baton_transfer_options wanted = {.request = "r",
+                                           .host = "127.0.0.1",
+                                           .init_port = 1,
+                                           .alloc_port = 2,
+                                           .keys = &key,
+                                           .n_chunks = 1,
+                                           .last_tokens = 1};
+    baton_transfer transfer;
+    assert_fails(bt_tx_begin(tx, &wanted, &transfer), BATON_ERR_STATE, "probe");
+    pair_destroy(&kit);
+}
+
 static void puts_are_chosen_where_they_are_clearly_faster(void **state)
 {
     (void)state;
@@ -443,6 +485,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(figures_are_those_of_the_link),
+        bt_test(a_probe_measures_a_receiver_of_any_layout),
         bt_test(puts_are_chosen_where_they_are_clearly_faster),
         bt_test(a_chosen_put_writes_no_mapped_page),
         bt_test(every_forced_path_moves_the_right_bytes),

@@ -64,6 +64,11 @@ static void fill_memreg_answer(bt_message *message)
 {
     bt_msg_memreg_answer *answer = &message->u.memreg_answer;
     answer->n_regions = 2;
+    answer->ring = (bt_msg_ring){.base = UINT64_C(0x7f1000000000),
+                                 .to_receiver_bytes = 262144,
+                                 .to_sender_bytes = 131072,
+                                 .rkey = some(24),
+                                 .doorbell = some(12)};
     for (uint32_t i = 0; i < 2; i++)
         answer->regions[i] = (bt_msg_region){.region = i,
                                              .generation = 7,
@@ -126,9 +131,13 @@ static void fill(bt_message *message)
     case BT_MSG_INIT:
         message->peer_epoch = 0;
         fill_peer(&message->u.init);
+        message->u.init.probe = 1;
         break;
     case BT_MSG_INIT_ANSWER:
         fill_init_answer(message);
+        break;
+    case BT_MSG_MEMREG:
+        message->u.doorbell = some(10);
         break;
     case BT_MSG_MEMREG_ANSWER:
         fill_memreg_answer(message);

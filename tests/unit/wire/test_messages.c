@@ -125,6 +125,24 @@ static void decoded_fields_have_their_values(void **state)
     assert_true(bt_blob_is_text(message.text, "client left"));
 }
 
+/* As peers say it that know no rings. */
+static void rings_may_be_missing(void **state)
+{
+    (void)state;
+    bt_message message;
+    size_t n = load_golden("MEMREG-without-rings", buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    assert_int_equal(message.u.doorbell.bytes, 0);
+    n = load_golden("MEMREG_ANSWER-without-rings", buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    assert_int_equal(message.u.memreg_answer.n_regions, 2);
+    assert_int_equal(message.u.memreg_answer.ring.to_receiver_bytes, 0);
+    n = load_golden("MEMREG_ANSWER", buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    assert_int_equal(message.u.memreg_answer.ring.to_sender_bytes, 131072);
+    assert_int_equal(message.u.memreg_answer.ring.doorbell.bytes, 12);
+}
+
 static void a_frame_cut_at_any_byte_is_refused(void **state)
 {
     (void)state;
@@ -328,6 +346,7 @@ static void older_peers_are_understood(void **state)
     assert_ok(bt_message_decode(buffer, n, &message));
     assert_int_equal(message.u.init.process.pid, 4242);
     assert_int_equal(message.u.init.process.ipc_ns, 0);
+    assert_int_equal(message.u.init.probe, 0);
     n = load_golden("INIT_ANSWER_older", buffer, sizeof(buffer));
     assert_ok(bt_message_decode(buffer, n, &message));
     assert_int_equal(message.u.init.require_rdma, 0);
@@ -375,6 +394,7 @@ int main(void)
         bt_test(frames_equal_those_of_another_implementation),
         bt_test(every_message_survives_a_round_trip),
         bt_test(decoded_fields_have_their_values),
+        bt_test(rings_may_be_missing),
         bt_test(a_frame_cut_at_any_byte_is_refused),
         bt_test(mutated_frames_are_refused_or_stay_within_limits),
         bt_test(another_version_still_gives_the_common_fields),

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Chunks that come in layer groups while the forward pass runs. A page holds its layers one behind
+ * the other, so a group is one piece of it, and moves by itself; the chunk goes on as any other
+ * when its last group has moved.
+ *
+ *   page  | layer 0 | layer 1 | ... | layer n-1 |     IDLE ─▶ LAYERED ─▶ POSTED or LANDED ─▶ ...
+ *         '-- group 0 --'  '- group 1 -'                      all pushed  all moved
+ *
+ * Groups come in any order. A digest is taken in the page's order, so with digests a group waits
+ * until those before it have moved. Where puts are used, a chunk has one staging slot from its
+ * first group to its last put.
+ *
+ * Thread rule: owner thread; seen and count_seen belong to the inbox and its lock. */
+#ifndef BT_SENDER_TXLAYERS_H
+#define BT_SENDER_TXLAYERS_H
+#include "sender/tx.h"
+
+/* Takes a PUSH with a layer group over. */
+void bt_tx_layers_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
+/* Moves groups that can move; BUSY when a slot is missing. *more: there is more to do at once. */
+baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more);
+/* A put of the chunk's has left. True when its staging slot is free: also for chunks that were
+ * pushed whole. */
+bool bt_tx_layers_put_done(bt_tx_chunk *chunk);
+/* The sources of its groups that have not moved become free; of one chunk, or of all. */
+void bt_tx_layers_drop_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
+void bt_tx_layers_drop(bt_tx *tx, bt_tx_transfer *transfer);
+/* Of a transfer that reports to nobody any more. */
+void bt_tx_layers_free(bt_tx_transfer *transfer);
+/* Text for a chunk of which not all layers were pushed; false: it has none. */
+bool bt_tx_layers_missing(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
+                          char *text, size_t size);
+
+/* Inbox lock held. The layers are the chunk's, and none was pushed before; they count as pushed
+ * from now on. Errors: OUT_OF_RANGE, INVALID_ARG, NO_MEMORY. */
+baton_status bt_tx_layers_see(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                              const bt_tx_source *source);
+
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* RDMA devices of machines made of files: which can be used, and with which GID. */
+#include "support/fakesys.h"
+#include "transport/verbs.h"
+
+static bt_fakesys fake;
+
+static int make(void **state)
+{
+    bt_fakesys_make(&fake);
+    return bt_test_setup(state);
+}
+
+static int clear(void **state)
+{
+    bt_fakesys_remove(&fake);
+    return bt_test_teardown(state);
+}
+
+static baton_status check(const char *first, const char *second)
+{
+    const char *names[] = {first, second};
+    return bt_verbs_check(fake.root, names, second != NULL ? 2 : 1);
+}
+
+static void active_ports_pass_and_net_devices_are_not_looked_at(void **state)
+{
+    (void)state;
+    assert_ok(check("eth7", NULL));
+    bt_fakesys_add_rdma(&fake, &(bt_fakesys_rdma){.name = "mlx5_0"});
+    assert_ok(check("mlx5_0:1", "eth7"));
+    assert_ok(bt_verbs_check(fake.root, NULL, 0));
+}
+
+static void what_cannot_be_used_is_said_with_what_is_there(void **state)
+{
+    (void)state;
+    assert_fails(check("mlx5_0:1", NULL), BATON_ERR_UNREACHABLE, "found: none");
+    bt_fakesys_add_rdma(&fake, &(bt_fakesys_rdma){.name = "mlx5_0", .node = 0});
+    bt_fakesys_add_rdma(&fake, &(bt_fakesys_rdma){.name = "mlx5_1", .node = 1, .state = "1: DOWN"});
+    bt_fakesys_add_rdma(&fake,
+                        &(bt_fakesys_rdma){.name = "mlx5_2", .node = 2, .without_node = true});
+    assert_fails(check("mlx5:1", NULL), BATON_ERR_UNREACHABLE,
+                 "wanted the RDMA device mlx5:1, found: mlx5_0:1 (ACTIVE), mlx5_1:1 (DOWN)");
+    assert_fails(check("mlx5_0:2", NULL), BATON_ERR_UNREACHABLE, "mlx5_0:2, found: mlx5_0:1");
+    assert_fails(check("mlx5_0:", NULL), BATON_ERR_UNREACHABLE, "mlx5_0:, found");
+    assert_fails(check("mlx5_0:1", "mlx5_1:1"), BATON_ERR_UNREACHABLE, "mlx5_1:1 DOWN");
+    assert_fails(check("mlx5_2:1", NULL), BATON_ERR_PERMISSION, "/dev/infiniband/uverbs2 missing");
+}
+
+static void soft_roce_is_given_its_link_local_gid(void **state)
+{
+    (void)state;
+    uint32_t index = 99;
+    bt_fakesys_add_rdma(&fake, &(bt_fakesys_rdma){.name = "rxe0"});
+    bt_fakesys_file(&fake, "0000:0000:0000:0000:0000:ffff:0a4d:0001",
+                    "sys/devices/virtual/infiniband/rxe0/ports/1/gids/0");
+    bt_fakesys_file(&fake, "fe80:0000:0000:0000:0052:44ff:fe4d:0001",
+                    "sys/devices/virtual/infiniband/rxe0/ports/1/gids/1");
+    assert_false(bt_verbs_soft_roce_gid(fake.root, "rxe0:1", &index)); /* a NIC, so far */
+    bt_fakesys_file(&fake, "v0", "sys/devices/virtual/infiniband/rxe0/parent");
+    assert_true(bt_verbs_soft_roce_gid(fake.root, "rxe0:1", &index));
+    assert_int_equal(index, 1);
+    assert_false(bt_verbs_soft_roce_gid(fake.root, "rxe0:2", &index));
+    bt_fakesys_file(&fake, "2001:0db8:0000:0000:0052:44ff:fe4d:0001",
+                    "sys/devices/virtual/infiniband/rxe0/ports/1/gids/1");
+    assert_false(bt_verbs_soft_roce_gid(fake.root, "rxe0:1", &index));
+}
+
+#define in_files(test) cmocka_unit_test_setup_teardown(test, make, clear)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        in_files(active_ports_pass_and_net_devices_are_not_looked_at),
+        in_files(what_cannot_be_used_is_said_with_what_is_there),
+        in_files(soft_roce_is_given_its_link_local_gid),
+    };
+    return bt_run_tests(tests);
+}

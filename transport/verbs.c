@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/verbs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/fail.h"
+
+bool bt_verbs_is_name(const char *device)
+{
+    return strchr(device, ':') != NULL;
+}
+
+static const bt_rdma_port *find_port(const bt_topology *topology, const char *name,
+                                     const bt_rdma_device **device_p)
+{
+    size_t length = strcspn(name, ":");
+    unsigned long number = name[length] == ':' ? strtoul(name + length + 1, NULL, 10) : 0;
+    for (uint32_t d = 0; d < topology->n_rdma; d++) {
+        const bt_rdma_device *device = &topology->rdma[d];
+        if (strlen(device->name) != length || strncmp(device->name, name, length) != 0)
+            continue;
+        *device_p = device;
+        for (uint32_t p = 0; p < device->n_ports; p++)
+            if (device->ports[p].number == number)
+                return &device->ports[p];
+    }
+    return NULL;
+}
+
+/* "mlx5_0:1 (ACTIVE), mlx5_1:1 (DOWN)". */
+static const char *list_ports(const bt_topology *topology, char *text, size_t bytes)
+{
+    size_t used = (size_t)snprintf(text, bytes, "%s", topology->n_rdma == 0 ? "none" : "");
+    for (uint32_t d = 0; d < topology->n_rdma; d++)
+        for (uint32_t p = 0; p < topology->rdma[d].n_ports && used < bytes; p++)
+            used +=
+                (size_t)snprintf(text + used, bytes - used, "%s%s:%u (%s)", used != 0 ? ", " : "",
+                                 topology->rdma[d].name, topology->rdma[d].ports[p].number,
+                                 topology->rdma[d].ports[p].state);
+    return text;
+}
+
+static baton_status check(const bt_topology *topology, const char *name)
+{
+    char there[256];
+    const bt_rdma_device *device = NULL;
+    const bt_rdma_port *port = find_port(topology, name, &device);
+    if (port == NULL)
+        return bt_fail(BATON_ERR_UNREACHABLE, "data_devices: wanted the RDMA device %s, found: %s",
+                       name, list_ports(topology, there, sizeof(there)));
+    if (device->node_state != BT_NODE_THERE)
+        return bt_fail(BATON_ERR_PERMISSION,
+                       "data_devices: wanted to open %s, found /dev/infiniband/%s %s: give the "
+                       "container the device (--device /dev/infiniband)",
+                       name, device->node,
+                       device->node_state == BT_NODE_MISSING ? "missing" : "forbidden");
+    if (!bt_rdma_port_is_active(port))
+        return bt_fail(
+            BATON_ERR_UNREACHABLE,
+            "data_devices: wanted an active port, found %s %s, link %s: set the link up, "
+            "or check cable and switch",
+            name, port->state, port->physical);
+    return BATON_OK;
+}
+
+baton_status bt_verbs_check(const char *root, const char *const *devices, uint32_t n)
+{
+    uint32_t n_verbs = 0;
+    for (uint32_t i = 0; i < n; i++)
+        n_verbs += bt_verbs_is_name(devices[i]);
+    if (n_verbs == 0)
+        return BATON_OK;
+    bt_topology *topology;
+    BATON_TRY(bt_topology_read(root, &topology));
+    baton_status status = BATON_OK;
+    for (uint32_t i = 0; i < n && status == BATON_OK; i++)
+        if (bt_verbs_is_name(devices[i]))
+            status = check(topology, devices[i]);
+    bt_topology_free(topology);
+    return status;
+}
+
+bool bt_verbs_soft_roce_gid(const char *root, const char *device, uint32_t *index)
+{
+    int length = (int)strcspn(device, ":");
+    /* Its driver alone says above which net device it is. */
+    if (!bt_sysfs_exists(root, "sys/class/infiniband/%.*s/parent", length, device))
+        return false;
+    bt_topology *topology;
+    const bt_rdma_device *found;
+    if (bt_topology_read(root, &topology) != BATON_OK)
+        return false;
+    const bt_rdma_port *port = find_port(topology, device, &found);
+    bool has_gid = false;
+    for (uint32_t i = 0; port != NULL && i < port->n_kept && !has_gid; i++) {
+        has_gid = strncmp(port->gids[i].text, "fe80:", 5) == 0;
+        *index = port->gids[i].index;
+    }
+    bt_topology_free(topology);
+    return has_gid;
+}
