@@ -64,6 +64,13 @@ static int print_report(const bt_doctor_options *o, const bt_doctor_facts *facts
     return status == BATON_OK ? exit_status : fail();
 }
 
+static void ask_peer(const bt_doctor_options *o, bt_doctor_facts *facts)
+{
+    const bt_doctor_question question = {
+        .host = o->host, .init_port = o->init_port, .timeout_ms = o->timeout_ms, .file = &o->file};
+    bt_doctor_ask_peer(&question, &facts->peer);
+}
+
 static int examine(const bt_doctor_options *o)
 {
     FILE *report = take_stdout();
@@ -75,6 +82,8 @@ static int examine(const bt_doctor_options *o)
     } else if (bt_doctor_facts_read(o->root, environ, &o->file, facts) != BATON_OK) {
         exit_status = fail();
     } else {
+        if (o->peer != NULL)
+            ask_peer(o, facts);
         exit_status = print_report(o, facts, report);
         bt_doctor_facts_free(facts);
     }

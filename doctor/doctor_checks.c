@@ -353,6 +353,7 @@ void bt_doctor_check(const bt_doctor_facts *facts, bt_doctor_findings *findings)
     check_memory(&c);
     check_devices(&c);
     check_keys(&c);
+    bt_doctor_check_peer(facts, findings);
     if (facts->topology->n_left_out > 0)
         bt_doctor_find(findings, BT_DOCTOR_FINE, "left-out",
                        "%u devices or ports more than can be shown", facts->topology->n_left_out);

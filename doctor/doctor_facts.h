@@ -4,6 +4,7 @@
 #ifndef BT_DOCTOR_FACTS_H
 #define BT_DOCTOR_FACTS_H
 #include "core/fileoptions.h"
+#include "doctor/doctor_peer.h"
 #include "transport/hostlimits.h"
 #include "transport/topology.h"
 #include "transport/ucxoffers.h"
@@ -36,6 +37,8 @@ typedef struct {
     bool devices_from_environment;                          /* UCX_NET_DEVICES says so */
     bool no_tcp, allow_unauthenticated, has_keys;
     uint64_t pool_bytes;
+
+    bt_doctor_peer peer; /* filled in by the caller, with bt_doctor_ask_peer */
 } bt_doctor_facts;
 
 /* environment: of the process, ends with NULL. What cannot be found out is left unknown. Freed with

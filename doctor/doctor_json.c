@@ -20,9 +20,23 @@ static json_t *count_or_null(uint64_t value, bool is_known)
     return is_known && fits ? json_integer((json_int_t)value) : json_null();
 }
 
+/* What comes from elsewhere may be no UTF-8: then without what is not plain. */
+static json_t *text_of(const char *text)
+{
+    json_t *string = json_string(text);
+    if (string != NULL)
+        return string;
+    char plain[BT_DOCTOR_TEXT_BYTES];
+    size_t n = 0;
+    for (; text[n] != '\0' && n + 1 < sizeof(plain); n++)
+        plain[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+    plain[n] = '\0';
+    return json_string(plain);
+}
+
 static json_t *text_or_null(const char *text)
 {
-    return text[0] != '\0' ? json_string(text) : json_null();
+    return text[0] != '\0' ? text_of(text) : json_null();
 }
 
 static json_t *place_of(const bt_pci_place *place)
@@ -191,15 +205,42 @@ static json_t *data_path_of(const bt_doctor_facts *facts)
                      count_or_null(facts->pool_bytes, true), "keys", facts->has_keys);
 }
 
+static json_t *peer_of(const bt_doctor_peer *peer)
+{
+    static const char *const memories[] = {"host", "cuda", "cuda_host"};
+    const baton_sender_peer *found = &peer->found;
+    bool is_connected = peer->status == BATON_OK && found->connected;
+    double gbps = bt_doctor_peer_gbps(peer);
+    if (!peer->was_asked)
+        return json_null();
+    return json_pack(
+        "{s:o, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o}",
+        "address", text_of(peer->address), "connected", is_connected, "status",
+        baton_status_name(peer->status), "text", text_or_null(peer->text), "mechanism",
+        text_or_null(peer->greeting.mechanism), "connect_ms",
+        number_or_null(peer->greeting.connect_ms, peer->greeting.mechanism[0] != '\0'), "path",
+        text_or_null(bt_doctor_peer_path(peer)), "memory",
+        text_or_null(is_connected ? memories[found->memory] : ""), "transport",
+        text_or_null(found->transport), "device", text_or_null(found->device), "lanes",
+        count_or_null(found->n_rails, is_connected), "gbytes_per_s", number_or_null(gbps, gbps > 0),
+        "copy_gbytes_per_s", number_or_null(found->copy_gbps, found->copy_gbps > 0),
+        "stage_gbytes_per_s", number_or_null(found->stage_gbps, found->stage_gbps > 0),
+        "wire_gbytes_per_s", number_or_null(found->wire_gbps, found->wire_gbps > 0), "post_us",
+        number_or_null(found->post_us, found->post_us > 0), "flush_us",
+        number_or_null(found->flush_us, found->flush_us > 0), "why_not_mapped",
+        text_or_null(found->why_not_mapped));
+}
+
 static json_t *findings_of(const bt_doctor_findings *findings)
 {
     json_t *all = json_array();
     for (uint32_t i = 0; i < findings->n; i++) {
         const bt_doctor_finding *finding = &findings->items[i];
-        json_array_append_new(all,
-                              json_pack("{s:s, s:s, s:s, s:o}", "id", finding->id, "severity",
-                                        bt_doctor_severity_name(finding->severity), "text",
-                                        finding->text, "advice", text_or_null(finding->advice)));
+        json_array_append_new(all, json_pack("{s:s, s:s, s:o, s:o}", "id", finding->id, "severity",
+                                             bt_doctor_severity_name(finding->severity), "text",
+                                             text_of(finding->text), "advice",
+                                             text_or_null(finding->advice)));
     }
     return all;
 }
@@ -208,13 +249,14 @@ static json_t *report_of(const bt_doctor_facts *facts, const bt_doctor_findings 
 {
     const bt_topology *topology = facts->topology;
     bt_doctor_severity worst = bt_doctor_worst(findings);
-    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:i}", "version",
-                     baton_version(), "kernel", text_or_null(facts->limits.kernel), "ucx",
-                     ucx_of(facts), "rdma", rdma_of(topology), "net", nets_of(topology), "gpus",
-                     gpus_of(topology), "numa_nodes", numa_of(topology), "limits",
+    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:i}",
+                     "version", baton_version(), "kernel", text_or_null(facts->limits.kernel),
+                     "ucx", ucx_of(facts), "rdma", rdma_of(topology), "net", nets_of(topology),
+                     "gpus", gpus_of(topology), "numa_nodes", numa_of(topology), "limits",
                      limits_of(&facts->limits), "gpudirect", gpudirect_of(&facts->limits),
-                     "data_path", data_path_of(facts), "findings", findings_of(findings), "verdict",
-                     bt_doctor_severity_name(worst), "exit_status", (int)worst);
+                     "data_path", data_path_of(facts), "peer", peer_of(&facts->peer), "findings",
+                     findings_of(findings), "verdict", bt_doctor_severity_name(worst),
+                     "exit_status", (int)worst);
 }
 
 baton_status bt_doctor_json(const bt_doctor_facts *facts, const bt_doctor_findings *findings,

@@ -3,6 +3,9 @@
 
 #include "core/fail.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 static const char *const color_names[] = {"auto", "always", "never", NULL};
@@ -12,6 +15,12 @@ static const char *const color_names[] = {"auto", "always", "never", NULL};
     .size = sizeof(((bt_doctor_options *)0)->field)
 
 static const bt_config_entry entries[] = {
+    {AT("peer", peer), .type = BT_CONFIG_STRING,
+     .help = "HOST:PORT of a receiver's init port (of a decode engine, say): connects as a sender "
+             "would and tells which path the bytes take and how fast it is. Nothing is written "
+             "but the memory that receivers keep for measuring."},
+    {AT("timeout", timeout_ms), .type = BT_CONFIG_DURATION, .min = 100, .max = 600000,
+     .fallback = "5s", .help = "How long each step of that may take."},
     {AT("json", json), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Everything as one JSON object, for scripts."},
     {AT("color", color), .type = BT_CONFIG_ENUM, .names = color_names, .fallback = "auto",
@@ -37,9 +46,32 @@ static const bt_args_option file_options[] = {
 
 static const char summary[] =
     "Says what this machine can do for a KV hand-off: UCX and its transports, RDMA devices, GPUs "
-    "and how far they are from each other, limits, and what will bite.\n"
+    "and how far they are from each other, limits, and what will bite. With --peer also how the "
+    "bytes will go to a receiver, measured.\n"
     "Exit status: 0 all is well; 1 there are warnings, it works but slower or less safely than it "
-    "could; 2 something is broken, or the command line is wrong.";
+    "could; 2 something is broken, a peer cannot be used, or the command line is wrong.";
+
+/* "host:port", "[::1]:port"; the last colon counts. */
+static baton_status parse_peer(bt_doctor_options *o)
+{
+    const char *colon = strrchr(o->peer, ':'), *from = o->peer;
+    size_t n = colon != NULL ? (size_t)(colon - o->peer) : 0;
+    if (n >= 2 && from[0] == '[' && from[n - 1] == ']') {
+        from++;
+        n -= 2;
+    }
+    char *end = NULL;
+    errno = 0;
+    unsigned long port = colon != NULL ? strtoul(colon + 1, &end, 10) : 0;
+    bool is_number = colon != NULL && colon[1] >= '0' && colon[1] <= '9' && *end == '\0';
+    if (n == 0 || n >= sizeof(o->host) || !is_number || errno != 0 || port == 0 ||
+        port > UINT16_MAX)
+        return bt_fail(BATON_ERR_INVALID_ARG, "--peer: wanted HOST:PORT, found %.300s", o->peer);
+    memcpy(o->host, from, n);
+    o->host[n] = '\0';
+    o->init_port = (uint16_t)port;
+    return BATON_OK;
+}
 
 static baton_status load_hand_off(bt_doctor_options *o)
 {
@@ -62,6 +94,8 @@ static baton_status configure(bt_doctor_options *o)
     struct stat facts;
     if (o->root[0] != '\0' && (stat(o->root, &facts) != 0 || !S_ISDIR(facts.st_mode)))
         return bt_fail(BATON_ERR_INVALID_ARG, "--root: wanted a folder, found %.300s", o->root);
+    if (o->peer != NULL)
+        BATON_TRY(parse_peer(o));
     return load_hand_off(o);
 }
 

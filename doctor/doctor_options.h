@@ -6,7 +6,7 @@
 #include "core/args.h"
 #include "core/fileoptions.h"
 
-enum { BT_DOCTOR_OVERRIDES_MAX = 256 };
+enum { BT_DOCTOR_OVERRIDES_MAX = 256, BT_DOCTOR_HOST_BYTES = 256 };
 
 typedef enum {
     BT_DOCTOR_COLOR_AUTO,
@@ -17,7 +17,11 @@ typedef enum {
 typedef struct {
     const char *root; /* "": this machine */
     bool json, verbose;
-    int color; /* bt_doctor_color */
+    int color;                       /* bt_doctor_color */
+    const char *peer;                /* as given, NULL: none */
+    char host[BT_DOCTOR_HOST_BYTES]; /* of peer, its port below */
+    uint16_t init_port;
+    uint32_t timeout_ms; /* of each stage of the peer's check */
     const char *config_path;
     const char *overrides[BT_DOCTOR_OVERRIDES_MAX]; /* [n_overrides] "key=value" */
     uint32_t n_overrides;

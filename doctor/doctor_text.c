@@ -364,6 +364,64 @@ static void put_wrapped(const page *p, const char *text, size_t indent)
     bt_strbuf_putc(p->out, '\n');
 }
 
+static void cell_rate(bt_table *table, double gbytes)
+{
+    if (gbytes > 0)
+        bt_table_cell(table, "%.2f GB/s", gbytes);
+    else
+        bt_table_cell(table, "not measured");
+}
+
+static void put_connection(bt_table *table, const baton_sender_peer *found)
+{
+    static const char *const memories[] = {"host", "cuda", "cuda_host"};
+    row(table, "transport of puts");
+    bt_table_cell(table, "%.24s on %.24s, %u lane%s", or_dash(found->transport),
+                  or_dash(found->device), found->n_rails, found->n_rails == 1 ? "" : "s");
+    row(table, "its memory");
+    bt_table_cell(table, "%s", memories[found->memory]);
+    row(table, "stores into it");
+    cell_rate(table, found->copy_gbps);
+    row(table, "copies here");
+    cell_rate(table, found->stage_gbps);
+    row(table, "puts");
+    cell_rate(table, found->wire_gbps);
+    row(table, "a put");
+    bt_table_cell(table, "%.2f us to post, %.1f us there and back", found->post_us,
+                  found->flush_us);
+}
+
+static void put_peer(const page *p)
+{
+    const bt_doctor_peer *peer = &p->facts->peer;
+    const char *mechanism = peer->greeting.mechanism;
+    char title[BATON_EVENT_TEXT_BYTES + 16];
+    bt_table table = {0};
+    snprintf(title, sizeof(title), "Peer %s", peer->address);
+    put_title(p, title);
+    row(&table, "control");
+    if (mechanism[0] != '\0')
+        bt_table_cell(&table, "%s, connected in %.1f ms",
+                      strcmp(mechanism, "NULL") == 0 ? "no keys" : mechanism,
+                      peer->greeting.connect_ms);
+    else
+        bt_table_cell(&table, "not reached");
+    row(&table, "path");
+    if (peer->status == BATON_OK) {
+        bt_table_cell(&table, "%s, %.2f GB/s", bt_doctor_peer_path(peer),
+                      bt_doctor_peer_gbps(peer));
+        put_connection(&table, &peer->found);
+    } else {
+        bt_table_cell(&table, "none: %s (%s)", baton_strerror(peer->status),
+                      baton_status_name(peer->status));
+    }
+    bt_table_print(&table, INDENT, p->out);
+    if (peer->found.why_not_mapped[0] != '\0') {
+        bt_strbuf_printf(p->out, "%*snot mapped: ", INDENT, "");
+        put_wrapped(p, peer->found.why_not_mapped, INDENT + 12);
+    }
+}
+
 static void put_findings(const page *p, const bt_doctor_findings *findings)
 {
     static const style looks[] = {GREEN, YELLOW, RED};
@@ -419,6 +477,8 @@ baton_status bt_doctor_text(const bt_doctor_facts *facts, const bt_doctor_findin
         put_nearest(&p);
     put_limits(&p);
     put_data_path(&p);
+    if (facts->peer.was_asked)
+        put_peer(&p);
     put_findings(&p, findings);
     put_verdict(&p, findings);
     return bt_strbuf_status(out);

@@ -75,6 +75,24 @@ void bt_doctorkit_check(char *const *environment)
     bt_doctor_check(&kit.facts, &kit.findings);
 }
 
+void bt_doctorkit_add_peer(void)
+{
+    kit.facts.peer =
+        (bt_doctor_peer){.was_asked = true,
+                         .address = "127.0.0.1:7300",
+                         .greeting = {.host = "127.0.0.1", .mechanism = "NULL", .connect_ms = 0.25},
+                         .found = {.connected = true,
+                                   .path = BATON_PATH_MAPPED,
+                                   .transport = "tcp",
+                                   .device = "lo",
+                                   .n_rails = 1,
+                                   .copy_gbps = 20,
+                                   .stage_gbps = 24,
+                                   .wire_gbps = 5.5,
+                                   .post_us = 1.5,
+                                   .flush_us = 60}};
+}
+
 unsigned bt_doctorkit_found(bt_doctor_severity severity, const char *id)
 {
     unsigned n = 0;

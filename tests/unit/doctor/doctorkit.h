@@ -26,6 +26,8 @@ void bt_doctorkit_add_gpu_server(void);
 void bt_doctorkit_read(char *const *environment);
 /* Reads and checks it. */
 void bt_doctorkit_check(char *const *environment);
+/* A peer on this host that is mapped, at 20 GB/s. */
+void bt_doctorkit_add_peer(void);
 /* How many findings have this id; 0 also for those of another severity. */
 unsigned bt_doctorkit_found(bt_doctor_severity severity, const char *id);
 /* Nothing but notes was found. */

@@ -249,6 +249,87 @@ static void open_control_ports_are_named(void **state)
     assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "unauthenticated"), 0);
 }
 
+static void check_peer_again(void)
+{
+    kit.findings = (bt_doctor_findings){0};
+    bt_doctor_check(&kit.facts, &kit.findings);
+}
+
+static void a_good_peer_is_fine(void **state)
+{
+    (void)state;
+    bt_doctorkit_read(NULL);
+    bt_doctorkit_add_peer();
+    check_peer_again();
+    bt_doctorkit_assert_fine();
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_FINE, "peer-path"), 1);
+}
+
+static void a_peer_that_cannot_be_used_is_broken(void **state)
+{
+    (void)state;
+    static const struct {
+        baton_status status;
+        const char *id;
+    } cases[] = {{BATON_ERR_UNREACHABLE, "peer-unreachable"},
+                 {BATON_ERR_CONNECT_TIMEOUT, "peer-unreachable"},
+                 {BATON_ERR_INIT_TIMEOUT, "peer-silent"},
+                 {BATON_ERR_BAD_MESSAGE, "peer-not-baton"},
+                 {BATON_ERR_AUTH, "peer-keys"},
+                 {BATON_ERR_PATH, "peer-path-refused"},
+                 {BATON_ERR_TRANSPORT, "peer-failed"}};
+    bt_doctorkit_read(NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        bt_doctorkit_add_peer();
+        kit.facts.peer.status = cases[i].status;
+        check_peer_again();
+        assert_int_equal(bt_doctorkit_found(BT_DOCTOR_BROKEN, cases[i].id), 1);
+    }
+}
+
+static void slow_ways_to_a_peer_are_named(void **state)
+{
+    (void)state;
+    bt_doctorkit_add_gpu_server();
+    bt_fakesys_file(&kit.fake, "up", "sys/class/net/eth0/operstate");
+    bt_fakesys_file(&kit.fake, "100000", "sys/class/net/eth0/speed");
+    bt_doctorkit_read(NULL);
+    bt_doctorkit_add_peer();
+    baton_sender_peer *found = &kit.facts.peer.found;
+    found->copy_gbps = 3; /* a mapping that is not what memory can do */
+    check_peer_again();
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-slow"), 1);
+
+    found->path = BATON_PATH_STAGED;
+    strcpy(found->device, "eth0");
+    strcpy(found->why_not_mapped, "another IPC namespace (ours 1, theirs 2)");
+    found->wire_gbps = 11;
+    check_peer_again();
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-over-tcp"), 1);
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-not-mapped"), 1);
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-slow"), 0);
+    found->wire_gbps = 1; /* of 12.5 */
+    strcpy(found->why_not_mapped, "another host");
+    check_peer_again();
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-not-mapped"), 0);
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-slow"), 1);
+    found->wire_gbps = 0;
+    check_peer_again();
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-not-measured"), 1);
+
+    strcpy(found->transport, "rc_mlx5");
+    strcpy(found->device, "mlx5_0:1,mlx5_1:1");
+    found->wire_gbps = 20; /* of 50 */
+    strcpy(kit.facts.peer.greeting.host, "10.0.0.2");
+    check_peer_again();
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-slow"), 1);
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-over-tcp"), 0);
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-unauthenticated"), 1);
+    strcpy(kit.facts.peer.greeting.mechanism, "CURVE");
+    check_peer_again();
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "peer-unauthenticated"), 0);
+}
+
 static void findings_that_do_not_fit_still_count(void **state)
 {
     (void)state;
@@ -291,6 +372,9 @@ int main(void)
         bt_doctor_test(data_ports_beyond_loopback_are_named),
         bt_doctor_test(rdma_that_is_not_used_is_named),
         bt_doctor_test(open_control_ports_are_named),
+        bt_doctor_test(a_good_peer_is_fine),
+        bt_doctor_test(a_peer_that_cannot_be_used_is_broken),
+        bt_doctor_test(slow_ways_to_a_peer_are_named),
         bt_doctor_test(findings_that_do_not_fit_still_count),
         bt_doctor_test(sizes_are_short),
     };

@@ -60,6 +60,36 @@ static void the_hand_offs_keys_are_read(void **state)
     assert_int_equal(options.color, BT_DOCTOR_COLOR_NEVER);
 }
 
+static void peers_are_names_or_addresses_with_a_port(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *host;
+        uint16_t port;
+    } good[] = {{"decode-1:7300", "decode-1", 7300},
+                {"127.0.0.1:1", "127.0.0.1", 1},
+                {"[::1]:65535", "::1", 65535},
+                {"::1:7300", "::1", 7300}};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        char text[64];
+        strcpy(text, good[i].text);
+        assert_ok(
+            parse(ARGUMENTS((char[]){"--peer"}, text, (char[]){"--timeout"}, (char[]){"2s"})));
+        assert_string_equal(options.host, good[i].host);
+        assert_int_equal(options.init_port, good[i].port);
+        assert_int_equal(options.timeout_ms, 2000);
+        bt_doctor_options_free(&options);
+    }
+    static const char *const wrong[] = {"host",    "host:",      ":7300",      "host:0",
+                                        "host:-1", "host:7300x", "host:65536", "host: 1"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        char text[64];
+        strcpy(text, wrong[i]);
+        assert_fails(parse(ARGUMENTS((char[]){"--peer"}, text)), BATON_ERR_INVALID_ARG, "--peer");
+        bt_doctor_options_free(&options);
+    }
+}
+
 static void nonsense_is_refused(void **state)
 {
     (void)state;
@@ -93,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HERE(defaults_look_at_this_machine),
         HERE(the_hand_offs_keys_are_read),
+        HERE(peers_are_names_or_addresses_with_a_port),
         HERE(nonsense_is_refused),
         HERE(help_fits_on_a_screen_or_two),
     };

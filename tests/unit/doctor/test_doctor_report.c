@@ -24,7 +24,9 @@ static void a_server_with_a_few_faults(void)
     const char *const devices[] = {"mlx5_0:1"};
     kit.file.data.data_devices = devices;
     kit.file.data.n_data_devices = 1;
-    bt_doctorkit_check((char *[]){(char[]){"UCX_LOG_LEVEL=info"}, NULL});
+    bt_doctorkit_read((char *[]){(char[]){"UCX_LOG_LEVEL=info"}, NULL});
+    bt_doctorkit_add_peer();
+    bt_doctor_check(&kit.facts, &kit.findings);
 }
 
 static void the_text_is_the_golden_one(void **state)
@@ -110,9 +112,28 @@ static void json_says_the_same(void **state)
     json_t *limits = json_object_get(json, "limits");
     assert_int_equal(json_integer_value(json_object_get(limits, "memlock_bytes")), 8388608);
     assert_true(json_is_null(json_object_get(limits, "cgroup_memory_bytes")));
+    json_t *peer = json_object_get(json, "peer");
+    assert_true(json_is_true(json_object_get(peer, "connected")));
+    assert_string_equal(text_at(peer, "status"), "OK");
+    assert_string_equal(text_at(peer, "path"), "mapped");
+    assert_true(json_real_value(json_object_get(peer, "gbytes_per_s")) > 19);
     assert_string_equal(text_at(json, "verdict"), "broken");
     assert_int_equal(json_integer_value(json_object_get(json, "exit_status")), 2);
     assert_int_equal(json_array_size(json_object_get(json, "findings")), kit.findings.n);
+    json_decref(json);
+}
+
+static void texts_of_peers_cannot_break_the_json(void **state)
+{
+    (void)state;
+    bt_doctorkit_read(NULL);
+    bt_doctorkit_add_peer();
+    kit.facts.peer.status = BATON_ERR_LAYOUT_MISMATCH;
+    strcpy(kit.facts.peer.text, "\"}\xff\xfe\x1b[31m");
+    bt_doctor_check(&kit.facts, &kit.findings);
+    json_t *json = report();
+    assert_string_equal(text_at(json_object_get(json, "peer"), "text"), "\"}???[31m");
+    assert_string_equal(text_at(json_object_get(json, "peer"), "status"), "ERR_LAYOUT_MISMATCH");
     json_decref(json);
 }
 
@@ -122,6 +143,7 @@ static void an_empty_machine_is_json_too(void **state)
     bt_doctorkit_check(NULL);
     json_t *json = report();
     assert_int_equal(json_array_size(json_object_get(json, "rdma")), 0);
+    assert_true(json_is_null(json_object_get(json, "peer")));
     assert_string_equal(text_at(json, "verdict"), "fine");
     json_decref(json);
 }
@@ -132,6 +154,7 @@ int main(void)
         bt_doctor_test(the_text_is_the_golden_one),
         bt_doctor_test(colors_change_nothing_else),
         bt_doctor_test(json_says_the_same),
+        bt_doctor_test(texts_of_peers_cannot_break_the_json),
         bt_doctor_test(an_empty_machine_is_json_too),
     };
     return bt_run_tests(tests);
