@@ -11,6 +11,7 @@ static const char *const digests[] = {"off", "full", NULL};
 static const char *const progress_modes[] = {"thread", "manual", NULL};
 static const char *const memory_kinds[] = {"host", "cuda", "cuda_host", NULL};
 static const char *const hash_algorithms[] = {"blake2b", NULL};
+static const char *const layerwise_modes[] = {"auto", "off", "on", NULL};
 static const char *const paths[] = {"auto", "mapped", "put", "staged", NULL};
 static const char *const commits[] = {"auto", "socket", NULL};
 
@@ -125,6 +126,13 @@ static const bt_config_entry sender_entries[] = {
      .help = "Sender: how the receiver hears that chunks are complete: behind their bytes, on the "
              "same path, where puts carry them (auto), or always through the control socket after "
              "a flush (socket)."},
+    {AT(layerwise), .type = BT_CONFIG_ENUM, .names = layerwise_modes, .fallback = "auto",
+     .help =
+         "Sender: whether an engine that can do so pushes a chunk in four groups of layers while "
+         "it computes them, instead of whole afterwards. auto: for prompts of "
+         "layerwise_min_tokens or more."},
+    {AT(layerwise_min_tokens), .type = BT_CONFIG_UINT32, .min = 1, .max = 1 << 30,
+     .fallback = "1024", .help = "Sender: see layerwise."},
     {AT(staging_chunks), .type = BT_CONFIG_UINT32, .min = 1, .max = 4096, .fallback = "8",
      .help = "Sender: chunks gathered ahead of the wire where writes go through the transport."},
 };

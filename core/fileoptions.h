@@ -29,11 +29,11 @@ typedef struct {
     const char *notice;
     const char *const *notice_allow;
     uint32_t n_notice_allow;
-    int digests, progress, memory_kind, path, commit, hash_algorithm;
+    int digests, progress, memory_kind, path, layerwise, commit, hash_algorithm;
     const char *hash_seed;
     uint32_t chunk_tokens;
     uint64_t pool_bytes;
-    uint32_t n_regions, max_queued, max_peers, staging_chunks;
+    uint32_t n_regions, max_queued, max_peers, staging_chunks, layerwise_min_tokens;
     bool data_tcp, measure, control_ring;
     baton_security security;
     baton_data_path data;

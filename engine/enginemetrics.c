@@ -72,6 +72,8 @@ static void put_handoff(bt_strbuf *out, const bt_scheduler_stats *s)
     put_by(out, transfers, "result", "failed", s->transfers_failed_total);
     put(out, "baton_engine_chunks_ready_total", BT_PROM_COUNTER,
         "Chunks of KV given to the sender.", s->chunks_ready_total);
+    put(out, "baton_engine_chunks_layered_total", BT_PROM_COUNTER,
+        "Of them, given in groups of layers while they were computed.", s->chunks_layered_total);
     put(out, "baton_engine_loads_total", BT_PROM_COUNTER, "Prompts looked up in the receiver.",
         s->loads_total);
     put(out, "baton_engine_load_misses_total", BT_PROM_COUNTER,

@@ -176,6 +176,12 @@ static baton_status forward(void *ctx, const bt_batch_item *items, uint32_t n_it
     return bt_compute_forward(s->compute, s->cache, items, n_items, logits);
 }
 
+static void watch(void *ctx, void (*layer_done)(void *sink, uint32_t layer), void *sink)
+{
+    bt_engine_server *s = ctx;
+    bt_compute_watch(s->compute, layer_done, sink);
+}
+
 /* The name by which clients ask for the model, unless they were given others. */
 static void fill_name(bt_engine_server *s)
 {
@@ -217,6 +223,7 @@ static baton_status create_api(bt_engine_server *s, bt_loop *loop)
                    .sends_kv = o->role == BT_ROLE_PREFILL},
         .engine = {.scheduler = {.forward = forward,
                                  .forward_ctx = s,
+                                 .watch = o->role == BT_ROLE_PREFILL ? watch : NULL,
                                  .n_vocab = n_vocab,
                                  .n_blocks = o->kv_blocks,
                                  .block_tokens = o->block_tokens,

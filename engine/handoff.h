@@ -3,6 +3,7 @@
  * handoff_sender.c and handoff_receiver.c fill it, and tests fill it with fakes.
  *
  *   prefill   begin ─▶ chunk_ready 0, 1, ... ─▶ finish     cancel at any time
+ *             or, for a chunk, layers_ready for all of its layers, while they are computed
  *             ended comes exactly once for every begin that succeeded, out of progress, and only
  *             when nothing reads the sequence's blocks any more: until then they are not reused
  *   decode    load, before the prompt is computed
@@ -46,6 +47,13 @@ typedef struct {
      * borrowed for the call. Chunks come in order. */
     void (*chunk_ready)(void *ctx, void *transfer, uint32_t chunk, const uint32_t *blocks,
                         uint32_t n_blocks);
+    /* Layers of each layers_ready, for a prompt of n_tokens; n_layers: chunk_ready. NULL: the
+     * same. */
+    uint32_t (*layer_group)(void *ctx, uint32_t n_tokens);
+    uint32_t n_layers; /* of the model */
+    /* As chunk_ready, for these layers of the chunk only. */
+    void (*layers_ready)(void *ctx, void *transfer, uint32_t chunk, uint32_t first_layer,
+                         uint32_t n_layers, const uint32_t *blocks, uint32_t n_blocks);
     void (*finish)(void *ctx, void *transfer); /* every chunk was ready */
     void (*cancel)(void *ctx, void *transfer);
 

@@ -30,7 +30,7 @@ typedef struct transfer {
 } transfer;
 
 struct bt_handoff_sender {
-    uint32_t n_ranks, chunk_tokens, max_keys;
+    uint32_t n_ranks, chunk_tokens, n_layers, max_keys;
     sender_rank *ranks; /* [n_ranks] */
     baton_key *keys;    /* [max_keys], of the rank that begins */
     transfer *first;
@@ -77,6 +77,7 @@ baton_status bt_handoff_sender_create(const bt_handoff_options *options,
         return bt_fail(BATON_ERR_NO_MEMORY, "hand-off: %zu bytes", sizeof(*s));
     s->n_ranks = options->tp;
     s->chunk_tokens = options->chunk_tokens;
+    s->n_layers = layout.n_layers;
     s->max_keys = options->max_model_len / options->chunk_tokens + 1;
     s->ranks = bt_calloc(s->n_ranks, sizeof(*s->ranks));
     s->keys = bt_calloc(s->max_keys, sizeof(*s->keys));
@@ -157,8 +158,8 @@ static baton_status begin(void *ctx, const bt_handoff_target *target, const uint
     return status;
 }
 
-static void chunk_ready(void *ctx, void *handle, uint32_t chunk, const uint32_t *blocks,
-                        uint32_t n_blocks)
+static void layers_ready(void *ctx, void *handle, uint32_t chunk, uint32_t first_layer,
+                         uint32_t n_layers, const uint32_t *blocks, uint32_t n_blocks)
 {
     bt_handoff_sender *s = ctx;
     transfer *t = handle;
@@ -170,13 +171,31 @@ static void chunk_ready(void *ctx, void *handle, uint32_t chunk, const uint32_t 
         .first_token = first,
     };
     for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
-        baton_status status = baton_transfer_push(s->ranks[rank].sender, t->ids[rank], chunk,
-                                                  &s->ranks[rank].view.kv, &tokens);
+        sender_rank *r = &s->ranks[rank];
+        const baton_source source = {.view = &r->view.kv, .tokens = &tokens};
+        baton_status status =
+            n_layers == s->n_layers
+                ? baton_transfer_push_source(r->sender, t->ids[rank], chunk, &source)
+                : baton_transfer_push_layers(r->sender, t->ids[rank], chunk, first_layer, n_layers,
+                                             &source);
         if (status < 0 && status != BATON_ERR_NOT_FOUND) { /* NOT_FOUND: its end is on the way */
             note_failure(t, status, baton_last_error());
             cancel_ranks(s, t);
         }
     }
+}
+
+static void chunk_ready(void *ctx, void *handle, uint32_t chunk, const uint32_t *blocks,
+                        uint32_t n_blocks)
+{
+    const bt_handoff_sender *s = ctx;
+    layers_ready(ctx, handle, chunk, 0, s->n_layers, blocks, n_blocks);
+}
+
+static uint32_t layer_group(void *ctx, uint32_t n_tokens)
+{
+    const bt_handoff_sender *s = ctx;
+    return baton_sender_layer_group(s->ranks[0].sender, n_tokens);
 }
 
 static void finish(void *ctx, void *handle)
@@ -254,6 +273,9 @@ void bt_handoff_sender_ops(bt_handoff_sender *sender, bt_handoff_ops *ops)
         .chunk_tokens = sender->chunk_tokens,
         .begin = begin,
         .chunk_ready = chunk_ready,
+        .layer_group = layer_group,
+        .n_layers = sender->n_layers,
+        .layers_ready = layers_ready,
         .finish = finish,
         .cancel = cancel,
         .progress = progress,

@@ -75,4 +75,9 @@ typedef struct {
 baton_status bt_compute_forward(bt_compute *compute, bt_kv_cache *cache, const bt_batch_item *items,
                                 uint32_t n_items, float *logits);
 
+/* From then on, a forward calls layer_done(sink, layer) when the KV of a layer has been written for
+ * all items, before the next one's is: layer 0 first, on the forward's own thread. */
+void bt_compute_watch(bt_compute *compute, void (*layer_done)(void *sink, uint32_t layer),
+                      void *sink);
+
 #endif

@@ -49,6 +49,8 @@ struct bt_compute {
     /* Of the pass that runs. */
     bt_kv_cache *cache;
     uint32_t n_rows, n_tiles, n_last, layer;
+    void (*layer_done)(void *sink, uint32_t layer); /* NULL: nobody watches */
+    void *layer_sink;
 };
 
 /* --- products ------------------------------------------------------------------------------- */
@@ -257,6 +259,8 @@ static void run_layer(bt_compute *c)
     normalise(c, c->layer > 0 ? m->layers[c->layer - 1].down_bias : NULL, layer->attention_norm);
     multiply(c, &layer->qkv, c->normed, hidden, c->n_rows, c->qkv, m->qkv_width, false);
     bt_parallel_for(c->pool, c->n_rows, 4 * (uint64_t)m->qkv_width, position_rows, c);
+    if (c->layer_done != NULL) /* the loops above and below it have all threads in them */
+        c->layer_done(c->layer_sink, c->layer);
     bt_parallel_for(c->pool, c->n_tiles * m->config.n_kv_heads, attention_cost(c), attend_units, c);
     multiply(c, &layer->output, c->qkv, m->qkv_width, c->n_rows, c->x, hidden, true);
     normalise(c, layer->output_bias, layer->ffn_norm);
@@ -373,6 +377,13 @@ baton_status bt_compute_forward(bt_compute *compute, bt_kv_cache *cache, const b
     if (compute->n_last > 0)
         write_logits(compute, logits);
     return BATON_OK;
+}
+
+void bt_compute_watch(bt_compute *compute, void (*layer_done)(void *sink, uint32_t layer),
+                      void *sink)
+{
+    compute->layer_done = layer_done;
+    compute->layer_sink = sink;
 }
 
 /* --- set up --------------------------------------------------------------------------------- */

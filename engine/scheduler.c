@@ -66,6 +66,8 @@ static baton_status check_options(const bt_scheduler_options *o)
     return BATON_OK;
 }
 
+static void on_layer_done(void *sink, uint32_t layer);
+
 baton_status bt_scheduler_create(const bt_scheduler_options *options, bt_scheduler **scheduler_p)
 {
     BATON_TRY(check_options(options));
@@ -92,6 +94,8 @@ baton_status bt_scheduler_create(const bt_scheduler_options *options, bt_schedul
         return status;
     }
     s->pool = bt_prefix_cache_pool(s->cache);
+    if (options->watch != NULL)
+        options->watch(options->forward_ctx, on_layer_done, s);
     *scheduler_p = s;
     return BATON_OK;
 }
@@ -163,6 +167,39 @@ static void on_transfer_ended(void *sink, void *user_data, baton_status status, 
         end_with_error(s, sequence, status, text);
 }
 
+/* Chunks of the prompt that are complete with n_computed tokens. */
+static uint32_t complete_chunks(const bt_scheduler *s, const bt_sequence *sequence,
+                                uint32_t n_computed)
+{
+    uint32_t chunk_tokens = s->options.handoff->chunk_tokens;
+    if (n_computed < sequence->n_prompt)
+        return n_computed / chunk_tokens;
+    return sequence->n_prompt / chunk_tokens + (sequence->n_prompt % chunk_tokens != 0);
+}
+
+/* The forward pass has written a layer's KV: chunks that it completes are handed over up to it. */
+static void on_layer_done(void *sink, uint32_t layer)
+{
+    bt_scheduler *s = sink;
+    const bt_handoff_ops *ops = s->options.handoff;
+    for (uint32_t i = 0; i < s->n_items; i++) {
+        bt_sequence *sequence = s->batch[i];
+        uint32_t group = sequence->layer_group;
+        bool is_last = group > 0 && layer + 1 == ops->n_layers;
+        if (sequence->transfer == NULL || group == 0 || ((layer + 1) % group != 0 && !is_last))
+            continue;
+        uint32_t first = layer - layer % group;
+        uint32_t end = complete_chunks(s, sequence, sequence->n_computed + s->items[i].n_tokens);
+        for (uint32_t chunk = sequence->n_chunks_ready; chunk < end; chunk++)
+            ops->layers_ready(ops->ctx, sequence->transfer, chunk, first, layer + 1 - first,
+                              sequence->blocks, sequence->n_blocks);
+        if (is_last && end > sequence->n_chunks_ready) {
+            s->stats.chunks_layered_total += end - sequence->n_chunks_ready;
+            sequence->n_chunks_layered = end;
+        }
+    }
+}
+
 /* Tells the prefix cache about blocks that are full now, and the hand-off about complete chunks. */
 static void publish(bt_scheduler *s, bt_sequence *sequence)
 {
@@ -174,15 +211,13 @@ static void publish(bt_scheduler *s, bt_sequence *sequence)
     if (sequence->transfer == NULL)
         return;
     const bt_handoff_ops *ops = s->options.handoff;
-    uint32_t chunk_tokens = ops->chunk_tokens;
-    uint32_t n_chunks =
-        sequence->n_prompt / chunk_tokens + (sequence->n_prompt % chunk_tokens != 0);
-    uint32_t n_ready =
-        sequence->n_computed >= sequence->n_prompt ? n_chunks : sequence->n_computed / chunk_tokens;
+    uint32_t n_chunks = complete_chunks(s, sequence, sequence->n_prompt);
+    uint32_t n_ready = complete_chunks(s, sequence, sequence->n_computed);
     bool was_finished = sequence->n_chunks_ready == n_chunks;
     for (; sequence->n_chunks_ready < n_ready; sequence->n_chunks_ready++) {
-        ops->chunk_ready(ops->ctx, sequence->transfer, sequence->n_chunks_ready, sequence->blocks,
-                         sequence->n_blocks);
+        if (sequence->n_chunks_ready >= sequence->n_chunks_layered)
+            ops->chunk_ready(ops->ctx, sequence->transfer, sequence->n_chunks_ready,
+                             sequence->blocks, sequence->n_blocks);
         s->stats.chunks_ready_total++;
     }
     if (!was_finished && n_ready == n_chunks)
@@ -229,6 +264,16 @@ static baton_status take_blocks(bt_scheduler *s, bt_sequence *sequence)
     return BATON_OK;
 }
 
+/* 0: whole chunks. */
+static uint32_t layer_group(const bt_scheduler *s, uint32_t n_tokens)
+{
+    const bt_handoff_ops *ops = s->options.handoff;
+    if (s->options.watch == NULL || ops->layer_group == NULL)
+        return 0;
+    uint32_t group = ops->layer_group(ops->ctx, n_tokens);
+    return group < ops->n_layers ? group : 0;
+}
+
 static void start(bt_scheduler *s, bt_sequence *sequence)
 {
     const bt_handoff_ops *ops = s->options.handoff;
@@ -250,6 +295,7 @@ static void start(bt_scheduler *s, bt_sequence *sequence)
             return;
         }
         s->stats.transfers_begun_total++;
+        sequence->layer_group = layer_group(s, sequence->n_prompt);
     }
     publish(s, sequence);
 }

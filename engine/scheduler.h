@@ -23,6 +23,10 @@ typedef struct {
     /* bt_compute_forward with its compute and cache, or a fake. */
     baton_status (*forward)(void *ctx, const bt_batch_item *items, uint32_t n_items, float *logits);
     void *forward_ctx;
+    /* Called once: from then on, a forward calls layer_done(sink, layer) on its own thread when the
+     * KV of a layer is written, for all items, in the order of layers. NULL: it does not, and
+     * chunks are handed over whole. */
+    void (*watch)(void *ctx, void (*layer_done)(void *sink, uint32_t layer), void *sink);
     uint32_t n_vocab;
     uint32_t n_blocks, block_tokens; /* of the cache */
     uint64_t block_seed;             /* of the order in which blocks are handed out */
@@ -48,6 +52,7 @@ typedef struct {
     uint64_t steps_total, step_tokens_total;
     uint64_t transfers_begun_total, transfers_done_total, transfers_failed_total;
     uint64_t chunks_ready_total;
+    uint64_t chunks_layered_total;           /* of them, handed over while they were computed */
     uint64_t loads_total, load_misses_total; /* misses: at least one token was left to compute
                                                 besides the last */
     uint32_t n_waiting, n_running, n_draining;

@@ -42,6 +42,8 @@ typedef struct bt_sequence {
     bt_handoff_target *target; /* NULL: none */
     void *transfer;            /* NULL: not begun, or over */
     uint32_t n_chunks_ready;
+    uint32_t layer_group;      /* layers handed over at a time; 0: whole chunks */
+    uint32_t n_chunks_layered; /* chunks before this one need no chunk_ready */
 
     bt_gen_event *last_event; /* made in advance, so that the end can always be told */
     uint64_t added_ns;

@@ -170,6 +170,16 @@ baton_status baton_transfer_push_layers(baton_sender *sender, baton_transfer tra
     return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
 }
 
+uint32_t baton_sender_layer_group(const baton_sender *sender, uint32_t n_tokens)
+{
+    const baton_sender_options *options = &sender->tx->options;
+    uint32_t n_layers = options->layout.n_layers;
+    bool is_wanted =
+        options->layerwise == BATON_LAYERWISE_ON ||
+        (options->layerwise == BATON_LAYERWISE_AUTO && n_tokens >= options->layerwise_min_tokens);
+    return is_wanted ? (n_layers + BT_TX_LAYER_GROUPS - 1) / BT_TX_LAYER_GROUPS : n_layers;
+}
+
 baton_status baton_transfer_push(baton_sender *sender, baton_transfer transfer, uint32_t chunk,
                                  const baton_kv_view *view, const baton_kv_tokens *tokens)
 {

@@ -17,6 +17,8 @@ static void to_file(const baton_sender_options *options, bt_file_options *file)
         .path = (int)options->path,
         .commit = (int)options->commit,
         .staging_chunks = options->staging_chunks,
+        .layerwise = (int)options->layerwise,
+        .layerwise_min_tokens = options->layerwise_min_tokens,
         .measure = !options->skip_measure,
         .security = options->security,
         .data = options->data,
@@ -35,6 +37,8 @@ static void from_file(const bt_file_options *file, baton_sender_options *options
     options->path = (baton_path_choice)file->path;
     options->commit = (baton_commit_choice)file->commit;
     options->staging_chunks = file->staging_chunks;
+    options->layerwise = (baton_layerwise)file->layerwise;
+    options->layerwise_min_tokens = file->layerwise_min_tokens;
     options->skip_measure = !file->measure;
     options->security = file->security;
     options->data = file->data;

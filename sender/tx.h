@@ -32,6 +32,7 @@ enum {
     BT_TX_COMMIT_RANGES = 64,   /* of one COMMIT */
     BT_TX_TURN_BYTES = 4 << 20, /* of one transfer, before others and the sockets have theirs */
     BT_TX_MIN_GBPS_MAX = 1000000,
+    BT_TX_LAYER_GROUPS = 4,        /* of a chunk that is pushed while it is computed */
     BT_TX_RING_FRAMES = 64,        /* of one peer in a turn */
     BT_TX_MEASURE_BYTES = 1 << 20, /* of a peer's scratch area that are used */
     BT_TX_COMMIT_BYTES = 8 << 20,  /* landed, while more is on its way: worth a COMMIT of its own */

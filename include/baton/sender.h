@@ -32,6 +32,12 @@ typedef enum {
 } baton_path_choice;
 
 typedef enum {
+    BATON_LAYERWISE_AUTO, /* for prompts of layerwise_min_tokens or more */
+    BATON_LAYERWISE_OFF,  /* whole chunks */
+    BATON_LAYERWISE_ON,   /* always */
+} baton_layerwise;
+
+typedef enum {
     BATON_COMMIT_AUTO,   /* behind the data where puts carry it; else through the socket */
     BATON_COMMIT_SOCKET, /* through the socket, after a flush */
 } baton_commit_choice;
@@ -50,9 +56,11 @@ typedef struct {
     bool probe; /* only a look at the path (baton_sender_peers), with more time to measure it: rank,
                    layout and key_seed are not compared with the receiver's, alloc_port is not used,
                    and transfers are refused with STATE */
-    uint32_t staging_chunks; /* chunks gathered ahead of the wire where puts are used; 0: 8 */
-    const char *notice;      /* where requests without an address of their own are announced:
-                                "tcp://host:port"; NULL: nowhere */
+    baton_layerwise layerwise;     /* what baton_sender_layer_group answers */
+    uint32_t layerwise_min_tokens; /* 0: 1,024 (docs/performance.md, Layers) */
+    uint32_t staging_chunks;       /* chunks gathered ahead of the wire where puts are used; 0: 8 */
+    const char *notice;            /* where requests without an address of their own are announced:
+                                      "tcp://host:port"; NULL: nowhere */
     const char *const *notice_allow; /* [n_notice_allow] addresses that requests may name besides;
                                         "*" allows any; none: only `notice` and loopback */
     uint32_t n_notice_allow;
@@ -206,6 +214,9 @@ BATON_API baton_status baton_transfer_push_source(baton_sender *sender, baton_tr
 BATON_API baton_status baton_transfer_push_layers(baton_sender *sender, baton_transfer transfer,
                                                   uint32_t chunk, uint32_t first_layer,
                                                   uint32_t n_layers, const baton_source *source);
+/* How many layers an engine that can push while it computes should push at a time, for a prompt of
+ * n_tokens: a quarter of them, or all, when whole chunks are better. Any thread. */
+BATON_API uint32_t baton_sender_layer_group(const baton_sender *sender, uint32_t n_tokens);
 /* No more pushes: all chunks that the receiver did not have were pushed. DONE follows when they
  * have landed; FAILED with STATE when one was never pushed. Errors: NOT_FOUND (ended already). */
 BATON_API baton_status baton_transfer_finish(baton_sender *sender, baton_transfer transfer);

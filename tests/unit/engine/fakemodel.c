@@ -66,9 +66,18 @@ baton_status bt_fake_forward(void *ctx, const bt_batch_item *items, uint32_t n_i
             logits[row * FAKE_VOCAB + id] = logit(prefix, id);
         row++;
     }
+    for (uint32_t layer = 0; model->layer_done != NULL && layer < FAKE_LAYERS; layer++)
+        model->layer_done(model->layer_sink, layer);
     model->largest_batch = n_tokens > model->largest_batch ? n_tokens : model->largest_batch;
     model->most_items = n_items > model->most_items ? n_items : model->most_items;
     return BATON_OK;
+}
+
+void bt_fake_watch(void *ctx, void (*layer_done)(void *sink, uint32_t layer), void *sink)
+{
+    bt_fake_model *model = ctx;
+    model->layer_done = layer_done;
+    model->layer_sink = sink;
 }
 
 void bt_fake_continue(const uint32_t *tokens, uint32_t n, uint32_t n_output, uint32_t *output)

@@ -41,14 +41,40 @@ static baton_status fake_begin(void *ctx, const bt_handoff_target *target, const
     return BATON_OK;
 }
 
+static void fake_layers_ready(void *ctx, void *transfer, uint32_t chunk, uint32_t first_layer,
+                              uint32_t n_layers, const uint32_t *blocks, uint32_t n_blocks)
+{
+    bench *b = ctx;
+    fake_transfer *t = transfer;
+    uint32_t end = first_layer + n_layers;
+    b->n_groups++;
+    assert_true(n_layers <= b->layer_group);
+    assert_true(chunk >= t->n_ready && end <= FAKE_LAYERS);
+    assert_int_equal(first_layer, t->n_layers[chunk]);
+    t->n_layers[chunk] = end;
+    memcpy(t->chunks[chunk], blocks, n_blocks * sizeof(*blocks));
+    if (end < FAKE_LAYERS)
+        return;
+    assert_int_equal(chunk, t->n_ready);
+    t->n_ready++;
+}
+
 static void fake_chunk_ready(void *ctx, void *transfer, uint32_t chunk, const uint32_t *blocks,
                              uint32_t n_blocks)
 {
-    (void)ctx;
+    bench *b = ctx;
     fake_transfer *t = transfer;
+    b->n_whole++;
     assert_int_equal(chunk, t->n_ready);
     memcpy(t->chunks[chunk], blocks, n_blocks * sizeof(*blocks));
     t->n_ready++;
+}
+
+static uint32_t fake_layer_group(void *ctx, uint32_t n_tokens)
+{
+    const bench *b = ctx;
+    (void)n_tokens;
+    return b->layer_group != 0 ? b->layer_group : FAKE_LAYERS;
 }
 
 static void fake_finish(void *ctx, void *transfer)
@@ -106,6 +132,7 @@ void sched_start(bench *b, uint32_t n_blocks, uint32_t chunk_tokens)
     bt_scheduler_options options = {
         .forward = bt_fake_forward,
         .forward_ctx = &b->model,
+        .watch = bt_fake_watch,
         .n_vocab = FAKE_VOCAB,
         .n_blocks = n_blocks,
         .block_tokens = FAKE_BLOCK_TOKENS,
@@ -131,6 +158,9 @@ bench *sched_open(uint32_t n_blocks, bool prefill, bool decode)
     if (prefill) {
         b->ops.begin = fake_begin;
         b->ops.chunk_ready = fake_chunk_ready;
+        b->ops.layer_group = fake_layer_group;
+        b->ops.n_layers = FAKE_LAYERS;
+        b->ops.layers_ready = fake_layers_ready;
         b->ops.finish = fake_finish;
         b->ops.cancel = fake_cancel;
     }

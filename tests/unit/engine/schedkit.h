@@ -27,6 +27,7 @@ typedef struct {
     void *user_data;
     uint32_t chunks[MAX_PROMPT / CHUNK + 1][MAX_PROMPT / FAKE_BLOCK_TOKENS + 20];
     uint32_t n_ready, n_tokens;
+    uint32_t n_layers[MAX_PROMPT / CHUNK + 1]; /* given by themselves, of each chunk */
     uint32_t tokens[MAX_PROMPT];
     bool finished, canceled, live;
     baton_status fail;
@@ -42,6 +43,8 @@ typedef struct {
     uint32_t n_transfers;
     bool may_read; /* transfers go on */
     baton_status begin_fails;
+    uint32_t layer_group;        /* layers that transfers want at a time; 0: whole chunks */
+    uint32_t n_groups, n_whole;  /* given */
     uint64_t landed[MAX_PROMPT]; /* KV of the last transfer that was read */
     uint32_t n_landed;
     uint32_t landed_tokens[MAX_PROMPT];

@@ -414,6 +414,45 @@ static void blocks_are_not_reused_before_the_transfer_is_over(void **state)
     sched_close(b);
 }
 
+static void layers_go_out_while_they_are_computed_and_never_twice(void **state)
+{
+    (void)state;
+    for (uint32_t group = 1; group < FAKE_LAYERS; group++) {
+        for (uint32_t n = 1; n < 70; n += 3) {
+            bench *b = sched_open(100, true, false);
+            b->layer_group = group;
+            answer first, again;
+            make_prompt(&first, 5, n);
+            bt_generate request = request_of(&first, 1);
+            request.target = &target;
+            sched_add(b, &request);
+            sched_run(b);
+            bt_scheduler_step(b->scheduler);
+            check_answer(&first, 1, BT_FINISH_LENGTH);
+            uint32_t n_chunks = (n + CHUNK - 1) / CHUNK;
+            uint32_t n_groups = (FAKE_LAYERS + group - 1) / group;
+            assert_int_equal(b->transfers[0].n_ready, n_chunks);
+            assert_int_equal(b->n_whole, 0);
+            assert_int_equal(b->n_groups, n_chunks * n_groups);
+            /* What the prefix cache has was computed before: those chunks go whole. */
+            make_prompt(&again, 5, n);
+            request = request_of(&again, 1);
+            request.target = &target;
+            sched_add(b, &request);
+            sched_run(b);
+            bt_scheduler_step(b->scheduler);
+            check_answer(&again, 1, BT_FINISH_LENGTH);
+            uint32_t n_cached = (n - 1) / FAKE_BLOCK_TOKENS * FAKE_BLOCK_TOKENS / CHUNK;
+            assert_int_equal(b->transfers[1].n_ready, n_chunks);
+            assert_int_equal(b->n_whole, n_cached);
+            assert_int_equal(b->n_groups, (2 * n_chunks - n_cached) * n_groups);
+            clear_answer(&first);
+            clear_answer(&again);
+            sched_close(b);
+        }
+    }
+}
+
 static void a_cancelled_prefill_keeps_its_blocks_until_the_transfer_is_over(void **state)
 {
     (void)state;
@@ -509,6 +548,7 @@ int main(void)
         bt_test(prefill_then_decode_computes_one_prompt_token),
         bt_test(chunks_go_out_while_the_next_is_computed),
         bt_test(blocks_are_not_reused_before_the_transfer_is_over),
+        bt_test(layers_go_out_while_they_are_computed_and_never_twice),
         bt_test(a_cancelled_prefill_keeps_its_blocks_until_the_transfer_is_over),
         bt_test(a_failed_transfer_fails_the_request_that_still_runs),
         bt_test(missing_chunks_are_computed_and_counted),
