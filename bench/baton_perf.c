@@ -3,9 +3,11 @@
 #include "bench/perf_control.h"
 #include "bench/perf_curve.h"
 #include "bench/perf_latency.h"
+#include "bench/perf_matrix.h"
 #include "bench/perf_produce.h"
 #include "bench/perf_receiver.h"
 #include "bench/perf_report.h"
+#include "bench/perf_soak.h"
 #include "core/fail.h"
 
 #include <baton/log.h>
@@ -74,6 +76,13 @@ static baton_status measure_one(const bt_perf_options *o, const char *program, b
     return status;
 }
 
+static int work_for(const bt_perf_options *o)
+{
+    bt_perf_control control = {.fd = o->control_fd};
+    baton_status status = bt_perf_work_for(o, &control);
+    return status == BATON_OK ? ALL_RIGHT : complain(status);
+}
+
 static int measure(const bt_perf_options *o)
 {
     static baton_status (*const modes[])(const bt_perf_options *options, const char *program,
@@ -84,6 +93,8 @@ static int measure(const bt_perf_options *o)
         [BT_PERF_LATENCY] = bt_perf_latency,
         [BT_PERF_ALLOC] = bt_perf_alloc,
         [BT_PERF_PRODUCE] = bt_perf_produce,
+        [BT_PERF_MATRIX] = bt_perf_matrix,
+        [BT_PERF_SOAK] = bt_perf_soak,
     };
     bt_strbuf text = {0};
     baton_status status = modes[o->mode](o, "/proc/self/exe", &text);
@@ -104,8 +115,12 @@ int main(int argc, char **argv)
         exit_code = complain(BATON_ERR_INVALID_ARG);
     else if (info.length > 0)
         fputs(bt_strbuf_text(&info), stdout);
+    else if (options.role == BT_PERF_RECEIVER)
+        exit_code = receive(&options);
+    else if (options.role == BT_PERF_WORKER)
+        exit_code = work_for(&options);
     else
-        exit_code = options.role == BT_PERF_RECEIVER ? receive(&options) : measure(&options);
+        exit_code = measure(&options);
     bt_strbuf_free(&info);
     bt_perf_options_free(&options);
     return exit_code;

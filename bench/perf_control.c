@@ -18,14 +18,14 @@
 
 /* In the child, between fork and exec: the socket must survive exec, the child must not survive its
  * parent. */
-static _Noreturn void become_receiver(const char *program, int fd)
+static _Noreturn void become(const char *program, const char *role, int fd)
 {
     char number[16];
     snprintf(number, sizeof(number), "%d", dup(fd));
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     char *argv[] = {(char *)(uintptr_t)program,
                     (char[]){"--role"},
-                    (char[]){"receiver"},
+                    (char *)(uintptr_t)role,
                     (char[]){"--control-fd"},
                     number,
                     NULL};
@@ -33,19 +33,20 @@ static _Noreturn void become_receiver(const char *program, int fd)
     _exit(127);
 }
 
-baton_status bt_perf_spawn(const char *program, bt_perf_control *control, pid_t *child)
+baton_status bt_perf_spawn(const char *program, const char *role, bt_perf_control *control,
+                           pid_t *child)
 {
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
         return bt_fail_errno(BATON_ERR_IO, errno, "perf: socket pair");
     *child = fork();
     if (*child == 0)
-        become_receiver(program, fds[1]);
+        become(program, role, fds[1]);
     int err = errno;
     close(fds[1]);
     if (*child < 0) {
         close(fds[0]);
-        return bt_fail_errno(BATON_ERR_IO, err, "perf: starting the receiver");
+        return bt_fail_errno(BATON_ERR_IO, err, "perf: starting a %s", role);
     }
     *control = (bt_perf_control){.fd = fds[0]};
     return BATON_OK;
@@ -192,4 +193,18 @@ baton_status bt_perf_field(const char *line, const char *key, uint64_t min, uint
                        line);
     *value = found;
     return BATON_OK;
+}
+
+baton_status bt_perf_expect(bt_perf_control *control, const char *word,
+                            char line[BT_PERF_LINE_BYTES])
+{
+    uint64_t code;
+    BATON_TRY(bt_perf_receive(control, true, line));
+    if (bt_perf_line_is(line, word))
+        return BATON_OK;
+    if (bt_perf_line_is(line, "bad"))
+        return bt_fail(BATON_ERR_CORRUPT, "%s", line + strlen("bad "));
+    if (bt_perf_line_is(line, "error") && bt_perf_field(line, "status", 1, 255, &code) == BATON_OK)
+        return bt_fail((baton_status) - (int)code, "%s", line + strlen("error "));
+    return bt_fail(BATON_ERR_BAD_MESSAGE, "perf: wanted '%s', found: %s", word, line);
 }

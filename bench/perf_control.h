@@ -6,8 +6,11 @@
  *                                 ◀── ready init=PORT alloc=PORT
  *   await name=N sleep=0|1        ──▶          (waits for request N to be ready)
  *                                 ◀── awaiting, and then: seen at_ns=.. (of CLOCK_MONOTONIC)
- *   check name=N iteration=I      ──▶          (looks request N up, verifies every byte of I)
+ *   check name=N iteration=I pages=.. last_tokens=..
+ *                                 ──▶          (looks request N up, verifies every byte of I)
  *                                 ◀── good cpu_ns=.. move_ns=.. | bad TEXT | error TEXT
+ *   usage                         ──▶
+ *                                 ◀── usage rss_kb=.. fds=.. ...  (perf_usage.h, and pages)
  *
  * Thread rule: owner thread of a channel. */
 #ifndef BT_BENCH_PERF_CONTROL_H
@@ -24,9 +27,9 @@ typedef struct {
     size_t n;
 } bt_perf_control;
 
-/* A receiver as a process of its own that ends with this one: `program` --role receiver. Errors:
- * IO. */
-baton_status bt_perf_spawn(const char *program, bt_perf_control *control, pid_t *child);
+/* A process of its own that ends with this one: `program` --role `role`. Errors: IO. */
+baton_status bt_perf_spawn(const char *program, const char *role, bt_perf_control *control,
+                           pid_t *child);
 /* Errors: UNREACHABLE, IO. */
 baton_status bt_perf_connect(const char *host, uint16_t port, bt_perf_control *control);
 /* Binds; *port becomes the one bound. Errors: ADDRESS_IN_USE, IO, UNREACHABLE. */
@@ -38,6 +41,10 @@ __attribute__((format(printf, 2, 3))) baton_status bt_perf_send(bt_perf_control 
 /* A line without its end. BATON_IN_PROGRESS: there is none yet, and wait is false. Errors:
  * PEER_GONE (the other side closed), TOO_LARGE, IO. */
 baton_status bt_perf_receive(bt_perf_control *control, bool wait, char line[BT_PERF_LINE_BYTES]);
+/* Waits for a line that begins with `word`. "bad" becomes CORRUPT, "error" what it says. Errors
+ * besides: as receive, BAD_MESSAGE (another line). */
+baton_status bt_perf_expect(bt_perf_control *control, const char *word,
+                            char line[BT_PERF_LINE_BYTES]);
 void bt_perf_close(bt_perf_control *control);
 
 bool bt_perf_line_is(const char *line, const char *word);

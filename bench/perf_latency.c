@@ -66,14 +66,14 @@ static baton_status push_one(bench *b, uint32_t number, uint64_t *seen_ns, uint6
     BATON_TRY(bt_perf_pair_begin(pair, number, &transfer));
     BATON_TRY(wait_grant(b, before));
     BATON_TRY(bt_perf_send(&pair->control, "await name=%u sleep=%d", number, b->sleep));
-    BATON_TRY(bt_perf_pair_expect(pair, "awaiting", line));
+    BATON_TRY(bt_perf_expect(&pair->control, "awaiting", line));
     settle(b);
     uint64_t start_ns = now();
     BATON_TRY(bt_perf_pair_push(pair, transfer, 0));
     BATON_TRY(baton_transfer_finish(pair->sender, transfer));
     BATON_TRY(bt_perf_pair_end(pair, b->sleep, 1, &end));
     *done_ns = now() - start_ns;
-    BATON_TRY(bt_perf_pair_expect(pair, "seen", line));
+    BATON_TRY(bt_perf_expect(&pair->control, "seen", line));
     BATON_TRY(bt_perf_field(line, "at_ns", start_ns, UINT64_MAX, &at_ns));
     *seen_ns = at_ns - start_ns;
     return bt_perf_pair_check(pair, number, number, NULL);

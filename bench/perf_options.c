@@ -11,7 +11,7 @@ static const char *const order_names[] = {"scattered", "contiguous", "descending
 static const char *const transport_names[] = {"auto", "mapped", "put", "tcp", "loop", "all", NULL};
 static const char *const memory_names[] = {"host", NULL};
 static const char *const progress_names[] = {"thread", "manual", NULL};
-static const char *const role_names[] = {"pair", "sender", "receiver", NULL};
+static const char *const role_names[] = {"pair", "sender", "receiver", "worker", NULL};
 
 #define OPTION(name, field)                                  \
     .key = name, .offset = offsetof(bt_perf_options, field), \
@@ -97,6 +97,16 @@ static const bt_config_entry mode_entries[] = {
     {OPTION("produce", produce_ms), .type = BT_CONFIG_DURATION, .max = 10000, .fallback = "0",
      .help = "A page is pushed every so many ms, as prefill computes them: how long after the last "
              "push the proxy may let decode go, beside one page's transfer. 0: off."},
+    {OPTION("senders", n_senders), .type = BT_CONFIG_UINT32, .max = BT_PERF_MAX_ENDS,
+     .fallback = "0",
+     .help = "Traffic matrix: so many sending processes to --receivers others. Each pair alone "
+             "first, then all senders at once, each to another receiver in every round."},
+    {OPTION("receivers", n_receivers), .type = BT_CONFIG_UINT32, .max = BT_PERF_MAX_ENDS,
+     .fallback = "0", .help = "Receiving processes of the matrix."},
+    {OPTION("soak", soak), .type = BT_CONFIG_UINT32, .max = 100000000, .fallback = "0",
+     .help = "So many transfers of random shape, order and end, eight at a time; then RSS, "
+             "descriptors, mappings, UCX registrations and pages must be what they were. Has its "
+             "own pages."},
     {OPTION("samples", n_samples), .type = BT_CONFIG_UINT32, .max = 1000000, .fallback = "0",
      .help = "--latency, --alloc, --produce: how many. 0: 1,000, 50, 15."},
 };
@@ -105,7 +115,7 @@ static const bt_config_entry role_entries[] = {
     {OPTION("role", role), .type = BT_CONFIG_ENUM, .names = role_names, .fallback = "pair",
      .help = "pair: starts a receiver of its own as a second process. receiver: waits for "
              "senders, one after the other, until it is stopped. sender: uses the receiver at "
-             "--peer."},
+             "--peer. worker: a matrix starts those."},
     {OPTION("peer", peer), .type = BT_CONFIG_STRING,
      .help = "sender: host:port as the receiver prints it."},
     {OPTION("listen", listen), .type = BT_CONFIG_STRING, .fallback = "127.0.0.1:0",
@@ -165,6 +175,10 @@ static baton_status parse_address(bt_perf_options *o, const char *name, const ch
 
 static baton_status check_role(bt_perf_options *o)
 {
+    if (o->role == BT_PERF_WORKER)
+        return o->control_fd >= 0
+                   ? BATON_OK
+                   : bt_fail(BATON_ERR_INVALID_ARG, "--role worker: wanted with --control-fd");
     if (o->role == BT_PERF_RECEIVER)
         return o->control_fd < 0 ? parse_address(o, "listen", o->listen) : BATON_OK;
     if (o->control_fd >= 0)
@@ -192,10 +206,19 @@ static baton_status choose_mode(bt_perf_options *o)
 {
     static const uint32_t samples[] = {
         [BT_PERF_LATENCY] = 1000, [BT_PERF_ALLOC] = 50, [BT_PERF_PRODUCE] = 15};
-    if (o->curve + o->latency + o->alloc + (o->produce_ms > 0) > 1)
+    if (o->n_senders != 0 || o->n_receivers != 0) {
+        o->n_senders = o->n_senders != 0 ? o->n_senders : 1;
+        o->n_receivers = o->n_receivers != 0 ? o->n_receivers : 1;
+    }
+    if (o->curve + o->latency + o->alloc + (o->produce_ms > 0) + (o->n_senders > 0) +
+            (o->soak > 0) >
+        1)
         return bt_fail(BATON_ERR_INVALID_ARG,
-                       "wanted one of --curve, --latency, --alloc and --produce, found several");
+                       "wanted one of --curve, --latency, --alloc, --produce, --senders with "
+                       "--receivers, and --soak, found several");
     o->mode = o->curve             ? BT_PERF_CURVE
+              : o->n_senders > 0   ? BT_PERF_MATRIX
+              : o->soak > 0        ? BT_PERF_SOAK
               : o->latency         ? BT_PERF_LATENCY
               : o->alloc           ? BT_PERF_ALLOC
               : o->produce_ms != 0 ? BT_PERF_PRODUCE
@@ -207,10 +230,14 @@ static baton_status choose_mode(bt_perf_options *o)
                        "--transport all: wanted with --curve or transfers of one size");
     if (o->plot != NULL && o->mode != BT_PERF_CURVE && o->mode != BT_PERF_LATENCY)
         return bt_fail(BATON_ERR_INVALID_ARG, "--plot: wanted with --curve or --latency");
-    if ((o->mode == BT_PERF_CURVE || o->mode == BT_PERF_BESIDE) && o->role != BT_PERF_PAIR)
-        return bt_fail(BATON_ERR_INVALID_ARG,
-                       "--curve and --transport all start receivers of their own; wanted without "
-                       "--role");
+    if ((o->mode == BT_PERF_CURVE || o->mode == BT_PERF_BESIDE || o->mode == BT_PERF_MATRIX) &&
+        o->role != BT_PERF_PAIR)
+        return bt_fail(
+            BATON_ERR_INVALID_ARG,
+            "--curve, --senders and --transport all start processes of their own; wanted "
+            "without --role");
+    if (o->mode == BT_PERF_MATRIX && o->transport == BT_PERF_LOOP)
+        return bt_fail(BATON_ERR_INVALID_ARG, "--senders: wanted without --transport loop");
     if (o->mode == BT_PERF_LATENCY)
         o->n_pages = 1;
     if (o->n_samples == 0 && o->mode < sizeof(samples) / sizeof(samples[0]))
@@ -221,12 +248,12 @@ static baton_status choose_mode(bt_perf_options *o)
 static baton_status check_together(bt_perf_options *o)
 {
     BATON_TRY(choose_order(o));
-    BATON_TRY(choose_mode(o));
     if (o->loop && o->transport != BT_PERF_AUTO && o->transport != BT_PERF_LOOP)
         return bt_fail(BATON_ERR_INVALID_ARG, "--loop: wanted without --transport %s",
                        transport_names[o->transport]);
     if (o->loop)
         o->transport = BT_PERF_LOOP;
+    BATON_TRY(choose_mode(o));
     if (o->transport == BT_PERF_LOOP && o->role != BT_PERF_PAIR)
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "--loop: both ends are in one process; wanted without --role");

@@ -12,13 +12,19 @@ enum {
     BT_PERF_N_TABLES = 4,
     BT_PERF_MAX_PAGES = 65536,
     BT_PERF_HOST_BYTES = 256,
-    BT_PERF_MAX_LAYERS = 64
+    BT_PERF_MAX_LAYERS = 64,
+    BT_PERF_MAX_ENDS = 16 /* senders, and receivers, of a matrix */
 };
 /* Pages of this size, as many as a pool may have, fit 63 bits. */
 #define BT_PERF_MAX_PAGE_BYTES (UINT64_C(1) << 39)
 #define BT_PERF_MAX_POOL_PAGES (UINT64_C(1) << 24)
 
-typedef enum { BT_PERF_PAIR, BT_PERF_SENDER, BT_PERF_RECEIVER } bt_perf_role;
+typedef enum {
+    BT_PERF_PAIR,
+    BT_PERF_SENDER,
+    BT_PERF_RECEIVER,
+    BT_PERF_WORKER, /* a sender of a matrix, which the one that asks drives over control_fd */
+} bt_perf_role;
 typedef enum { BT_PERF_SCATTER, BT_PERF_CONTIGUOUS, BT_PERF_DESCENDING } bt_perf_order;
 typedef enum {
     BT_PERF_AUTO,   /* what a sender chooses */
@@ -37,6 +43,8 @@ typedef enum {
     BT_PERF_ALLOC,   /* the granting alone */
     BT_PERF_PRODUCE, /* pages that come in time with prefill */
     BT_PERF_BESIDE,  /* as ONE, every transport */
+    BT_PERF_MATRIX,  /* of several senders to several receivers */
+    BT_PERF_SOAK,    /* of random shapes, very many */
 } bt_perf_mode;
 
 /* Texts belong to config, which points back here: not to be moved. */
@@ -70,6 +78,8 @@ typedef struct {
     uint64_t curve_bytes; /* of a transfer, at most */
     uint32_t seconds;     /* curve: about as long */
     uint32_t n_samples;
+    uint32_t soak;                   /* transfers; 0: not this */
+    uint32_t n_senders, n_receivers; /* matrix; 0: not this */
 
     bt_perf_role role;
     const char *peer;              /* sender: "host:port" of the receiver's control port */

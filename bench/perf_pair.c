@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/perf_pair.h"
 
+#include "bench/perf_setup.h"
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fail.h"
@@ -48,35 +49,15 @@ static baton_status reach_receiver(bt_perf_pair *p, const char *program)
         return start_thread(p);
     if (o->role == BT_PERF_SENDER)
         return bt_perf_connect(o->host, o->port, &p->control);
-    return bt_perf_spawn(program, &p->control, &p->child);
-}
-
-baton_status bt_perf_pair_expect(bt_perf_pair *p, const char *word, char line[BT_PERF_LINE_BYTES])
-{
-    uint64_t code;
-    BATON_TRY(bt_perf_receive(&p->control, true, line));
-    if (bt_perf_line_is(line, word))
-        return BATON_OK;
-    if (bt_perf_line_is(line, "bad"))
-        return bt_fail(BATON_ERR_CORRUPT, "%s", line + strlen("bad "));
-    if (bt_perf_line_is(line, "error") && bt_perf_field(line, "status", 1, 255, &code) == BATON_OK)
-        return bt_fail((baton_status) - (int)code, "%s", line + strlen("error "));
-    return bt_fail(BATON_ERR_BAD_MESSAGE, "perf: wanted '%s', found: %s", word, line);
+    return bt_perf_spawn(program, "receiver", &p->control, &p->child);
 }
 
 static baton_status set_up_receiver(bt_perf_pair *p)
 {
-    const bt_perf_options *o = p->options;
     char line[BT_PERF_LINE_BYTES];
     uint64_t init_port, alloc_port;
-    BATON_TRY(bt_perf_send(&p->control,
-                           "setup pages=%u page_bytes=%" PRIu64 " pool_pages=%u seed=%" PRIu64
-                           " paged=%d layers=%u heads=%u head_dim=%u block_tokens=%u digests=%d "
-                           "progress=%d transport=%d",
-                           o->n_pages, o->page_bytes, o->pool_pages, o->seed, o->paged,
-                           o->shape.n_layers, o->shape.n_heads, o->shape.head_dim,
-                           o->shape.block_tokens, o->digests, (int)o->progress, (int)o->transport));
-    BATON_TRY(bt_perf_pair_expect(p, "ready", line));
+    BATON_TRY(bt_perf_setup_send(&p->control, p->options));
+    BATON_TRY(bt_perf_expect(&p->control, "ready", line));
     BATON_TRY(bt_perf_field(line, "init", 1, UINT16_MAX, &init_port));
     BATON_TRY(bt_perf_field(line, "alloc", 1, UINT16_MAX, &alloc_port));
     p->init_port = (uint16_t)init_port;
@@ -140,8 +121,7 @@ static void keep_path(void *ctx, baton_log_level level, const char *line)
         fprintf(stderr, "%s\n", line);
 }
 
-baton_status bt_perf_pair_open(const bt_perf_options *options, const char *program,
-                               bt_perf_pair *pair)
+static baton_status open_source(const bt_perf_options *options, bt_perf_pair *pair)
 {
     *pair = (bt_perf_pair){.options = options,
                            .control = {.fd = -1},
@@ -150,7 +130,19 @@ baton_status bt_perf_pair_open(const bt_perf_options *options, const char *progr
                            .level = baton_log_get_level()};
     baton_log_set_sink(keep_path, pair);
     baton_log_set_level(BATON_LOG_INFO);
-    BATON_TRY(make_source(pair));
+    return make_source(pair);
+}
+
+baton_status bt_perf_pair_open_alone(const bt_perf_options *options, bt_perf_pair *pair)
+{
+    BATON_TRY(open_source(options, pair));
+    return make_sender(pair);
+}
+
+baton_status bt_perf_pair_open(const bt_perf_options *options, const char *program,
+                               bt_perf_pair *pair)
+{
+    BATON_TRY(open_source(options, pair));
     BATON_TRY(reach_receiver(pair, program));
     BATON_TRY(set_up_receiver(pair));
     return make_sender(pair);
@@ -179,19 +171,20 @@ baton_status bt_perf_pair_close(bt_perf_pair *p, baton_status status)
     return status < 0 ? bt_fail(status, "%s", text) : status;
 }
 
-static baton_status hash_keys(bt_perf_pair *p, uint32_t iteration)
+baton_status bt_perf_pair_hash(bt_perf_pair *p, uint32_t iteration, uint32_t n_pages,
+                               uint32_t last_tokens)
 {
     baton_key_chain chain;
-    uint32_t n_keys;
+    uint32_t n_tokens = (n_pages - 1) * p->work.layout.chunk_tokens + last_tokens;
     bt_perf_fill_tokens(&p->work, iteration, p->tokens);
     BATON_TRY(baton_key_chain_init(&p->work.layout, 1, 0, NULL, &chain));
-    return baton_keys_of_tokens(&chain, p->tokens, bt_perf_work_tokens(&p->work), p->keys,
-                                p->work.n_pages, &n_keys, &p->last_tokens);
+    return baton_keys_of_tokens(&chain, p->tokens, n_tokens, p->keys, p->work.n_pages, &p->n_pages,
+                                &p->last_tokens);
 }
 
 baton_status bt_perf_pair_prepare(bt_perf_pair *p, uint32_t iteration)
 {
-    BATON_TRY(hash_keys(p, iteration));
+    BATON_TRY(bt_perf_pair_hash(p, iteration, p->work.n_pages, p->work.layout.chunk_tokens));
     return bt_perf_source_fill(p->source, iteration, p->options->flip_byte);
 }
 
@@ -205,7 +198,7 @@ baton_status bt_perf_pair_begin(bt_perf_pair *p, uint32_t name, baton_transfer *
         .init_port = p->init_port,
         .alloc_port = p->alloc_port,
         .keys = p->keys,
-        .n_chunks = p->work.n_pages,
+        .n_chunks = p->n_pages,
         .last_tokens = p->last_tokens,
         .notice = p->notice,
     };
@@ -264,8 +257,9 @@ baton_status bt_perf_pair_check(bt_perf_pair *p, uint32_t name, uint32_t iterati
 {
     char line[BT_PERF_LINE_BYTES];
     uint64_t used_ns;
-    BATON_TRY(bt_perf_send(&p->control, "check iteration=%u name=%u", iteration, name));
-    BATON_TRY(bt_perf_pair_expect(p, "good", line));
+    BATON_TRY(bt_perf_send(&p->control, "check iteration=%u name=%u pages=%u last_tokens=%u",
+                           iteration, name, p->n_pages, p->last_tokens));
+    BATON_TRY(bt_perf_expect(&p->control, "good", line));
     BATON_TRY(bt_perf_field(line, "cpu_ns", 0, UINT64_MAX, &used_ns));
     if (cpu_ns != NULL)
         *cpu_ns = p->has_thread ? 0 : used_ns; /* a thread's is counted already */

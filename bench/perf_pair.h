@@ -25,8 +25,8 @@ typedef struct {
     bt_perf_control control; /* to the receiving end */
     baton_sender *sender;
     uint16_t init_port, alloc_port;
-    baton_key *keys; /* [n_pages] of the iteration prepared last */
-    uint32_t last_tokens;
+    baton_key *keys; /* [n_pages] of the transfer prepared last */
+    uint32_t n_pages, last_tokens;
     uint32_t n_verified; /* transfers of which every byte was right */
     const char *notice;  /* to be set before a transfer: where its end is told; NULL: nowhere */
     char path[BT_PERF_PATH_TEXT_BYTES]; /* what the sender said when it connected */
@@ -45,11 +45,16 @@ typedef struct {
  * closed also after a failure. Errors: INVALID_ARG, NO_MEMORY, UNREACHABLE, IO, ... */
 baton_status bt_perf_pair_open(const bt_perf_options *options, const char *program,
                                bt_perf_pair *pair);
+/* Without a receiving end: whoever begins a transfer sets init_port and alloc_port. */
+baton_status bt_perf_pair_open_alone(const bt_perf_options *options, bt_perf_pair *pair);
 /* Returns status with the text it had. */
 baton_status bt_perf_pair_close(bt_perf_pair *pair, baton_status status);
 
 /* Keys and bytes of an iteration. No transfer may be under way. */
 baton_status bt_perf_pair_prepare(bt_perf_pair *pair, uint32_t iteration);
+/* Keys alone, of a transfer of fewer pages, the last of which may be shorter. */
+baton_status bt_perf_pair_hash(bt_perf_pair *pair, uint32_t iteration, uint32_t n_pages,
+                               uint32_t last_tokens);
 /* Begins a transfer of what was prepared, under the request name of `name`. */
 baton_status bt_perf_pair_begin(bt_perf_pair *pair, uint32_t name, baton_transfer *transfer);
 baton_status bt_perf_pair_push(bt_perf_pair *pair, baton_transfer transfer, uint32_t page);
@@ -60,15 +65,11 @@ void bt_perf_pair_wait(bt_perf_pair *pair, bool sleep, uint64_t until_ns, int fd
  * with; STATE (not n_sent pages were sent). */
 baton_status bt_perf_pair_end(bt_perf_pair *pair, bool sleep, uint32_t n_sent,
                               baton_sender_event *end);
-/* The receiving end looks request `name` up, which has the pages of `iteration`, and verifies every
- * byte. *cpu_ns: its CPU time since it answered last; may be NULL. Result CORRUPT: a byte was
- * wrong. */
+/* The receiving end looks request `name` up, which has the pages of `iteration` as prepared last,
+ * and verifies every byte. *cpu_ns: its CPU time since it answered last; may be NULL. Result
+ * CORRUPT: a byte was wrong. */
 baton_status bt_perf_pair_check(bt_perf_pair *pair, uint32_t name, uint32_t iteration,
                                 uint64_t *cpu_ns);
-/* Waits for a line from the receiving end that begins with `word`. "bad" becomes CORRUPT, "error"
- * what it says. */
-baton_status bt_perf_pair_expect(bt_perf_pair *pair, const char *word,
-                                 char line[BT_PERF_LINE_BYTES]);
 /* Which way the bytes went: mapped, put or mixed. */
 const char *bt_perf_way(uint64_t bytes_sent, uint64_t bytes_mapped);
 /* The same of all transfers so far, as the sender counted them. */

@@ -2,6 +2,7 @@
 #include "bench/perf_receiver.h"
 
 #include "bench/perf_options.h"
+#include "bench/perf_setup.h"
 #include "bench/perf_usage.h"
 #include "bench/perf_work.h"
 #include "core/alloc.h"
@@ -12,10 +13,19 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { READY_WAIT_MS = 30000, REGIONS = 4 };
+enum { READY_WAIT_MS = 30000, REGIONS = 4, ENDED_KEPT = 64 };
+
+typedef struct {
+    baton_receiver_event_kind kind;
+    baton_status status;
+    uint32_t sent_chunks;
+    char request[BT_PERF_REQUEST_BYTES];
+    char text[BATON_EVENT_TEXT_BYTES];
+} ended;
 
 typedef struct {
     const bt_perf_place *place;
@@ -23,9 +33,10 @@ typedef struct {
     bt_perf_work work;
     baton_progress_mode progress;
     baton_receiver *receiver;
-    uint32_t *tokens;           /* [bt_perf_work_tokens] */
-    uint64_t cpu_start_ns;      /* when the last answer left */
-    baton_receiver_event ready; /* of the request that was waited for last */
+    uint32_t *tokens;        /* [bt_perf_work_tokens] */
+    uint64_t cpu_start_ns;   /* when the last answer left */
+    ended ended[ENDED_KEPT]; /* the latest, a ring */
+    uint32_t n_ended;
 } server;
 
 /* Sleeps until fd is readable, or until_ns; a receiver of ours progresses meanwhile. */
@@ -50,42 +61,16 @@ static baton_status next_line(const server *s, char line[BT_PERF_LINE_BYTES])
     return status;
 }
 
-typedef struct {
-    uint64_t n_pages, page_bytes, pool_pages, seed, paged, digests, progress, transport;
-    uint64_t layers, heads, head_dim, block_tokens;
-} setup_fields;
-
-static baton_status parse_setup(const char *line, setup_fields *f)
+static baton_status make_receiver(server *s, const bt_perf_options *o)
 {
-    BATON_TRY(bt_perf_field(line, "pages", 1, BT_PERF_MAX_PAGES, &f->n_pages));
-    BATON_TRY(bt_perf_field(line, "page_bytes", 1, BT_PERF_MAX_PAGE_BYTES, &f->page_bytes));
-    BATON_TRY(
-        bt_perf_field(line, "pool_pages", f->n_pages, BT_PERF_MAX_POOL_PAGES, &f->pool_pages));
-    BATON_TRY(bt_perf_field(line, "seed", 0, UINT64_MAX, &f->seed));
-    BATON_TRY(bt_perf_field(line, "paged", 0, 1, &f->paged));
-    BATON_TRY(bt_perf_field(line, "layers", 1, BT_PERF_MAX_LAYERS, &f->layers));
-    BATON_TRY(bt_perf_field(line, "heads", 1, 1024, &f->heads));
-    BATON_TRY(bt_perf_field(line, "head_dim", 1, 1024, &f->head_dim));
-    BATON_TRY(bt_perf_field(line, "block_tokens", 1, 4096, &f->block_tokens));
-    BATON_TRY(bt_perf_field(line, "digests", 0, 1, &f->digests));
-    BATON_TRY(bt_perf_field(line, "progress", 0, BATON_PROGRESS_MANUAL, &f->progress));
-    BATON_TRY(bt_perf_field(line, "transport", 0, BT_PERF_LOOP, &f->transport));
-    return BATON_OK;
-}
-
-static baton_status make_receiver(server *s, const setup_fields *f)
-{
-    if (f->transport == BT_PERF_TCP)
+    if (o->transport == BT_PERF_TCP)
         setenv("UCX_TLS", "tcp", 0); /* before the receiver starts a thread */
-    s->progress = (baton_progress_mode)f->progress;
-    s->work = (bt_perf_work){.n_pages = (uint32_t)f->n_pages,
-                             .page_bytes = f->page_bytes,
-                             .paged = f->paged != 0,
-                             .shape = {.n_layers = (uint32_t)f->layers,
-                                       .n_heads = (uint32_t)f->heads,
-                                       .head_dim = (uint32_t)f->head_dim,
-                                       .block_tokens = (uint32_t)f->block_tokens},
-                             .seed = f->seed};
+    s->progress = o->progress;
+    s->work = (bt_perf_work){.n_pages = o->n_pages,
+                             .page_bytes = o->page_bytes,
+                             .paged = o->paged,
+                             .shape = o->shape,
+                             .seed = o->seed};
     BATON_TRY(bt_perf_work_init(&s->work));
     s->tokens = bt_calloc(bt_perf_work_tokens(&s->work), sizeof(*s->tokens));
     if (s->tokens == NULL)
@@ -93,13 +78,13 @@ static baton_status make_receiver(server *s, const setup_fields *f)
     const baton_receiver_options options = {
         .name = "perf-receiver",
         .layout = s->work.layout,
-        .digests = f->digests != 0 ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF,
+        .digests = o->digests ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF,
         .host = s->place->host,
-        .pool_bytes = f->pool_pages * f->page_bytes,
-        .n_regions = f->pool_pages >= REGIONS * UINT64_C(16) ? REGIONS : 1,
+        .pool_bytes = o->pool_pages * o->page_bytes,
+        .n_regions = o->pool_pages >= REGIONS * 16 ? REGIONS : 1,
         .progress = s->progress,
         .security = {.allow_unauthenticated = s->place->allow_unauthenticated},
-        .data = {.transport = f->transport == BT_PERF_LOOP ? "loop" : "ucx",
+        .data = {.transport = o->transport == BT_PERF_LOOP ? "loop" : "ucx",
                  .data_devices = s->place->devices,
                  .n_data_devices = s->place->n_devices,
                  .loop_net = s->place->loop_net},
@@ -109,25 +94,47 @@ static baton_status make_receiver(server *s, const setup_fields *f)
 
 static baton_status on_setup(server *s, const char *line)
 {
-    setup_fields fields;
+    bt_perf_options options = {0};
     uint16_t init_port, alloc_port;
     if (s->receiver != NULL)
         return bt_fail(BATON_ERR_STATE, "perf: set up before");
-    BATON_TRY(parse_setup(line, &fields));
-    BATON_TRY(make_receiver(s, &fields));
+    BATON_TRY(bt_perf_setup_parse(line, &options));
+    BATON_TRY(make_receiver(s, &options));
     baton_receiver_ports(s->receiver, &init_port, &alloc_port);
     return bt_perf_send(s->control, "ready init=%u alloc=%u", init_port, alloc_port);
 }
 
-/* Until s->ready is the event of this request, sleeping or polling; those of earlier ones that
- * failed are passed over. */
-static baton_status wait_ready(server *s, uint32_t number, bool sleep)
+static const ended *find_ended(const server *s, const char *name)
+{
+    for (uint32_t i = 0; i < ENDED_KEPT; i++) {
+        if (strcmp(s->ended[i].request, name) == 0)
+            return &s->ended[i];
+    }
+    return NULL;
+}
+
+/* Requests end in any order: what is not asked for yet is kept. */
+static bool take_event(server *s)
+{
+    baton_receiver_event event;
+    if (baton_receiver_poll(s->receiver, &event, 1) == 0)
+        return false;
+    ended *e = &s->ended[s->n_ended++ % ENDED_KEPT];
+    *e = (ended){.kind = event.kind, .status = event.status, .sent_chunks = event.sent_chunks};
+    snprintf(e->request, sizeof(e->request), "%s", event.request);
+    snprintf(e->text, sizeof(e->text), "%s", event.text);
+    return true;
+}
+
+/* Until the request is ready, sleeping or polling. */
+static baton_status wait_ready(server *s, uint32_t number, bool sleep, const ended **ended_p)
 {
     char name[BT_PERF_REQUEST_BYTES];
     bt_perf_request_name(number, name);
     uint64_t until_ns = bt_now_ns(&bt_clock_monotonic) + READY_WAIT_MS * BT_NS_PER_MS;
-    while (strcmp(s->ready.request, name) != 0) {
-        if (baton_receiver_poll(s->receiver, &s->ready, 1) == 1)
+    const ended *found;
+    while ((found = find_ended(s, name)) == NULL) {
+        if (take_event(s))
             continue;
         if (bt_now_ns(&bt_clock_monotonic) >= until_ns)
             return bt_fail(BATON_ERR_DEADLINE, "perf: %s was not ready within %d ms", name,
@@ -137,9 +144,10 @@ static baton_status wait_ready(server *s, uint32_t number, bool sleep)
         else if (s->progress == BATON_PROGRESS_MANUAL)
             baton_receiver_progress(s->receiver);
     }
-    return s->ready.kind == BATON_RECEIVER_READY
+    *ended_p = found;
+    return found->kind == BATON_RECEIVER_READY
                ? BATON_OK
-               : bt_fail(s->ready.status, "receiver: %s", s->ready.text);
+               : bt_fail(found->status, "receiver: %s", found->text);
 }
 
 /* Says when this process saw the request committed. */
@@ -151,57 +159,95 @@ static baton_status on_await(server *s, const char *line)
     BATON_TRY(bt_perf_field(line, "name", 0, UINT32_MAX, &number));
     BATON_TRY(bt_perf_field(line, "sleep", 0, 1, &sleep));
     BATON_TRY(bt_perf_send(s->control, "awaiting"));
-    BATON_TRY(wait_ready(s, (uint32_t)number, sleep != 0));
+    const ended *request;
+    BATON_TRY(wait_ready(s, (uint32_t)number, sleep != 0, &request));
     return bt_perf_send(s->control, "seen at_ns=%" PRIu64, bt_now_ns(&bt_clock_monotonic));
 }
 
+typedef struct {
+    uint32_t name, iteration, n_pages, last_tokens;
+} asked;
+
 /* Result CORRUPT: the text says where. */
-static baton_status check_chunks(const server *s, uint32_t iteration, const baton_pin *pin)
+static baton_status check_chunks(const server *s, const asked *a, const baton_pin *pin)
 {
-    for (uint32_t page = 0; page < s->work.n_pages; page++) {
+    uint64_t token_bytes = s->work.page_bytes / s->work.layout.chunk_tokens;
+    bt_perf_work work = s->work;
+    for (uint32_t page = 0; page < a->n_pages; page++) {
         baton_pinned_chunk chunk;
         BATON_TRY(baton_pin_chunk(pin, page, &chunk));
-        if (chunk.bytes != s->work.page_bytes)
+        if (page == a->n_pages - 1)
+            work.page_bytes = a->last_tokens * token_bytes;
+        if (chunk.bytes != work.page_bytes)
             return bt_fail(BATON_ERR_CORRUPT, "page %u has %" PRIu64 " bytes", page, chunk.bytes);
-        uint64_t at = bt_perf_check_page(&s->work, iteration, page, chunk.page);
-        if (at < s->work.page_bytes)
+        uint64_t at = bt_perf_check_page(&work, a->iteration, page, chunk.page);
+        if (at < work.page_bytes)
             return bt_fail(BATON_ERR_CORRUPT, "transfer %u, page %u: wrong byte at offset %" PRIu64,
-                           iteration, page, at);
+                           a->name, page, at);
     }
     return BATON_OK;
 }
 
-static baton_status check_transfer(const server *s, uint32_t iteration)
+static baton_status check_transfer(const server *s, const asked *a)
 {
-    uint32_t n_tokens = bt_perf_work_tokens(&s->work), n_matched;
+    uint32_t n_tokens = (a->n_pages - 1) * s->work.layout.chunk_tokens + a->last_tokens, n_matched;
     baton_pin *pin;
-    bt_perf_fill_tokens(&s->work, iteration, s->tokens);
+    bt_perf_fill_tokens(&s->work, a->iteration, s->tokens);
     BATON_TRY(baton_receiver_lookup(s->receiver, s->tokens, n_tokens, &pin, &n_matched));
     baton_status status =
         n_matched == n_tokens
-            ? check_chunks(s, iteration, pin)
-            : bt_fail(BATON_ERR_CORRUPT, "transfer %u: %u of %u tokens can be looked up", iteration,
+            ? check_chunks(s, a, pin)
+            : bt_fail(BATON_ERR_CORRUPT, "transfer %u: %u of %u tokens can be looked up", a->name,
                       n_matched, n_tokens);
-    baton_status unpinned = baton_receiver_unpin(s->receiver, pin);
+    baton_status unpinned = pin != NULL ? baton_receiver_unpin(s->receiver, pin) : BATON_OK;
     return status != BATON_OK ? status : unpinned;
+}
+
+static baton_status parse_asked(const server *s, const char *line, asked *a)
+{
+    uint64_t name, iteration, pages, last_tokens;
+    if (s->receiver == NULL)
+        return bt_fail(BATON_ERR_STATE, "perf: not set up");
+    BATON_TRY(bt_perf_field(line, "name", 0, UINT32_MAX, &name));
+    BATON_TRY(bt_perf_field(line, "iteration", 0, UINT32_MAX, &iteration));
+    BATON_TRY(bt_perf_field(line, "pages", 1, s->work.n_pages, &pages));
+    BATON_TRY(bt_perf_field(line, "last_tokens", 1, s->work.layout.chunk_tokens, &last_tokens));
+    *a = (asked){(uint32_t)name, (uint32_t)iteration, (uint32_t)pages, (uint32_t)last_tokens};
+    return BATON_OK;
 }
 
 static baton_status on_check(server *s, const char *line)
 {
-    uint64_t cpu_ns = bt_perf_cpu_ns() - s->cpu_start_ns, iteration, number;
-    if (s->receiver == NULL)
-        return bt_fail(BATON_ERR_STATE, "perf: not set up");
-    BATON_TRY(bt_perf_field(line, "iteration", 0, UINT32_MAX, &iteration));
-    BATON_TRY(bt_perf_field(line, "name", 0, UINT32_MAX, &number));
-    BATON_TRY(wait_ready(s, (uint32_t)number, true));
-    baton_status status = check_transfer(s, (uint32_t)iteration);
+    uint64_t cpu_ns = bt_perf_cpu_ns() - s->cpu_start_ns;
+    const ended *request;
+    asked a;
+    BATON_TRY(parse_asked(s, line, &a));
+    BATON_TRY(wait_ready(s, a.name, true, &request));
+    baton_status status = check_transfer(s, &a);
     if (status == BATON_ERR_CORRUPT)
         return bt_perf_send(s->control, "bad %s", baton_last_error());
     BATON_TRY(status);
     if (s->progress == BATON_PROGRESS_MANUAL)
         baton_receiver_progress(s->receiver); /* the lookup has ended a hold */
     return bt_perf_send(s->control, "good cpu_ns=%" PRIu64 " sent=%u", cpu_ns,
-                        s->ready.sent_chunks);
+                        request->sent_chunks);
+}
+
+static baton_status on_usage(const server *s)
+{
+    bt_perf_usage usage;
+    baton_receiver_stats stats;
+    if (s->receiver == NULL)
+        return bt_fail(BATON_ERR_STATE, "perf: not set up");
+    BATON_TRY(bt_perf_usage_now(&usage));
+    baton_receiver_get_stats(s->receiver, &stats);
+    return bt_perf_send(
+        s->control,
+        "usage rss_kb=%" PRIu64 " fds=%" PRIu64 " maps=%" PRIu64 " registered=%" PRIu64
+        " remotes=%" PRIu64 " total=%" PRIu64 " usable=%" PRIu64 " live=%" PRIu64,
+        usage.rss_kb, usage.fds, usage.maps, usage.registered, usage.remotes, stats.pages_total,
+        stats.pages_free + stats.pages_landed,
+        stats.tickets_live + stats.tickets_queued + stats.holds_live + stats.pins_live);
 }
 
 static void tidy(server *s)
@@ -223,6 +269,8 @@ baton_status bt_perf_serve(const bt_perf_place *place, bt_perf_control *control)
             answer = on_check(&s, line);
         else if (bt_perf_line_is(line, "await"))
             answer = on_await(&s, line);
+        else if (bt_perf_line_is(line, "usage"))
+            answer = on_usage(&s);
         else
             answer = bt_fail(BATON_ERR_BAD_MESSAGE, "perf: unknown line: %s", line);
         if (answer != BATON_OK)

@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/perf_usage.h"
 
+#include "core/fail.h"
+#include "transport/transport.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 /* getrusage's sum, but exact to the nanosecond instead of to the scheduler's tick. */
 uint64_t bt_perf_cpu_ns(void)
@@ -9,4 +16,45 @@ uint64_t bt_perf_cpu_ns(void)
     struct timespec used;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
     return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+static baton_status count_fds(uint64_t *n)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    if (folder == NULL)
+        return bt_fail_errno(BATON_ERR_IO, errno, "perf: /proc/self/fd");
+    for (*n = 0; readdir(folder) != NULL;)
+        ++*n;
+    closedir(folder);
+    *n -= 3; /* ".", ".." and the folder itself */
+    return BATON_OK;
+}
+
+static baton_status count_lines(const char *path, uint64_t *n)
+{
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return bt_fail_errno(BATON_ERR_IO, errno, "perf: %s", path);
+    int c;
+    for (*n = 0; (c = getc(file)) != EOF;)
+        *n += c == '\n';
+    fclose(file);
+    return BATON_OK;
+}
+
+baton_status bt_perf_usage_now(bt_perf_usage *usage)
+{
+    unsigned long long size, resident;
+    FILE *file = fopen("/proc/self/statm", "r");
+    int n = file != NULL ? fscanf(file, "%llu %llu", &size, &resident) : 0;
+    if (file != NULL)
+        fclose(file);
+    if (n != 2)
+        return bt_fail(BATON_ERR_IO, "perf: cannot read /proc/self/statm");
+    bt_transport_counts live = bt_transport_live();
+    *usage = (bt_perf_usage){.rss_kb = resident * (uint64_t)sysconf(_SC_PAGESIZE) / 1024,
+                             .registered = live.memories + live.workers,
+                             .remotes = live.remotes};
+    BATON_TRY(count_fds(&usage->fds));
+    return count_lines("/proc/self/maps", &usage->maps);
 }

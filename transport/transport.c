@@ -18,6 +18,22 @@ baton_status bt_transport_create(const bt_transport_options *options, bt_transpo
     return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted ucx or loop, found \"%s\"", wanted);
 }
 
+static _Atomic(uint64_t) live[BT_LIVE_KINDS];
+
+/* Relaxed: these only count; nothing is read because of them. */
+void bt_transport_count(bt_live_kind kind, int64_t change)
+{
+    atomic_fetch_add_explicit(&live[kind], (uint64_t)change, memory_order_relaxed);
+}
+
+bt_transport_counts bt_transport_live(void)
+{
+    return (bt_transport_counts){
+        .workers = atomic_load_explicit(&live[BT_LIVE_WORKERS], memory_order_relaxed),
+        .memories = atomic_load_explicit(&live[BT_LIVE_MEMORIES], memory_order_relaxed),
+        .remotes = atomic_load_explicit(&live[BT_LIVE_REMOTES], memory_order_relaxed)};
+}
+
 baton_status bt_transport_open(const baton_data_path *data, bt_transport **transport_p)
 {
     const bt_transport_options options = {
@@ -49,6 +65,7 @@ baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p)
     const bt_cuda *entered = enter(transport);
     baton_status status = transport->ops->worker_create(transport, worker_p);
     leave(entered);
+    bt_transport_count(BT_LIVE_WORKERS, status == BATON_OK);
     return status;
 }
 
@@ -59,6 +76,7 @@ void bt_worker_destroy(bt_worker *worker)
     const bt_cuda *entered = enter(worker->transport);
     worker->transport->ops->worker_destroy(worker);
     leave(entered);
+    bt_transport_count(BT_LIVE_WORKERS, -1);
 }
 
 int bt_worker_fd(bt_worker *worker)
@@ -114,6 +132,7 @@ baton_status bt_remote_import(bt_endpoint *endpoint, const void *rkey, size_t rk
     baton_status status =
         endpoint->worker->transport->ops->import(endpoint, rkey, rkey_bytes, remote_p);
     leave(entered);
+    bt_transport_count(BT_LIVE_REMOTES, status == BATON_OK);
     return status;
 }
 
@@ -124,6 +143,7 @@ void bt_remote_release(bt_remote *remote)
     const bt_cuda *entered = enter(remote->endpoint->worker->transport);
     remote->endpoint->worker->transport->ops->release(remote);
     leave(entered);
+    bt_transport_count(BT_LIVE_REMOTES, -1);
 }
 
 /* [addr, addr + bytes) lies in [base, base + size), without trusting any of the four. */

@@ -240,6 +240,15 @@ baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data);
  * BT_SEND_BYTES_MAX). */
 baton_status bt_endpoint_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes);
 
+/* What this process has open of every transport, for tests and soaks. Any thread. */
+typedef struct {
+    uint64_t workers, memories, remotes;
+} bt_transport_counts;
+bt_transport_counts bt_transport_live(void);
+/* One more, or one less, of a kind; for the seam itself. */
+typedef enum { BT_LIVE_WORKERS, BT_LIVE_MEMORIES, BT_LIVE_REMOTES, BT_LIVE_KINDS } bt_live_kind;
+void bt_transport_count(bt_live_kind kind, int64_t change);
+
 extern const bt_transport_ops bt_ucx_ops;
 extern const bt_transport_ops bt_loop_ops;
 

@@ -78,8 +78,8 @@ static baton_status alloc_device(bt_transport *transport, const bt_cuda *cuda, s
     return BATON_OK;
 }
 
-baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
-                             bt_memory **memory_p)
+static baton_status alloc_memory(bt_transport *transport, size_t bytes, baton_memory_kind kind,
+                                 bt_memory **memory_p)
 {
     if (bytes == 0)
         return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted memory of at least 1 byte");
@@ -91,8 +91,16 @@ baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory
                                           : alloc_device(transport, cuda, bytes, memory_p);
 }
 
-baton_status bt_memory_register(bt_transport *transport, void *base, size_t bytes,
-                                baton_memory_kind kind, bt_memory **memory_p)
+baton_status bt_memory_alloc(bt_transport *transport, size_t bytes, baton_memory_kind kind,
+                             bt_memory **memory_p)
+{
+    baton_status status = alloc_memory(transport, bytes, kind, memory_p);
+    bt_transport_count(BT_LIVE_MEMORIES, status == BATON_OK);
+    return status;
+}
+
+static baton_status register_memory(bt_transport *transport, void *base, size_t bytes,
+                                    baton_memory_kind kind, bt_memory **memory_p)
 {
     if (base == NULL || bytes == 0 || bytes > UINTPTR_MAX - (uintptr_t)base)
         return bt_fail(BATON_ERR_INVALID_ARG,
@@ -110,10 +118,19 @@ baton_status bt_memory_register(bt_transport *transport, void *base, size_t byte
     return register_device(transport, cuda, base, bytes, memory_p);
 }
 
+baton_status bt_memory_register(bt_transport *transport, void *base, size_t bytes,
+                                baton_memory_kind kind, bt_memory **memory_p)
+{
+    baton_status status = register_memory(transport, base, bytes, kind, memory_p);
+    bt_transport_count(BT_LIVE_MEMORIES, status == BATON_OK);
+    return status;
+}
+
 void bt_memory_free(bt_memory *memory)
 {
     if (memory == NULL)
         return;
+    bt_transport_count(BT_LIVE_MEMORIES, -1);
     bt_transport *transport = memory->transport;
     bt_cuda *cuda = atomic_load_explicit(&transport->cuda, memory_order_acquire);
     void *device = memory->is_device_own ? memory->base : NULL;

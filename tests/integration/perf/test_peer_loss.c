@@ -5,6 +5,7 @@
 #include <baton/sender.h>
 
 #include "bench/perf_control.h"
+#include "bench/perf_setup.h"
 #include "bench/perf_work.h"
 #include "support/test.h"
 
@@ -39,12 +40,12 @@ static void start_receiver(bench *b)
 {
     char line[BT_PERF_LINE_BYTES];
     uint64_t init_port, alloc_port;
-    assert_ok(bt_perf_spawn(program, &b->control, &b->child));
-    assert_ok(bt_perf_send(&b->control,
-                           "setup pages=%d page_bytes=%d pool_pages=%d seed=0 paged=0 layers=1 "
-                           "heads=1 head_dim=1 block_tokens=1 digests=0 "
-                           "progress=0 transport=0",
-                           N_PAGES, PAGE_BYTES, 2 * N_PAGES));
+    assert_ok(bt_perf_spawn(program, "receiver", &b->control, &b->child));
+    const bt_perf_options setup = {.n_pages = N_PAGES,
+                                   .page_bytes = PAGE_BYTES,
+                                   .pool_pages = 2 * N_PAGES,
+                                   .shape = {1, 1, 1, 1}};
+    assert_ok(bt_perf_setup_send(&b->control, &setup));
     assert_ok(bt_perf_receive(&b->control, true, line));
     if (!bt_perf_line_is(line, "ready"))
         fail_msg("%s", line);

@@ -154,6 +154,43 @@ static void curves_have_every_point(void **state)
                   "\"verified\": 4,\n  \"path\": \"put\"");
 }
 
+/* Every sender to every receiver, alone (1 + 2 times each) and together (2 x 3 rounds of 2). */
+static void a_matrix_has_every_pair(void **state)
+{
+    (void)state;
+    if (run("--senders 2 --receivers 3 --pages 5 --page-bytes 4096 --iterations 2 --warmup 1 "
+            "--json") != 0)
+        fail_msg("%s", output);
+    assert_output("\"verified\": 30");
+    assert_output("\"sender\": 1, \"receiver\": 2");
+    assert_int_equal(run("--senders 3 --receivers 1 --pages 5 --page-bytes 4096 --iterations 2 "
+                         "--progress manual --transport put"),
+                     0);
+    assert_output("sender 2");
+    assert_int_equal(run("--senders 2 --flip-byte --pages 4 --page-bytes 4096 --iterations 1"), 1);
+    assert_output("wrong byte");
+}
+
+static void a_soak_ends_where_it_began(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"mapped", "put"};
+    char sanitizer[512];
+    const char *as_it_is = getenv("ASAN_OPTIONS");
+    /* What AddressSanitizer keeps of freed memory would look like a leak. */
+    snprintf(sanitizer, sizeof(sanitizer), "%s:quarantine_size_mb=1:%s",
+             as_it_is != NULL ? as_it_is : "", "thread_local_quarantine_size_kb=64");
+    setenv("ASAN_OPTIONS", sanitizer, 1);
+    for (int i = 0; i < 4; i++) {
+        char arguments[128];
+        snprintf(arguments, sizeof(arguments), "--soak 1200 --transport %s --progress %s --seed %d",
+                 paths[i % 2], i < 2 ? "thread" : "manual", i);
+        if (run(arguments) != 0)
+            fail_msg("%s:\n%s", arguments, output);
+        assert_output("320/320");
+    }
+}
+
 static void odd_sizes_arrive(void **state)
 {
     (void)state;
@@ -228,6 +265,8 @@ int main(int argc, char **argv)
         bt_test(every_byte_arrives_on_every_path),
         bt_test(other_measurements_verify_too),
         bt_test(curves_have_every_point),
+        bt_test(a_matrix_has_every_pair),
+        bt_test(a_soak_ends_where_it_began),
         bt_test(odd_sizes_arrive),
         bt_test(a_wrong_byte_is_found),
         bt_test(what_cannot_work_is_said),

@@ -12,11 +12,8 @@ static bt_perf_sample samples[] = {
     {.wall_ns = 9000, .move_ns = 90, .sender_cpu_ns = 900, .receiver_cpu_ns = 1},
 };
 static const bt_perf_options options = {.n_pages = 4, .page_bytes = 250, .n_iterations = 4};
-static bt_perf_result result = {.samples = samples,
-                                .n_samples = 4,
-                                .n_verified = 6,
-                                .way = "mapped",
-                                .path = "peer=\"x\"\033"};
+static bt_perf_result result = {
+    .samples = samples, .n_samples = 4, .n_verified = 6, .way = "mapped", .path = "peer=\"x\"\033"};
 
 static void the_median_is_in_the_middle(void **state)
 {

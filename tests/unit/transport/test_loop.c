@@ -460,6 +460,23 @@ static void no_memory_and_unknown_backends_are_refused(void **state)
     end();
 }
 
+static void what_is_open_is_counted(void **state)
+{
+    (void)state;
+    bt_transport_counts before = bt_transport_live();
+    begin(NULL); /* a pool and a source, a worker at either end, a key of the pool */
+    bt_memory *memory;
+    assert_fails(bt_memory_alloc(pair.transport_a, 0, BATON_MEMORY_HOST, &memory),
+                 BATON_ERR_INVALID_ARG, NULL);
+    bt_transport_counts open = bt_transport_live();
+    assert_int_equal(open.workers - before.workers, 2);
+    assert_int_equal(open.memories - before.memories, 2);
+    assert_int_equal(open.remotes - before.remotes, 1);
+    end();
+    bt_transport_counts after = bt_transport_live();
+    assert_memory_equal(&after, &before, sizeof(after));
+}
+
 /* One side of a conversation between two threads, each the owner of its worker. */
 typedef struct {
     bt_worker *worker;
@@ -529,6 +546,7 @@ int main(void)
         bt_test(the_same_seed_gives_the_same_faults),
         bt_test(no_memory_is_an_error_and_posts_nothing),
         bt_test(no_memory_and_unknown_backends_are_refused),
+        bt_test(what_is_open_is_counted),
         bt_test(both_ends_may_live_in_threads_of_their_own),
     };
     return bt_run_tests(tests);
