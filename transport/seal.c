@@ -100,3 +100,8 @@ baton_status bt_seal_open(const void *bytes, size_t n_bytes, bt_seal *seal)
     seal->payload_bytes = n_bytes - BT_SEAL_HEADER_BYTES;
     return BATON_OK;
 }
+
+bool bt_seal_is_of(const void *bytes, bt_seal_backend backend)
+{
+    return get_le((const uint8_t *)bytes + 6, 2) == (uint64_t)backend;
+}

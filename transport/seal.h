@@ -4,7 +4,7 @@
  *
  *   0  magic "BTNA" (address) or "BTNK" (key)   16  u64 base of the region     (key)
  *   4  u16 version, 1                           24  u64 bytes of the region    (key)
- *   6  u16 backend, 1 loop, 2 ucx               32  u32 memory kind            (key)
+ *   6  u16 backend, see below                   32  u32 memory kind            (key)
  *   8  u16 library major, 10 u16 minor          36  u32 zero
  *  12  u32 payload bytes                        40  u64 XXH64 of the payload, seeded
  *                                                   with XXH64 of bytes 0-39, seed 0
@@ -17,9 +17,10 @@
 #define BT_TRANSPORT_SEAL_H
 #include <baton/kv.h>
 #include <baton/status.h>
+#include <stdbool.h>
 
 typedef enum { BT_SEAL_ADDRESS, BT_SEAL_KEY } bt_seal_kind;
-typedef enum { BT_SEAL_LOOP = 1, BT_SEAL_UCX = 2 } bt_seal_backend;
+typedef enum { BT_SEAL_LOOP = 1, BT_SEAL_UCX = 2, BT_SEAL_RAILS = 3 } bt_seal_backend;
 enum { BT_SEAL_HEADER_BYTES = 48 };
 
 typedef struct {
@@ -39,5 +40,8 @@ baton_status bt_seal_pack(const bt_seal *seal, size_t max, uint8_t **bytes_p, si
  * is wanted. Errors: INVALID_ARG (damaged, or something else), VERSION_MISMATCH (sealed by another
  * backend or library version). */
 baton_status bt_seal_open(const void *bytes, size_t n_bytes, bt_seal *seal);
+
+/* Whether at least BT_SEAL_HEADER_BYTES claim to be of that backend; nothing else is looked at. */
+bool bt_seal_is_of(const void *bytes, bt_seal_backend backend);
 
 #endif

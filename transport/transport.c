@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "transport/rails.h"
 
 static const bt_transport_ops *const backends[] = {&bt_ucx_ops, &bt_loop_ops};
 enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]) };
@@ -14,7 +15,9 @@ baton_status bt_transport_create(const bt_transport_options *options, bt_transpo
     const char *wanted = options->backend != NULL ? options->backend : "(none)";
     for (size_t i = 0; i < N_BACKENDS; i++)
         if (strcmp(backends[i]->name, wanted) == 0)
-            return backends[i]->create(options, transport_p);
+            return backends[i] == &bt_ucx_ops && bt_rails_are_wanted(options)
+                       ? bt_rails_create(options, transport_p)
+                       : backends[i]->create(options, transport_p);
     return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted ucx or loop, found \"%s\"", wanted);
 }
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Several devices as one transport: every rail is a transport of its own, with one device, and what
+ * is put is spread over them. A flush is done when every rail's is, and so is a message behind the
+ * data; each rail proves arrival on its own queue pair (docs/architecture.md). One rail's failure
+ * is the endpoint's.
+ *
+ *   rails worker ---- rail 0: worker ---- endpoint ----> peer's rail 0
+ *             \------ rail 1: worker ---- endpoint ----> peer's rail 1
+ *
+ * Two ends use as many rails as both have, paired in the order of their data_devices. Addresses and
+ * keys are those of the rails, sealed together (seal.h): u32 count, then for each u32 length,
+ * bytes.
+ *
+ * Thread rule: as transport.h. */
+#ifndef BT_TRANSPORT_RAILS_H
+#define BT_TRANSPORT_RAILS_H
+#include "transport/transport.h"
+
+enum { BT_RAILS_MAX = 8 };
+
+/* Takes over rails[n], 1 <= n <= BT_RAILS_MAX, also when it fails: they go with the transport.
+ * Errors: NO_MEMORY. */
+baton_status bt_rails_join(bt_transport *const *rails, uint32_t n, bt_transport **transport_p);
+/* More than one RDMA device is named. */
+bool bt_rails_are_wanted(const bt_transport_options *options);
+/* A ucx transport for each RDMA device; net devices go to all. Errors: as bt_transport_create,
+ * TOO_LARGE. */
+baton_status bt_rails_create(const bt_transport_options *options, bt_transport **transport_p);
+
+#endif
