@@ -29,24 +29,14 @@ static const peer_failure failures[] = {
     {BATON_ERR_VERSION_MISMATCH, "peer-version", "use one version of Baton on both ends"},
 };
 
-/* Control messages arrive, bytes would not. */
-static const char *const no_path_advice =
-    "name devices in data_devices, on both ends, that reach each other; "
-    "data_tcp: off on either end leaves RDMA and shared memory only";
-
 static void check_failure(const bt_doctor_peer *peer, bt_doctor_findings *out)
 {
     const char *id = "peer-failed", *advice = "";
-    bool has_answered = peer->greeting.mechanism[0] != '\0';
     for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
         if (failures[i].status == peer->status) {
             id = failures[i].id;
             advice = failures[i].advice;
         }
-    }
-    if (has_answered && peer->status == BATON_ERR_UNREACHABLE) {
-        id = "peer-no-path";
-        advice = no_path_advice;
     }
     bt_doctor_advise(bt_doctor_find(out, BT_DOCTOR_BROKEN, id, "%s: %s", peer->address, peer->text),
                      "%s", advice);

@@ -211,6 +211,19 @@ static baton_status configure(ucp_config_t *config, const bt_transport_options *
                             users_devices != NULL ? users_devices : devices);
 }
 
+/* What the user has set is what most often leaves nothing. */
+static baton_status fail_to_open(ucs_status_t status)
+{
+    static const char *const keys[] = {"TLS", "NET_DEVICES", "IB_GID_INDEX"};
+    char text[256] = "";
+    for (size_t i = 0, used = 0; i < sizeof(keys) / sizeof(keys[0]) && used < sizeof(text); i++)
+        if (users_value(keys[i]) != NULL)
+            used += (size_t)snprintf(text + used, sizeof(text) - used, " UCX_%s=%s", keys[i],
+                                     users_value(keys[i]));
+    return bt_fail_ucs(status, "opening UCX: no usable device or transport%s%s",
+                       text[0] != '\0' ? ", with" : "", text);
+}
+
 static baton_status open_context(ucp_config_t *config, ucx_transport *transport)
 {
     /* Memory may be registered by one thread while workers of others run. */
@@ -223,7 +236,7 @@ static baton_status open_context(ucp_config_t *config, ucx_transport *transport)
                                  .name = "baton"};
     ucs_status_t status = ucp_init(&params, config, &transport->context);
     if (status != UCS_OK)
-        return bt_fail_ucs(status, "opening UCX: no usable device or transport");
+        return fail_to_open(status);
     ucp_context_attr_t attr = {.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES};
     status = ucp_context_query(transport->context, &attr);
     if (status != UCS_OK)
@@ -257,6 +270,8 @@ static baton_status ucx_create(const bt_transport_options *options, bt_transport
     }
     transport->base.ops = &bt_ucx_ops;
     pthread_mutex_init(&transport->lock, NULL);
+    for (uint32_t i = 0; i < options->n_data_devices; i++)
+        transport->has_verbs = transport->has_verbs || bt_verbs_is_name(options->data_devices[i]);
     status = configure(config, options);
     if (status >= 0)
         status = open_context(config, transport);

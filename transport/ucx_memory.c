@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "transport/hostlimits.h"
 #include "transport/seal.h"
+#include "transport/sysfsread.h"
 #include "transport/ucx_state.h"
 
 /* Pinned host memory is host memory to UCX. */
@@ -71,6 +73,22 @@ void bt_ucx_memory_free(bt_memory *base)
     pthread_mutex_unlock(&transport->lock);
 }
 
+/* RDMA devices need memory that stays where it is, and users may not lock much of it. */
+static baton_status fail_to_register(const ucx_transport *transport, size_t bytes,
+                                     ucs_status_t status)
+{
+    bt_host_limits limits;
+    bt_host_limits_read(BT_SYSFS_ROOT, &limits);
+    if (transport->has_verbs && limits.has_memlock && !limits.may_lock_all &&
+        limits.memlock_bytes != BT_NO_LIMIT)
+        return bt_fail(BATON_ERR_NO_MEMORY,
+                       "ucx: wanted to lock %zu KiB for RDMA, found a limit of %llu KiB (ulimit "
+                       "-l): raise it (LimitMEMLOCK=infinity, docker --ulimit memlock=-1): %s",
+                       bytes / 1024, (unsigned long long)limits.memlock_bytes / 1024,
+                       ucs_status_string(status));
+    return bt_fail_ucs(status, "registering %zu bytes", bytes);
+}
+
 static baton_status map_memory(bt_transport *base, const ucp_mem_map_params_t *params,
                                baton_memory_kind kind, bt_memory **memory_p)
 {
@@ -87,8 +105,7 @@ static baton_status map_memory(bt_transport *base, const ucp_mem_map_params_t *p
     ucs_status_t mapped = ucp_mem_map(transport->context, params, &memory->handle);
     if (mapped != UCS_OK) {
         memory->handle = NULL;
-        status =
-            bt_fail_ucs(mapped, "registering %zu bytes (locked memory: ulimit -l)", params->length);
+        status = fail_to_register(transport, params->length, mapped);
         goto fail;
     }
     ucp_mem_attr_t attr = {.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS | UCP_MEM_ATTR_FIELD_LENGTH};

@@ -14,6 +14,7 @@ typedef struct ucx_endpoint ucx_endpoint;
 typedef struct {
     bt_transport base;
     ucp_context_h context;
+    bool has_verbs;       /* RDMA devices are named */
     pthread_mutex_t lock; /* of the two below: workers of other threads look memories up */
     ucx_memory *memories;
     uint32_t n_users; /* workers and memories */

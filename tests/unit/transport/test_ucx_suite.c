@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The common suite over UCX. An argument gives the transports; "no-tcp" turns tcp off instead,
- * which leaves shared memory between workers of one host. */
+ * which leaves shared memory between workers of one host. Two more give RDMA devices, which the
+ * ends of a pair take in turns. */
 #include <string.h>
 
 #include "transport_suite.h"
 
 static const char *transports;
 static bool no_tcp;
+static const char *const *devices; /* [2]; NULL: the default */
+static unsigned n_opened;
 
 static baton_status open_ucx(bt_transport **transport_p)
 {
-    const bt_transport_options options = {
-        .backend = "ucx", .transports = transports, .no_tcp = no_tcp};
+    const bt_transport_options options = {.backend = "ucx",
+                                          .data_devices =
+                                              devices != NULL ? &devices[n_opened++ % 2] : NULL,
+                                          .n_data_devices = devices != NULL,
+                                          .transports = transports,
+                                          .no_tcp = no_tcp};
     return bt_transport_create(&options, transport_p);
 }
 
@@ -19,10 +26,11 @@ int main(int argc, char **argv)
 {
     no_tcp = argc > 1 && strcmp(argv[1], "no-tcp") == 0;
     transports = argc > 1 && !no_tcp ? argv[1] : NULL;
-    bool tcp_only = transports != NULL && strcmp(transports, "tcp") == 0;
+    devices = argc > 3 ? (const char *const *)&argv[2] : NULL;
+    bool is_net = devices != NULL || (transports != NULL && strcmp(transports, "tcp") == 0);
     const bt_suite_backend backend = {.name = "ucx",
                                       .open = open_ucx,
-                                      .can_map = !tcp_only,
-                                      .puts_are_mapped = argc > 1 && !tcp_only};
+                                      .can_map = !is_net,
+                                      .puts_are_mapped = argc > 1 && !is_net};
     return bt_transport_suite(&backend);
 }
