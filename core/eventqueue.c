@@ -130,11 +130,17 @@ void bt_eventqueue_release(bt_eventqueue *queue)
 
 void bt_eventqueue_push(bt_eventqueue *queue, const void *record)
 {
+    bt_eventqueue_push_many(queue, record, 1);
+}
+
+void bt_eventqueue_push_many(bt_eventqueue *queue, const void *records, uint32_t n)
+{
     pthread_mutex_lock(&queue->lock);
-    assert(queue->n_reserved > 0);
-    queue->n_reserved--;
-    memcpy(record_at(queue, queue->n_waiting), record, queue->record_bytes);
-    queue->n_waiting++;
+    assert(queue->n_reserved >= n);
+    queue->n_reserved -= n;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(record_at(queue, queue->n_waiting++),
+               (const uint8_t *)records + i * queue->record_bytes, queue->record_bytes);
     update_fd(queue);
     pthread_mutex_unlock(&queue->lock);
 }

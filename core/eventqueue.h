@@ -19,6 +19,8 @@ baton_status bt_eventqueue_reserve(bt_eventqueue *queue, uint32_t n);
 void bt_eventqueue_unreserve(bt_eventqueue *queue, uint32_t n);
 /* Appends a record into reserved room, of which there must be some. */
 void bt_eventqueue_push(bt_eventqueue *queue, const void *record);
+/* As push, n records of record_bytes each. */
+void bt_eventqueue_push_many(bt_eventqueue *queue, const void *records, uint32_t n);
 /* Takes up to max of the oldest records; returns how many. */
 uint32_t bt_eventqueue_pop(bt_eventqueue *queue, void *records, uint32_t max);
 /* Between hold and release pushes do not make the fd readable, so that a burst wakes its reader

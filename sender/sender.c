@@ -208,7 +208,7 @@ baton_status baton_transfer_cancel(baton_sender *sender, baton_transfer transfer
 
 uint32_t baton_sender_poll(baton_sender *sender, baton_sender_event *events, uint32_t max)
 {
-    return bt_eventqueue_pop(sender->tx->events, events, max);
+    return bt_tx_poll(sender->tx, events, max);
 }
 
 int baton_sender_event_fd(baton_sender *sender)

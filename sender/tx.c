@@ -74,7 +74,7 @@ baton_status bt_tx_create(const baton_sender_options *options, bt_transport *tra
     } while (tx->epoch == 0);
     tx->jitter = tx->epoch;
     bt_tx_measure_defaults(tx);
-    baton_status status = bt_eventqueue_create(sizeof(baton_sender_event), &tx->events);
+    baton_status status = bt_eventqueue_create(sizeof(bt_tx_event), &tx->events);
     if (status == BATON_OK)
         status = bt_worker_create(transport, &tx->worker);
     if (status != BATON_OK) {
@@ -137,7 +137,7 @@ void bt_tx_destroy(bt_tx *tx)
     bt_memory_free(tx->staging);
     bt_memory_free(tx->measure_memory);
     bt_free(tx->free_slots);
-    bt_eventqueue_destroy(tx->events);
+    bt_tx_events_destroy(tx);
     bt_pack_release(&tx->writer);
     bt_free(tx->ring_frame);
     pthread_mutex_destroy(&tx->inbox.lock);
@@ -266,9 +266,7 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
         return;
     }
     /* A transfer takes its waiting commands along when it ends, so this one is there. */
-    bt_tx_transfer *transfer = bt_tx_transfer_find(tx, command->id);
-    if (transfer == NULL)
-        return;
+    bt_tx_transfer *transfer = command->transfer;
     if (command->kind == BT_TX_PUSH && command->source.n_layers != 0)
         bt_tx_layers_pushed(tx, transfer, command);
     else if (command->kind == BT_TX_PUSH)
@@ -325,11 +323,13 @@ uint64_t bt_tx_progress(bt_tx *tx)
         next = transfer->next;
         more |= bt_tx_move(tx, transfer);
     }
+    bt_tx_events_flush(tx);
     bt_eventqueue_release(tx->events);
     uint64_t now_ns = bt_now_ns(tx->clock);
     bt_tx_pending_tick(tx, now_ns);
     bt_tx_transfers_tick(tx, now_ns);
     bt_tx_peers_tick(tx, now_ns);
+    bt_tx_events_flush(tx);
     return more ? now_ns : next_wake_ns(tx, now_ns);
 }
 

@@ -35,7 +35,8 @@ enum {
     BT_TX_LAYER_GROUPS = 4,        /* of a chunk that is pushed while it is computed */
     BT_TX_RING_FRAMES = 64,        /* of one peer in a turn */
     BT_TX_MEASURE_BYTES = 1 << 20, /* of a peer's scratch area that are used */
-    BT_TX_COMMIT_BYTES = 8 << 20,  /* landed, while more is on its way: worth a COMMIT of its own */
+    BT_TX_COMMIT_BYTES = 16 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
+    BT_TX_FREED_MAX = 64,          /* SOURCE_FREEs that are told the user at once */
 };
 
 typedef struct bt_tx bt_tx;
@@ -159,6 +160,15 @@ typedef struct {
     uint32_t device_slot;
 } bt_tx_source;
 
+/* What waits for the user. Most events are SOURCE_FREE, which is a chunk and no more: they are made
+ * long when they are taken. */
+typedef struct {
+    baton_transfer transfer;
+    uint64_t user_data;
+    baton_sender_event *end; /* owned; NULL: SOURCE_FREE */
+    uint32_t chunk, first_layer, n_layers;
+} bt_tx_event;
+
 typedef struct {
     bt_tx_chunk_state state;
     bool put_done;    /* POSTED, FLUSHING: its put has left local memory */
@@ -227,6 +237,7 @@ struct bt_tx_transfer {
     uint64_t granted_ns;
     uint64_t sent_bytes;
     bt_tx_pending *alloc, *commit; /* under way */
+    baton_sender_event *end;       /* room for DONE or FAILED, until it is reported */
     baton_status reason;
     char reason_text[BATON_EVENT_TEXT_BYTES];
     char request[BT_REQUEST_ID_BYTES_MAX + 1];
@@ -260,11 +271,10 @@ typedef enum {
 typedef struct bt_tx_command {
     struct bt_tx_command *next;
     bt_tx_command_kind kind;
-    baton_transfer id;
-    bt_tx_transfer *transfer;    /* BEGIN */
-    uint32_t chunk;              /* PUSH */
-    bt_tx_source source;         /* PUSH */
-    char host[BT_TX_HOST_BYTES]; /* CONNECT */
+    bt_tx_transfer *transfer; /* all but CONNECT; it takes them along when it ends */
+    uint32_t chunk;           /* PUSH */
+    bt_tx_source source;      /* PUSH */
+    char *host;               /* CONNECT; owned */
     uint16_t init_port, alloc_port;
 } bt_tx_command;
 
@@ -283,8 +293,10 @@ struct bt_tx {
     bt_packwriter writer;
     uint8_t *ring_frame; /* [ring_frame_bytes] the frame that came by a ring */
     size_t ring_frame_bytes;
-    uint64_t n_ring_frames; /* that have come by rings */
-    bt_eventqueue *events;  /* of baton_sender_event */
+    uint64_t n_ring_frames;             /* that have come by rings */
+    bt_eventqueue *events;              /* of bt_tx_event */
+    bt_tx_event freed[BT_TX_FREED_MAX]; /* [n_freed] on their way to `events` */
+    uint32_t n_freed;
 
     struct bt_tx_device *device; /* NULL until the first chunk that needs a GPU */
     bt_doorbell *bell;           /* rung when a GPU has done something; NULL: nobody sleeps */
@@ -319,6 +331,7 @@ struct bt_tx {
     struct {
         pthread_mutex_t lock;
         bt_tx_command *first, **last;
+        bt_tx_command *taken; /* owner: what it took from there and has not carried out yet */
         bt_tx_transfer *by_id[BT_TX_BUCKETS];
         baton_transfer next_transfer;
         uint32_t n_live;
@@ -390,6 +403,16 @@ void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer);
 void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
                        bt_tx_source *source);
 void bt_tx_transfer_free(bt_tx_transfer *transfer);
+
+/* Events, txevents.c. Owner: report, end and flush. SOURCE_FREE is reported a few at once, in order
+ * with the rest, and at the end of a turn. */
+void bt_tx_event_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
+                             uint32_t first_layer, uint32_t n_layers);
+void bt_tx_event_end(bt_tx *tx, bt_tx_transfer *transfer, const baton_sender_event *event);
+void bt_tx_events_flush(bt_tx *tx);
+void bt_tx_events_destroy(bt_tx *tx);
+/* Any thread. */
+uint32_t bt_tx_poll(bt_tx *tx, baton_sender_event *events, uint32_t max);
 
 /* Requests, txpending.c. request sends and remembers; deadline_ms from now. */
 baton_status bt_tx_request(bt_tx *tx, bt_tx_peer *peer, bt_tx_transfer *transfer, bt_tx_port port,

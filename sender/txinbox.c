@@ -32,6 +32,7 @@ static void source_release(bt_tx_source *source)
 void bt_tx_command_free(bt_tx_command *command)
 {
     source_release(&command->source);
+    bt_free(command->host);
     bt_free(command);
 }
 
@@ -45,6 +46,7 @@ void bt_tx_transfer_free(bt_tx_transfer *transfer)
     bt_free(transfer->keys);
     bt_free(transfer->chunks);
     bt_free(transfer->pushed);
+    bt_free(transfer->end);
     bt_free(transfer);
 }
 
@@ -99,7 +101,9 @@ static baton_status transfer_create(const bt_tx *tx, const baton_transfer_option
     transfer->keys = bt_calloc(options->n_chunks, sizeof(*transfer->keys));
     transfer->chunks = bt_calloc(options->n_chunks, sizeof(*transfer->chunks));
     transfer->pushed = bt_calloc(options->n_chunks, sizeof(*transfer->pushed));
-    if (transfer->keys == NULL || transfer->chunks == NULL || transfer->pushed == NULL)
+    transfer->end = bt_calloc(1, sizeof(*transfer->end));
+    if (transfer->keys == NULL || transfer->chunks == NULL || transfer->pushed == NULL ||
+        transfer->end == NULL)
         goto no_memory;
     memcpy(transfer->keys, options->keys, options->n_chunks * sizeof(*options->keys));
     for (uint32_t i = 0; i < options->n_chunks; i++)
@@ -171,7 +175,7 @@ baton_status bt_tx_begin(bt_tx *tx, const baton_transfer_options *options,
     transfer->hash_next = *bucket;
     *bucket = transfer;
     tx->inbox.n_live++;
-    *command = (bt_tx_command){.kind = BT_TX_BEGIN, .id = transfer->id, .transfer = transfer};
+    *command = (bt_tx_command){.kind = BT_TX_BEGIN, .transfer = transfer};
     append(tx, command);
     pthread_mutex_unlock(&tx->inbox.lock);
     return BATON_OK;
@@ -291,7 +295,6 @@ baton_status bt_tx_push(bt_tx *tx, baton_transfer id, uint32_t chunk, const bt_t
         return bt_fail(BATON_ERR_NO_MEMORY, "push: command");
     }
     command->kind = BT_TX_PUSH;
-    command->id = id;
     command->chunk = chunk;
     command->source = *source;
     baton_status status = check_view(tx, source);
@@ -310,6 +313,7 @@ baton_status bt_tx_push(bt_tx *tx, baton_transfer id, uint32_t chunk, const bt_t
         status = bt_tx_layers_see(tx, transfer, chunk, source);
     if (status == BATON_OK) {
         transfer->pushed[chunk] = source->n_layers != 0 ? PUSHED_LAYERS : PUSHED_WHOLE;
+        command->transfer = transfer;
         append(tx, command);
     }
     pthread_mutex_unlock(&tx->inbox.lock);
@@ -325,11 +329,12 @@ baton_status bt_tx_post(bt_tx *tx, bt_tx_command_kind kind, baton_transfer id)
     bt_tx_command *command = bt_calloc(1, sizeof(*command));
     if (command == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "transfer: command");
-    *command = (bt_tx_command){.kind = kind, .id = id};
+    *command = (bt_tx_command){.kind = kind};
     pthread_mutex_lock(&tx->inbox.lock);
     bt_tx_transfer *transfer = find_live(tx, id);
     if (transfer != NULL) {
         transfer->is_finishing |= kind == BT_TX_FINISH;
+        command->transfer = transfer;
         append(tx, command);
     }
     pthread_mutex_unlock(&tx->inbox.lock);
@@ -347,7 +352,12 @@ baton_status bt_tx_connect(bt_tx *tx, const char *host, uint16_t init_port, uint
         return bt_fail(BATON_ERR_NO_MEMORY, "connect: command");
     *command =
         (bt_tx_command){.kind = BT_TX_CONNECT, .init_port = init_port, .alloc_port = alloc_port};
-    snprintf(command->host, sizeof(command->host), "%s", host);
+    command->host = bt_calloc(1, strlen(host) + 1);
+    if (command->host == NULL) {
+        bt_tx_command_free(command);
+        return bt_fail(BATON_ERR_NO_MEMORY, "connect: host");
+    }
+    strcpy(command->host, host);
     pthread_mutex_lock(&tx->inbox.lock);
     append(tx, command);
     pthread_mutex_unlock(&tx->inbox.lock);
@@ -364,15 +374,18 @@ bool bt_tx_has_commands(bt_tx *tx)
 
 bt_tx_command *bt_tx_next_command(bt_tx *tx)
 {
-    pthread_mutex_lock(&tx->inbox.lock);
-    bt_tx_command *command = tx->inbox.first;
+    if (tx->inbox.taken == NULL) { /* all that wait, for one lock */
+        pthread_mutex_lock(&tx->inbox.lock);
+        tx->inbox.taken = tx->inbox.first;
+        tx->inbox.first = NULL;
+        tx->inbox.last = &tx->inbox.first;
+        pthread_mutex_unlock(&tx->inbox.lock);
+    }
+    bt_tx_command *command = tx->inbox.taken;
     if (command != NULL) {
-        tx->inbox.first = command->next;
-        if (tx->inbox.first == NULL)
-            tx->inbox.last = &tx->inbox.first;
+        tx->inbox.taken = command->next;
         command->next = NULL;
     }
-    pthread_mutex_unlock(&tx->inbox.lock);
     return command;
 }
 
@@ -385,38 +398,40 @@ void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk
     }
     uint32_t first_layer = source->first_layer, n_layers = source->n_layers;
     source_release(source);
-    const baton_sender_event event = {.kind = BATON_SENDER_SOURCE_FREE,
-                                      .transfer = transfer->id,
-                                      .user_data = transfer->user_data,
-                                      .chunk = chunk,
-                                      .first_layer = first_layer,
-                                      .n_layers =
-                                          n_layers != 0 ? n_layers : tx->options.layout.n_layers};
-    bt_eventqueue_push(tx->events, &event);
+    bt_tx_event_source_free(tx, transfer, chunk, first_layer,
+                            n_layers != 0 ? n_layers : tx->options.layout.n_layers);
+}
+
+/* Moves the transfer's commands from one list to the end of another; returns the end of the first.
+ */
+static bt_tx_command **take_commands(const bt_tx_transfer *transfer, bt_tx_command **from,
+                                     bt_tx_command ***to_last)
+{
+    while (*from != NULL) {
+        bt_tx_command *command = *from;
+        if (command->transfer != transfer) {
+            from = &command->next;
+            continue;
+        }
+        *from = command->next;
+        command->next = NULL;
+        **to_last = command;
+        *to_last = &command->next;
+    }
+    return from;
 }
 
 void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer)
 {
     bt_tx_command *taken = NULL, **taken_last = &taken;
+    take_commands(transfer, &tx->inbox.taken, &taken_last);
     pthread_mutex_lock(&tx->inbox.lock);
     bt_tx_transfer **link = &tx->inbox.by_id[transfer->id % BT_TX_BUCKETS];
     while (*link != transfer)
         link = &(*link)->hash_next;
     *link = transfer->hash_next;
     tx->inbox.n_live--;
-    bt_tx_command **at = &tx->inbox.first;
-    while (*at != NULL) {
-        bt_tx_command *command = *at;
-        if (command->id != transfer->id || command->kind == BT_TX_CONNECT) {
-            at = &command->next;
-            continue;
-        }
-        *at = command->next;
-        command->next = NULL;
-        *taken_last = command;
-        taken_last = &command->next;
-    }
-    tx->inbox.last = at;
+    tx->inbox.last = take_commands(transfer, &tx->inbox.first, &taken_last);
     pthread_mutex_unlock(&tx->inbox.lock);
     for (bt_tx_command *command = taken, *next; command != NULL; command = next) {
         next = command->next;

@@ -60,8 +60,8 @@ static baton_status digest_source(const bt_tx_source *source, void *page, uint64
     return baton_kv_gather_digest(source->view, &source->tokens, 0, n_layers, page, bytes, digest);
 }
 
-/* Copies the chunk to page[bytes]; past_cache: nobody on this core reads it again. digest: NULL
- * where it is not wanted. */
+/* Copies the chunk to page[bytes]; past_cache: nobody on this core reads it again, and the caller
+ * fences it off (end_turn). digest: NULL where it is not wanted. */
 static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t bytes,
                                 bool past_cache, uint64_t *digest)
 {
@@ -70,7 +70,6 @@ static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t
     if (source->view == NULL) {
         const bt_rows_ops *ops = bt_rows_best(past_cache);
         ops->copy(page, 0, source->data, 0, bytes, 1);
-        ops->finish();
         return BATON_OK;
     }
     uint32_t n_layers = source->view->n_layers;
@@ -108,10 +107,15 @@ void bt_tx_count_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t n, uint64_
     pthread_mutex_unlock(&tx->stats_lock);
 }
 
-void bt_tx_chunk_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+static void landed(bt_tx_transfer *transfer, uint32_t i)
 {
     transfer->chunks[i].state = BT_TX_CHUNK_LANDED;
     bt_tx_list_append(transfer, &transfer->landed, i);
+}
+
+void bt_tx_chunk_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    landed(transfer, i);
     bt_tx_count_landed(tx, transfer, 1, bt_tx_chunk_bytes(tx, transfer, i));
 }
 
@@ -130,8 +134,27 @@ static void spoil(const bt_tx *tx, uint32_t chunk, uint8_t *page)
         page[0] ^= 1;
 }
 
+/* What one turn of a transfer has written into mapped pages: fenced and counted at its end. */
+typedef struct {
+    uint32_t n;
+    uint64_t bytes;
+} turn;
+
+static void end_turn(bt_tx *tx, bt_tx_transfer *transfer, const turn *t)
+{
+    if (t->n == 0)
+        return;
+    /* Every store is globally visible before COMMIT leaves. Streaming ones need a fence of their
+     * own kind, this one orders the rest. Not atomic_thread_fence: the reader is another process,
+     * and ThreadSanitizer does not take it. */
+    bt_rows_best(true)->finish();
+    __sync_synchronize();
+    bt_tx_count_landed(tx, transfer, t->n, t->bytes);
+    bt_tx_stat(tx, &tx->stats.bytes_mapped_total, t->bytes);
+}
+
 static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
-                                const bt_tx_region *region)
+                                const bt_tx_region *region, turn *t)
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
@@ -139,14 +162,11 @@ static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
     BATON_TRY(copy_source(&chunk->source, page, bytes, true, digest));
     spoil(tx, i, page);
-    /* Every store is globally visible before COMMIT leaves: baton_kv_gather_stream fences, plain
-     * stores are ordered on x86, and this fence orders them elsewhere. Not atomic_thread_fence: the
-     * reader is another process, and ThreadSanitizer does not take it. */
-    __sync_synchronize();
     transfer->n_posted++;
     free_source(tx, transfer, i);
-    bt_tx_chunk_landed(tx, transfer, i);
-    bt_tx_stat(tx, &tx->stats.bytes_mapped_total, bytes);
+    landed(transfer, i);
+    t->n++;
+    t->bytes += bytes;
     return BATON_OK;
 }
 
@@ -299,7 +319,7 @@ baton_status bt_tx_chunk_region(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     return BATON_OK;
 }
 
-static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, turn *t)
 {
     const bt_tx_chunk *chunk = &transfer->chunks[i];
     const bt_tx_region *region;
@@ -309,7 +329,7 @@ static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
                                   region->mapped != NULL || !transfer->peer->puts_from_device ||
                                       transfer->peer->digests != BT_DIGESTS_OFF);
     if (region->mapped != NULL)
-        return move_mapped(tx, transfer, i, region);
+        return move_mapped(tx, transfer, i, region, t);
     return move_put(tx, transfer, i, region);
 }
 
@@ -318,13 +338,15 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
     if (transfer->state != BT_TX_MOVING)
         return false;
     uint32_t chunk;
+    turn t = {0};
     baton_status status = BATON_OK;
     bool more = next_pushed(transfer, &chunk);
     for (uint64_t bytes = 0; more && status == BATON_OK && bytes < BT_TX_TURN_BYTES;
          bytes += tx->page_bytes) {
-        status = move_chunk(tx, transfer, chunk);
+        status = move_chunk(tx, transfer, chunk, &t);
         more = status == BATON_OK && next_pushed(transfer, &chunk);
     }
+    end_turn(tx, transfer, &t);
     bool more_layers = false;
     if ((status == BATON_OK || status == BATON_ERR_BUSY) && transfer->first_group != NULL)
         status = bt_tx_layers_move(tx, transfer, &more_layers);
@@ -358,9 +380,15 @@ static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
 
 static void on_flush(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
 {
+    uint32_t n = 0;
+    uint64_t bytes = 0;
     transfer->flush_out = false;
-    while (event->status == BATON_OK && transfer->flushing.n > 0)
-        bt_tx_chunk_landed(tx, transfer, bt_tx_list_pop(transfer, &transfer->flushing));
+    for (; event->status == BATON_OK && transfer->flushing.n > 0; n++) {
+        uint32_t chunk = bt_tx_list_pop(transfer, &transfer->flushing);
+        landed(transfer, chunk);
+        bytes += bt_tx_chunk_bytes(tx, transfer, chunk);
+    }
+    bt_tx_count_landed(tx, transfer, n, bytes);
 }
 
 static void on_transfer_event(bt_tx *tx, const bt_event *event)

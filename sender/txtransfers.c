@@ -96,7 +96,7 @@ static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status statu
     unlink_transfer(tx, transfer);
     transfer->hash_next = tx->dead;
     tx->dead = transfer;
-    bt_eventqueue_push(tx->events, &event);
+    bt_tx_event_end(tx, transfer, &event);
 }
 
 static void send_alloc(bt_tx *tx, bt_tx_transfer *transfer)

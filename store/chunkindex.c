@@ -11,23 +11,45 @@ bool bt_key_equal(const baton_key *a, const baton_key *b)
     return memcmp(a->bytes, b->bytes, BATON_KEY_BYTES) == 0;
 }
 
-static uint32_t bucket_of(const bt_store *store, const baton_key *key)
+uint32_t bt_index_hash(const bt_store *store, const baton_key *key)
 {
-    uint64_t hash = XXH3_64bits_withSeed(key->bytes, BATON_KEY_BYTES, store->hash_seed);
-    return (uint32_t)hash & (store->n_buckets - 1);
+    return (uint32_t)XXH3_64bits_withSeed(key->bytes, BATON_KEY_BYTES, store->hash_seed);
 }
 
-bt_chunk *bt_index_find(bt_store *store, const baton_key *key)
+static bt_chunk **bucket_of(const bt_store *store, uint32_t hash)
 {
-    bt_chunk *chunk = store->by_key[bucket_of(store, key)];
-    while (chunk != NULL && !bt_key_equal(&chunk->key, key))
+    return &store->by_key[hash & (store->n_buckets - 1)];
+}
+
+bt_chunk *bt_index_find_hashed(bt_store *store, const baton_key *key, uint32_t hash)
+{
+    bt_chunk *chunk = *bucket_of(store, hash);
+    while (chunk != NULL && (chunk->hash != hash || !bt_key_equal(&chunk->key, key)))
         chunk = chunk->key_next;
     return chunk;
 }
 
+bt_chunk *bt_index_find(bt_store *store, const baton_key *key)
+{
+    return bt_index_find_hashed(store, key, bt_index_hash(store, key));
+}
+
+void bt_index_prefetch_bucket(const bt_store *store, uint32_t hash)
+{
+    __builtin_prefetch(bucket_of(store, hash));
+}
+
+/* Hash and link lie in the second line of a chunk, its key in the first. */
+void bt_index_prefetch_chunk(const bt_store *store, uint32_t hash)
+{
+    const bt_chunk *chunk = *bucket_of(store, hash);
+    if (chunk != NULL)
+        __builtin_prefetch(&chunk->hash);
+}
+
 bt_chunk **bt_index_tails(bt_store *store, const baton_key *parent)
 {
-    return &store->by_parent[bucket_of(store, parent)];
+    return &store->by_parent[bt_index_hash(store, parent) & (store->n_buckets - 1)];
 }
 
 static void lru_append(bt_store *store, bt_chunk *chunk)
@@ -49,7 +71,7 @@ static void lru_remove(bt_store *store, bt_chunk *chunk)
 
 void bt_index_insert(bt_store *store, bt_chunk *chunk)
 {
-    bt_chunk **bucket = &store->by_key[bucket_of(store, &chunk->key)];
+    bt_chunk **bucket = bucket_of(store, chunk->hash);
     chunk->key_next = *bucket;
     *bucket = chunk;
     if (chunk->n_tokens < store->chunk_tokens) {
@@ -63,7 +85,7 @@ void bt_index_insert(bt_store *store, bt_chunk *chunk)
 
 void bt_index_remove(bt_store *store, bt_chunk *chunk)
 {
-    bt_chunk **link = &store->by_key[bucket_of(store, &chunk->key)];
+    bt_chunk **link = bucket_of(store, chunk->hash);
     while (*link != chunk)
         link = &(*link)->key_next;
     *link = chunk->key_next;

@@ -17,9 +17,13 @@ typedef enum {
 
 typedef struct {
     chunk_state state;
+    uint32_t hash; /* of the key */
     bt_page_ref page;
     bt_chunk *chunk;
 } grant_chunk;
+
+/* How far ahead of a walk over keys the index is prefetched: its buckets, then their chunks. */
+enum { BUCKETS_AHEAD = 16, CHUNKS_AHEAD = 8 };
 
 struct bt_grant {
     uint32_t n_chunks, n_held, last_tokens;
@@ -67,7 +71,8 @@ uint32_t bt_grant_tokens_of(const bt_store *store, const bt_grant *grant, uint32
 static void hold(bt_store *store, bt_grant *grant, uint32_t i, bt_chunk *chunk)
 {
     bt_chunk_hold(store, chunk);
-    grant->chunks[i] = (grant_chunk){.state = CHUNK_HELD, .chunk = chunk};
+    grant->chunks[i].state = CHUNK_HELD;
+    grant->chunks[i].chunk = chunk;
     grant->n_held++;
 }
 
@@ -82,11 +87,27 @@ static void release_holds(bt_store *store, bt_grant *grant)
     }
 }
 
+static void prefetch_ahead(bt_store *store, const bt_grant *grant, uint32_t chunk)
+{
+    uint32_t left = grant->n_chunks - chunk;
+    if (left > BUCKETS_AHEAD)
+        bt_index_prefetch_bucket(store, grant->chunks[chunk + BUCKETS_AHEAD].hash);
+    if (left > CHUNKS_AHEAD) {
+        const grant_chunk *ahead = &grant->chunks[chunk + CHUNKS_AHEAD];
+        bt_index_prefetch_chunk(store, ahead->hash);
+        if (ahead->state == CHUNK_RESERVED)
+            __builtin_prefetch(bt_page_chunk(store, ahead->page), 1);
+    }
+}
+
 /* Holds what has landed. It goes first, so that making room for the rest cannot evict it. */
 static baton_status hold_present(bt_store *store, bt_grant *grant)
 {
+    for (uint32_t i = 0; i < grant->n_chunks; i++)
+        grant->chunks[i].hash = bt_index_hash(store, &grant->keys[i + 1]);
     for (uint32_t i = 0; i < grant->n_chunks; i++) {
-        bt_chunk *chunk = bt_index_find(store, &grant->keys[i + 1]);
+        prefetch_ahead(store, grant, i);
+        bt_chunk *chunk = bt_index_find_hashed(store, &grant->keys[i + 1], grant->chunks[i].hash);
         if (chunk == NULL)
             continue;
         if (chunk->n_tokens != bt_grant_tokens_of(store, grant, i))
@@ -115,8 +136,12 @@ static baton_status make_room(bt_store *store, uint32_t n_wanted)
     if (n_wanted > n_free && n_wanted - n_free > store->n_lru)
         return bt_fail(BATON_ERR_NO_PAGES, "store: wanted %u pages, %u free and %u evictable",
                        n_wanted, n_free, store->n_lru);
-    for (; n_free < n_wanted; n_free++) /* a closed region has no chunk in the list */
-        bt_chunk_evict(store, store->lru.lru_next);
+    for (; n_free < n_wanted; n_free++) { /* a closed region has no chunk in the list */
+        bt_chunk *oldest = store->lru.lru_next, *next = oldest->lru_next->lru_next;
+        bt_index_prefetch_bucket(store, next->hash);
+        __builtin_prefetch(next->lru_next);
+        bt_chunk_evict(store, oldest);
+    }
     return BATON_OK;
 }
 
@@ -143,8 +168,10 @@ baton_status bt_store_grant(bt_store *store, const baton_key *root, const baton_
     }
     store->present_total += grant->n_held;
     for (uint32_t i = 0; i < n_keys; i++) {
-        if (grant->chunks[i].state == CHUNK_NONE)
-            grant->chunks[i] = (grant_chunk){.state = CHUNK_RESERVED, .page = bt_page_take(store)};
+        if (grant->chunks[i].state == CHUNK_NONE) {
+            grant->chunks[i].state = CHUNK_RESERVED;
+            grant->chunks[i].page = bt_page_take(store);
+        }
     }
     *grant_p = grant;
     return BATON_OK;
@@ -178,6 +205,7 @@ static bt_chunk *publish(bt_store *store, const bt_grant *grant, uint32_t i)
         .key = grant->keys[i + 1],
         .parent = grant->keys[i],
         .page = page,
+        .hash = grant->chunks[i].hash,
         .n_tokens = bt_grant_tokens_of(store, grant, i),
     };
     bt_page_set(store, page, BT_PAGE_LANDED);
@@ -194,7 +222,9 @@ baton_status bt_store_commit(bt_store *store, bt_grant *grant, uint32_t chunk, b
         return BATON_OK;
     if (grant->chunks[chunk].state != CHUNK_RESERVED)
         return bt_fail(BATON_ERR_STATE, "store: chunk %u of an ended grant", chunk);
-    bt_chunk *landed = bt_index_find(store, &grant->keys[chunk + 1]);
+    prefetch_ahead(store, grant, chunk);
+    bt_chunk *landed =
+        bt_index_find_hashed(store, &grant->keys[chunk + 1], grant->chunks[chunk].hash);
     if (landed != NULL && landed->n_tokens == bt_grant_tokens_of(store, grant, chunk)) {
         *duplicate = true;
         store->duplicate_total++;

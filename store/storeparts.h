@@ -11,6 +11,7 @@ struct bt_chunk {
     baton_key key, parent;
     bt_page_ref page;
     uint32_t n_tokens, n_holds, n_pins;
+    uint32_t hash;       /* of key: bt_index_hash */
     bt_chunk *key_next;  /* same bucket of by_key */
     bt_chunk *tail_next; /* same bucket of by_parent; only chunks shorter than chunk_tokens */
     bt_chunk *lru_prev, *lru_next; /* in the list exactly while landed without hold and pin */
@@ -47,7 +48,14 @@ bt_page_ref bt_page_take(bt_store *store);
 bt_chunk *bt_page_chunk(bt_store *store, bt_page_ref page);
 
 /* Index. */
+uint32_t bt_index_hash(const bt_store *store, const baton_key *key);
 bt_chunk *bt_index_find(bt_store *store, const baton_key *key);
+/* As find, with the key's hash at hand. */
+bt_chunk *bt_index_find_hashed(bt_store *store, const baton_key *key, uint32_t hash);
+/* Brings what find will look at nearer, in two steps that are some keys apart: a large index is not
+ * in the cache, and a long list of keys would wait for it once per key. */
+void bt_index_prefetch_bucket(const bt_store *store, uint32_t hash);
+void bt_index_prefetch_chunk(const bt_store *store, uint32_t hash);
 void bt_index_insert(bt_store *store, bt_chunk *chunk);
 void bt_index_remove(bt_store *store, bt_chunk *chunk);
 bt_chunk **bt_index_tails(bt_store *store, const baton_key *parent); /* head of the bucket's list */

@@ -244,7 +244,7 @@ static void deliver(pair *kit, const pair_frame *frame)
 static void poll_events(pair_sender *sender)
 {
     baton_sender_event event;
-    while (bt_eventqueue_pop(sender->tx->events, &event, 1) == 1) {
+    while (bt_tx_poll(sender->tx, &event, 1) == 1) {
         if (event.kind == BATON_SENDER_SOURCE_FREE)
             sender->n_source_free++;
         else
