@@ -149,6 +149,13 @@ baton_status bt_framering_read(bt_framering *ring, void *frame, size_t *bytes)
     return BATON_OK;
 }
 
+bool bt_framering_has_frame(const bt_framering *ring)
+{
+    /* Relaxed: read looks again. */
+    return bt_framering_is_up(ring) &&
+           atomic_load_explicit(position_at(ring, TAIL_AT), memory_order_relaxed) != ring->position;
+}
+
 bool bt_framering_announce_sleep(bt_framering *ring)
 {
     if (!bt_framering_is_up(ring))

@@ -56,6 +56,8 @@ baton_status bt_framering_write(bt_framering *ring, const void *frame, size_t by
 /* Reader. Copies the oldest frame to frame[bt_framering_frame_max(capacity)]. IN_PROGRESS: there is
  * none. Errors: CORRUPT (said once, with a text; nothing comes from then on). */
 baton_status bt_framering_read(bt_framering *ring, void *frame, size_t *bytes);
+/* A read would give something, a failure included. */
+bool bt_framering_has_frame(const bt_framering *ring);
 /* True: empty, and the next write must ring. False: there is something to read. */
 bool bt_framering_announce_sleep(bt_framering *ring);
 void bt_framering_end_sleep(bt_framering *ring);

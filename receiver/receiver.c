@@ -184,16 +184,7 @@ int baton_receiver_progress_fd(baton_receiver *receiver)
 
 uint32_t baton_receiver_progress(baton_receiver *receiver)
 {
-    if (receiver->has_thread)
-        return UINT32_MAX;
-    uint64_t deadline_ns;
-    bt_rxshell_wait(receiver, 0);
-    bool active = bt_rxshell_step(receiver, &deadline_ns);
-    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
-    if (active || deadline_ns <= now_ns || !bt_rxshell_prepare_sleep(receiver))
-        return 0;
-    int ms = bt_wait_ms(now_ns, deadline_ns);
-    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
+    return receiver->has_thread ? UINT32_MAX : bt_rxshell_turn(receiver);
 }
 
 void baton_receiver_get_stats(baton_receiver *receiver, baton_receiver_stats *stats)

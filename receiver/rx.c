@@ -282,6 +282,17 @@ static void progress_workers(bt_rx *rx)
     }
 }
 
+void bt_rx_rings_handle(bt_rx *rx)
+{
+    if (!bt_rx_rings_wait(rx))
+        return;
+    pthread_mutex_lock(&rx->lock);
+    run_commands(rx); /* they may free pages for what is asked */
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
+        bt_rx_ring_serve(rx, peer);
+    pthread_mutex_unlock(&rx->lock);
+}
+
 uint64_t bt_rx_progress(bt_rx *rx)
 {
     pthread_mutex_lock(&rx->lock);

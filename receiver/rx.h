@@ -220,6 +220,9 @@ void bt_rx_peer_exited(bt_rx *rx, bt_rx_peer *peer); /* its pidfd is readable */
 bool bt_rx_arm(bt_rx *rx);
 /* Awake again, or not asleep after all: rings need no doorbell. */
 void bt_rx_disarm(bt_rx *rx);
+bool bt_rx_rings_wait(const bt_rx *rx); /* a frame is in a ring */
+/* Handles what waits in rings, ahead of a whole progress. */
+void bt_rx_rings_handle(bt_rx *rx);
 
 /* A frame that came behind the peer's data, or with it; lock held. Only COMMIT comes there: its
  * nonce says who speaks, on a path that has no authentication of its own. The answer takes the

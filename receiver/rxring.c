@@ -110,6 +110,14 @@ void bt_rx_ring_serve(bt_rx *rx, bt_rx_peer *peer)
     }
 }
 
+bool bt_rx_rings_wait(const bt_rx *rx)
+{
+    const bt_rx_peer *peer = rx->peers;
+    while (peer != NULL && !bt_framering_has_frame(&peer->from_sender))
+        peer = peer->next;
+    return peer != NULL;
+}
+
 bool bt_rx_rings_sleep(bt_rx *rx)
 {
     for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {

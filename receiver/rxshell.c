@@ -144,6 +144,7 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&receiver->n_steps, 1, memory_order_relaxed);
     uint64_t n_ring_frames = receiver->rx->stats.ring_messages_total;
+    bt_rx_rings_handle(receiver->rx); /* first: who uses them is in a hurry */
     bool active = serve_port(receiver, BT_RX_INIT_PORT);
     active |= serve_port(receiver, BT_RX_ALLOC_PORT);
     *deadline_ns = bt_rx_progress(receiver->rx);
@@ -160,17 +161,19 @@ static bool has_frames(baton_receiver *receiver, bt_rx_port port)
 bool bt_rxshell_prepare_sleep(baton_receiver *receiver)
 {
     if (bt_doorbell_sleep(receiver->bell) && bt_rx_arm(receiver->rx) &&
-        !has_frames(receiver, BT_RX_INIT_PORT) && !has_frames(receiver, BT_RX_ALLOC_PORT))
+        !has_frames(receiver, BT_RX_INIT_PORT) && !has_frames(receiver, BT_RX_ALLOC_PORT)) {
+        receiver->is_asleep = true;
         return true;
+    }
     bt_rx_disarm(receiver->rx);
     return false;
 }
 
-bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
+enum { TAGS_MAX = 64 };
+
+static void woken(baton_receiver *receiver, void *const *tags, uint32_t n)
 {
-    void *tags[64];
-    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
-    uint32_t n = bt_pollset_wait(receiver->polls, now_ns, deadline_ns, tags, 64);
+    receiver->is_asleep = false;
     bt_doorbell_wake(receiver->bell);
     bt_rx_disarm(receiver->rx);
     for (uint32_t i = 0; i < n; i++) {
@@ -181,7 +184,39 @@ bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
         else
             bt_rx_peer_exited(receiver->rx, tags[i]);
     }
+}
+
+bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
+{
+    void *tags[TAGS_MAX];
+    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
+    uint32_t n = bt_pollset_wait(receiver->polls, now_ns, deadline_ns, tags, TAGS_MAX);
+    woken(receiver, tags, n);
     return n > 0;
+}
+
+/* A user who polls pays a look at the rings and one system call while nothing happens. */
+uint32_t bt_rxshell_turn(baton_receiver *receiver)
+{
+    void *tags[TAGS_MAX];
+    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
+    bool is_called = bt_rx_rings_wait(receiver->rx);
+    uint32_t n = is_called ? 0 : bt_pollset_wait(receiver->polls, now_ns, 0, tags, TAGS_MAX);
+    if (!receiver->is_asleep || is_called || n > 0 || now_ns >= receiver->wake_ns) {
+        woken(receiver, tags, n);
+        if (is_called && !receiver->was_called) { /* the rest has the next turn */
+            receiver->was_called = true;
+            bt_rx_rings_handle(receiver->rx);
+            return 0;
+        }
+        receiver->was_called = false;
+        bool active = bt_rxshell_step(receiver, &receiver->wake_ns);
+        now_ns = bt_now_ns(receiver->rx->clock);
+        if (active || receiver->wake_ns <= now_ns || !bt_rxshell_prepare_sleep(receiver))
+            return 0;
+    }
+    int ms = bt_wait_ms(now_ns, receiver->wake_ns);
+    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
 }
 
 static void *progress_thread(void *ctx)

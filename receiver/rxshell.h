@@ -41,6 +41,9 @@ struct baton_receiver {
     bt_eventqueue *events;
     bt_transport *transport;
     bt_rx *rx;
+    bool is_asleep;   /* prepared to, and nobody has looked since */
+    bool was_called;  /* turn: by a ring, and did nothing but what lay there */
+    uint64_t wake_ns; /* turn: when to step at the latest */
     pthread_t thread;
     bool has_thread;
     _Atomic bool stopping;      /* release by destroy, acquire by the thread */
@@ -60,6 +63,8 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns);
 bool bt_rxshell_prepare_sleep(baton_receiver *receiver);
 /* Waits in the poll set until the deadline and handles exited peers; true when something came. */
 bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns);
+/* One call of a user's progress; returns the milliseconds until the next at the latest. */
+uint32_t bt_rxshell_turn(baton_receiver *receiver);
 baton_status bt_rxshell_start_thread(baton_receiver *receiver);
 
 #endif

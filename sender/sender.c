@@ -223,16 +223,7 @@ int baton_sender_progress_fd(baton_sender *sender)
 
 uint32_t baton_sender_progress(baton_sender *sender)
 {
-    if (sender->has_thread)
-        return UINT32_MAX;
-    uint64_t deadline_ns;
-    bt_txshell_wait(sender, 0);
-    bool active = bt_txshell_step(sender, &deadline_ns);
-    uint64_t now_ns = bt_now_ns(sender->tx->clock);
-    if (active || deadline_ns <= now_ns || !bt_txshell_prepare_sleep(sender))
-        return 0;
-    int ms = bt_wait_ms(now_ns, deadline_ns);
-    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
+    return sender->has_thread ? UINT32_MAX : bt_txshell_turn(sender);
 }
 
 void baton_sender_get_stats(baton_sender *sender, baton_sender_stats *stats)

@@ -277,16 +277,30 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_CANCELED, "canceled");
 }
 
-static void progress_worker(bt_tx *tx)
+/* True when something had happened. */
+static bool progress_worker(bt_tx *tx)
 {
     enum { MAX_EVENTS = 32 };
     bt_event events[MAX_EVENTS];
-    uint32_t n;
+    uint32_t n, n_all = 0;
     do {
         n = bt_worker_progress(tx->worker, events, MAX_EVENTS);
         for (uint32_t i = 0; i < n; i++)
             bt_tx_on_event(tx, &events[i]);
+        n_all += n;
     } while (n == MAX_EVENTS);
+    return n_all > 0;
+}
+
+/* True when there is more to do at once. */
+static bool move_all(bt_tx *tx)
+{
+    bool more = false;
+    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+        next = transfer->next;
+        more |= bt_tx_move(tx, transfer);
+    }
+    return more;
 }
 
 /* When the earliest of the timers is due. Heartbeats set the pace while there is a connection; a
@@ -315,14 +329,11 @@ uint64_t bt_tx_progress(bt_tx *tx)
         run_command(tx, command);
         bt_tx_command_free(command);
     }
-    progress_worker(tx);
-    bool more = false;
     bt_eventqueue_hold(tx->events); /* one wake-up for all sources that become free in a turn */
     bt_tx_device_progress(tx);
-    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
-        next = transfer->next;
-        more |= bt_tx_move(tx, transfer);
-    }
+    bool more = move_all(tx); /* ahead of the worker, which a mapped page does not need */
+    if (progress_worker(tx) && !more)
+        more = move_all(tx);
     bt_tx_events_flush(tx);
     bt_eventqueue_release(tx->events);
     uint64_t now_ns = bt_now_ns(tx->clock);

@@ -375,6 +375,7 @@ void bt_tx_ring_close(bt_tx_peer *peer);
 /* True: sent by the ring. */
 bool bt_tx_ring_send(bt_tx *tx, bt_tx_peer *peer, const void *frame, size_t bytes);
 void bt_tx_rings_serve(bt_tx *tx); /* handles what waits there */
+bool bt_tx_rings_wait(const bt_tx *tx); /* a frame is in one of them */
 /* All rings are empty, and the next frame in one wakes us; false: there is one already. */
 bool bt_tx_rings_sleep(bt_tx *tx);
 

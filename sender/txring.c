@@ -129,6 +129,14 @@ void bt_tx_rings_serve(bt_tx *tx)
         serve(tx, peer);
 }
 
+bool bt_tx_rings_wait(const bt_tx *tx)
+{
+    const bt_tx_peer *peer = tx->peers;
+    while (peer != NULL && !bt_framering_has_frame(&peer->from_receiver))
+        peer = peer->next;
+    return peer != NULL;
+}
+
 bool bt_tx_rings_sleep(bt_tx *tx)
 {
     for (bt_tx_peer *peer = tx->peers; peer != NULL; peer = peer->next) {

@@ -155,14 +155,14 @@ static bool serve_port(baton_sender *sender, bt_tx_link *link, bt_tx_port port)
 bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&sender->n_steps, 1, memory_order_relaxed);
-    bool active = false;
     uint64_t n_ring_frames = sender->tx->n_ring_frames;
+    *deadline_ns = bt_tx_progress(sender->tx);
+    bool active = sender->tx->n_ring_frames != n_ring_frames;
     for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {
         active |= serve_port(sender, link, BT_TX_INIT_PORT);
         active |= serve_port(sender, link, BT_TX_ALLOC_PORT);
     }
-    *deadline_ns = bt_tx_progress(sender->tx);
-    return active || sender->tx->n_ring_frames != n_ring_frames;
+    return active;
 }
 
 static bool has_frames(const baton_sender *sender)
@@ -180,17 +180,19 @@ static bool has_frames(const baton_sender *sender)
 /* The sockets are asked last: a send may have swallowed the edge on their descriptors. */
 bool bt_txshell_prepare_sleep(baton_sender *sender)
 {
-    if (bt_doorbell_sleep(sender->bell) && bt_tx_arm(sender->tx) && !has_frames(sender))
+    if (bt_doorbell_sleep(sender->bell) && bt_tx_arm(sender->tx) && !has_frames(sender)) {
+        sender->is_asleep = true;
         return true;
+    }
     bt_tx_disarm(sender->tx);
     return false;
 }
 
-bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
+enum { TAGS_MAX = 64 };
+
+static void woken(baton_sender *sender, void *const *tags, uint32_t n)
 {
-    void *tags[64];
-    uint64_t now_ns = bt_now_ns(sender->tx->clock);
-    uint32_t n = bt_pollset_wait(sender->polls, now_ns, deadline_ns, tags, 64);
+    sender->is_asleep = false;
     bt_doorbell_wake(sender->bell);
     bt_tx_disarm(sender->tx);
     for (uint32_t i = 0; i < n; i++) {
@@ -201,7 +203,33 @@ bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
         else
             bt_tx_peer_exited(sender->tx, tags[i]);
     }
+}
+
+bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
+{
+    void *tags[TAGS_MAX];
+    uint64_t now_ns = bt_now_ns(sender->tx->clock);
+    uint32_t n = bt_pollset_wait(sender->polls, now_ns, deadline_ns, tags, TAGS_MAX);
+    woken(sender, tags, n);
     return n > 0;
+}
+
+/* A user who polls pays a look at the rings and one system call while nothing happens. */
+uint32_t bt_txshell_turn(baton_sender *sender)
+{
+    void *tags[TAGS_MAX];
+    uint64_t now_ns = bt_now_ns(sender->tx->clock);
+    bool is_called = bt_tx_rings_wait(sender->tx);
+    uint32_t n = is_called ? 0 : bt_pollset_wait(sender->polls, now_ns, 0, tags, TAGS_MAX);
+    if (!sender->is_asleep || is_called || n > 0 || now_ns >= sender->wake_ns) {
+        woken(sender, tags, n);
+        bool active = bt_txshell_step(sender, &sender->wake_ns);
+        now_ns = bt_now_ns(sender->tx->clock);
+        if (active || sender->wake_ns <= now_ns || !bt_txshell_prepare_sleep(sender))
+            return 0;
+    }
+    int ms = bt_wait_ms(now_ns, sender->wake_ns);
+    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
 }
 
 static void *progress_thread(void *ctx)
@@ -249,8 +277,7 @@ void bt_txshell_drain(baton_sender *sender)
         if (has_transfers && sender->tx->first == NULL) /* only the connections are left */
             give_up_ns = bt_now_ns(&bt_clock_monotonic) + BT_TX_CLOSE_MS * BT_NS_PER_MS;
         has_transfers = sender->tx->first != NULL;
-        bt_txshell_step(sender, &deadline_ns);
-        if (bt_txshell_prepare_sleep(sender))
+        if (!bt_txshell_step(sender, &deadline_ns) && bt_txshell_prepare_sleep(sender))
             bt_txshell_wait(sender, bt_now_ns(sender->tx->clock) + 10 * BT_NS_PER_MS);
     }
 }

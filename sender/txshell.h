@@ -46,6 +46,8 @@ struct baton_sender {
     bt_noticepush *notices;
     bt_transport *transport;
     bt_tx *tx;
+    bool is_asleep;   /* prepared to, and nobody has looked since */
+    uint64_t wake_ns; /* turn: when to step at the latest */
     pthread_t thread;
     bool has_thread;
     _Atomic bool stopping;    /* release by destroy, acquire by the thread */
@@ -56,12 +58,15 @@ struct baton_sender {
 bt_tx_out bt_txshell_out(baton_sender *sender);
 /* Puts the worker's and the bell's descriptors into the poll set. */
 baton_status bt_txshell_open(baton_sender *sender);
-/* Handles what has come and progresses; true when frames had come. *deadline_ns: run again then. */
+/* Progresses and handles what has come; true when frames had come: run again at once, else at
+ * *deadline_ns. */
 bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns);
 /* Nothing is left to do: the poll set wakes up at the next thing. False: step again. */
 bool bt_txshell_prepare_sleep(baton_sender *sender);
 /* Waits in the poll set until the deadline and handles exited peers; true when something came. */
 bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns);
+/* One call of a user's progress; returns the milliseconds until the next at the latest. */
+uint32_t bt_txshell_turn(baton_sender *sender);
 baton_status bt_txshell_start_thread(baton_sender *sender);
 /* Cancels what is live and runs until it has drained, or the flush deadline has passed. */
 void bt_txshell_drain(baton_sender *sender);

@@ -169,7 +169,9 @@ static void only_an_announced_sleeper_is_to_be_rung_and_once(void **state)
     pair p;
     bool must_ring = true;
     open_pair(&p);
+    assert_false(bt_framering_has_frame(&p.reader));
     assert_ok(bt_framering_write(&p.writer, "a", 1, &must_ring));
+    assert_true(bt_framering_has_frame(&p.reader));
     assert_false(must_ring);
     assert_false(bt_framering_announce_sleep(&p.reader));
     expect(&p, 'a', 1);
@@ -196,6 +198,7 @@ static void a_ring_that_was_never_opened_is_down(void **state)
     size_t n;
     bool must_ring;
     assert_false(bt_framering_is_up(&none));
+    assert_false(bt_framering_has_frame(&none));
     assert_int_equal(bt_framering_write(&none, "a", 1, &must_ring), BATON_ERR_CORRUPT);
     assert_int_equal(bt_framering_read(&none, frame, &n), BATON_IN_PROGRESS);
     assert_true(bt_framering_announce_sleep(&none));
