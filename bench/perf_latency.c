@@ -3,6 +3,7 @@
 
 #include "bench/perf_plot.h"
 #include "bench/perf_quantiles.h"
+#include "bench/perf_usage.h"
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fail.h"
@@ -82,6 +83,8 @@ static baton_status push_one(bench *b, uint32_t number, uint64_t *seen_ns, uint6
 static baton_status sample_latency(bench *b)
 {
     const bt_perf_options *o = b->pair.options;
+    if (!b->sleep)
+        bt_perf_pin(0);
     for (uint32_t i = 0; i < o->n_warmup + o->n_samples; i++) {
         uint64_t seen_ns, done_ns;
         BATON_TRY(push_one(b, i, &seen_ns, &done_ns));

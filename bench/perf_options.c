@@ -88,9 +88,10 @@ static const bt_config_entry mode_entries[] = {
     {OPTION("seconds", seconds), .type = BT_CONFIG_UINT32, .min = 1, .max = 86400, .fallback = "60",
      .help = "--curve: measures points about this long in all."},
     {OPTION("latency", latency), .type = BT_CONFIG_BOOL, .fallback = "false",
-     .help = "One page, pushed when its place has been granted already: from the push until the "
-             "receiving process sees it committed. --progress manual: both ends poll. thread: both "
-             "sleep."},
+     .help =
+         "One page, pushed when its place has been granted already: from the push until the "
+         "receiving process sees it committed. --progress manual: both ends poll, on a core each. "
+         "thread: both sleep."},
     {OPTION("alloc", alloc), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "From begin until the receiver has granted all --pages: of new keys, and of keys that "
              "are all there."},

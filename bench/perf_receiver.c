@@ -37,6 +37,7 @@ typedef struct {
     uint64_t cpu_start_ns;   /* when the last answer left */
     ended ended[ENDED_KEPT]; /* the latest, a ring */
     uint32_t n_ended;
+    bool is_pinned;
 } server;
 
 /* Sleeps until fd is readable, or until_ns; a receiver of ours progresses meanwhile. */
@@ -158,6 +159,10 @@ static baton_status on_await(server *s, const char *line)
         return bt_fail(BATON_ERR_STATE, "perf: not set up");
     BATON_TRY(bt_perf_field(line, "name", 0, UINT32_MAX, &number));
     BATON_TRY(bt_perf_field(line, "sleep", 0, 1, &sleep));
+    if (sleep == 0 && !s->is_pinned) {
+        bt_perf_pin(1);
+        s->is_pinned = true;
+    }
     BATON_TRY(bt_perf_send(s->control, "awaiting"));
     const ended *request;
     BATON_TRY(wait_ready(s, (uint32_t)number, sleep != 0, &request));

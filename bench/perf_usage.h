@@ -15,6 +15,10 @@ typedef struct {
 
 /* Errors: IO. */
 baton_status bt_perf_usage_now(bt_perf_usage *usage);
+/* Ends that poll have a core each: a wake-up may put both on the waker's, where they would take
+ * turns. Moves the calling thread, and no other, to the nth CPU of those it may use; does nothing
+ * when there are fewer. */
+void bt_perf_pin(uint32_t nth);
 /* CPU time of all threads, user and system. */
 uint64_t bt_perf_cpu_ns(void);
 
