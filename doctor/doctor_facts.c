@@ -69,6 +69,7 @@ baton_status bt_doctor_facts_read(const char *root, char *const *environment,
     read_variables(environment, facts);
     read_devices(file, facts);
     facts->no_tcp = file->data.no_tcp;
+    facts->require_rdma = file->data.require_rdma;
     facts->allow_unauthenticated = file->security.allow_unauthenticated;
     facts->has_keys = file->security.key_file != NULL;
     facts->pool_bytes = file->pool_bytes != 0 ? file->pool_bytes : BT_DOCTOR_POOL_BYTES;

@@ -35,7 +35,7 @@ typedef struct {
     uint32_t n_devices;
     char devices[BT_DOCTOR_DEVICES_MAX][BT_NIC_NAME_BYTES]; /* [n_devices] of the data path */
     bool devices_from_environment;                          /* UCX_NET_DEVICES says so */
-    bool no_tcp, allow_unauthenticated, has_keys;
+    bool no_tcp, require_rdma, allow_unauthenticated, has_keys;
     uint64_t pool_bytes;
 
     bt_doctor_peer peer; /* filled in by the caller, with bt_doctor_ask_peer */

@@ -2,6 +2,7 @@
 #include "doctor/doctor_json.h"
 
 #include "core/fail.h"
+#include "doctor/doctor_routes.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -205,6 +206,21 @@ static json_t *data_path_of(const bt_doctor_facts *facts)
                      count_or_null(facts->pool_bytes, true), "keys", facts->has_keys);
 }
 
+static json_t *routes_of(const bt_doctor_facts *facts)
+{
+    bt_doctor_route routes[BT_DOCTOR_ROUTES_MAX];
+    uint32_t n = bt_doctor_routes(facts, routes);
+    json_t *all = json_array();
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(all,
+                              json_pack("{s:s, s:s, s:b, s:o, s:s, s:o}", "from",
+                                        bt_doctor_memory_name(routes[i].from), "pool",
+                                        bt_doctor_memory_name(routes[i].pool), "same_host",
+                                        routes[i].same_host, "path", text_or_null(routes[i].path),
+                                        "how", routes[i].how, "why", text_or_null(routes[i].why)));
+    return all;
+}
+
 static json_t *peer_of(const bt_doctor_peer *peer)
 {
     static const char *const memories[] = {"host", "cuda", "cuda_host"};
@@ -249,14 +265,14 @@ static json_t *report_of(const bt_doctor_facts *facts, const bt_doctor_findings 
 {
     const bt_topology *topology = facts->topology;
     bt_doctor_severity worst = bt_doctor_worst(findings);
-    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:i}",
+    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:i}",
                      "version", baton_version(), "kernel", text_or_null(facts->limits.kernel),
                      "ucx", ucx_of(facts), "rdma", rdma_of(topology), "net", nets_of(topology),
                      "gpus", gpus_of(topology), "numa_nodes", numa_of(topology), "limits",
                      limits_of(&facts->limits), "gpudirect", gpudirect_of(&facts->limits),
-                     "data_path", data_path_of(facts), "peer", peer_of(&facts->peer), "findings",
-                     findings_of(findings), "verdict", bt_doctor_severity_name(worst),
-                     "exit_status", (int)worst);
+                     "data_path", data_path_of(facts), "ways", routes_of(facts), "peer",
+                     peer_of(&facts->peer), "findings", findings_of(findings), "verdict",
+                     bt_doctor_severity_name(worst), "exit_status", (int)worst);
 }
 
 baton_status bt_doctor_json(const bt_doctor_facts *facts, const bt_doctor_findings *findings,

@@ -5,7 +5,7 @@
 #define BT_DOCTOR_TABLE_H
 #include "core/strbuf.h"
 
-enum { BT_TABLE_COLUMNS_MAX = 24, BT_TABLE_ROWS_MAX = 320, BT_TABLE_CELL_BYTES = 80 };
+enum { BT_TABLE_COLUMNS_MAX = 24, BT_TABLE_ROWS_MAX = 320, BT_TABLE_CELL_BYTES = 352 };
 
 typedef struct {
     char cells[BT_TABLE_COLUMNS_MAX][BT_TABLE_CELL_BYTES];

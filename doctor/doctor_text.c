@@ -2,6 +2,7 @@
 #include "doctor/doctor_text.h"
 
 #include "doctor/doctor_checks.h"
+#include "doctor/doctor_routes.h"
 #include "doctor/doctor_table.h"
 
 #include <inttypes.h>
@@ -364,6 +365,30 @@ static void put_wrapped(const page *p, const char *text, size_t indent)
     bt_strbuf_putc(p->out, '\n');
 }
 
+/* Which way for which pair of memory kinds. */
+static void put_routes(const page *p)
+{
+    bt_doctor_route routes[BT_DOCTOR_ROUTES_MAX];
+    uint32_t n = bt_doctor_routes(p->facts, routes);
+    bt_table table = {0};
+    put_title(p, "Ways from here to a receiver on a machine like this one");
+    row(&table, "FROM");
+    bt_table_cell(&table, "POOL");
+    bt_table_cell(&table, "ON");
+    bt_table_cell(&table, "PATH");
+    bt_table_cell(&table, "HOW");
+    for (uint32_t i = 0; i < n; i++) {
+        const bt_doctor_route *route = &routes[i];
+        row(&table, bt_doctor_memory_name(route->from));
+        bt_table_cell(&table, "%s", bt_doctor_memory_name(route->pool));
+        bt_table_cell(&table, "%s", route->same_host ? "this host" : "another");
+        bt_table_cell(&table, "%s", or_dash(route->path));
+        bt_table_cell(&table, "%s%s%s%s", route->how, route->why[0] != '\0' ? " (" : "", route->why,
+                      route->why[0] != '\0' ? ")" : "");
+    }
+    bt_table_print(&table, INDENT, p->out);
+}
+
 static void cell_rate(bt_table *table, double gbytes)
 {
     if (gbytes > 0)
@@ -477,6 +502,7 @@ baton_status bt_doctor_text(const bt_doctor_facts *facts, const bt_doctor_findin
         put_nearest(&p);
     put_limits(&p);
     put_data_path(&p);
+    put_routes(&p);
     if (facts->peer.was_asked)
         put_peer(&p);
     put_findings(&p, findings);

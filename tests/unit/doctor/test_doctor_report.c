@@ -109,6 +109,9 @@ static void json_says_the_same(void **state)
     assert_string_equal(text_at(json_array_get(json_object_get(gpu, "nearest"), 0), "port"),
                         "mlx5_0:1");
     assert_int_equal(json_array_size(json_object_get(gpu, "nearest")), 1);
+    json_t *way = json_array_get(json_object_get(json, "ways"), 0);
+    assert_string_equal(text_at(way, "path"), "mapped");
+    assert_true(json_is_null(json_object_get(way, "why")));
     json_t *limits = json_object_get(json, "limits");
     assert_int_equal(json_integer_value(json_object_get(limits, "memlock_bytes")), 8388608);
     assert_true(json_is_null(json_object_get(limits, "cgroup_memory_bytes")));
