@@ -103,15 +103,13 @@ static void check_ucx_transports(check *c)
 
 static void check_environment(check *c)
 {
-    static const char *const choosing[] = {"UCX_TLS", "UCX_NET_DEVICES"};
-    for (size_t i = 0; i < sizeof(choosing) / sizeof(choosing[0]); i++) {
-        const char *value = bt_doctor_variable_value(c->facts, choosing[i]);
-        if (value != NULL)
+    for (uint32_t i = 0; i < c->facts->n_variables; i++) {
+        const bt_doctor_variable *variable = &c->facts->variables[i];
+        if (bt_ucx_sets(variable->name))
             bt_doctor_advise(bt_doctor_find(c->out, BT_DOCTOR_WARNING, "ucx-environment",
-                                            "%s=%s in the environment wins over Baton's own "
-                                            "choice (%s)",
-                                            choosing[i], value,
-                                            i == 0 ? "data_tcp" : "data_devices"),
+                                            "%s=%s in the environment wins over what Baton would "
+                                            "set",
+                                            variable->name, variable->value),
                              "unset it, unless it is meant; keep it equal on both ends");
     }
 }
@@ -316,7 +314,7 @@ static void check_devices(check *c)
             check_rdma_device(c, name, port);
         else if (net != NULL)
             check_net_device(c, name, net);
-        else if (strcmp(name, "all") != 0 && strcmp(name, "auto") != 0)
+        else if (strcmp(name, "all") != 0)
             bt_doctor_advise(bt_doctor_find(c->out, BT_DOCTOR_BROKEN, "data-device-unknown",
                                             "data_devices names %s, which this machine has not",
                                             name),

@@ -11,6 +11,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "transport/ucx_state.h"
+#include "transport/ucxoffers.h"
 #include "transport/verbs.h"
 
 enum { DEVICES_TEXT_BYTES = 1024 };
@@ -76,6 +77,23 @@ static baton_status apply(ucp_config_t *config, const ucx_setting *setting)
     if (status != UCS_OK)
         return bt_fail_ucs(status, "setting %s=%s", key, setting->value);
     return BATON_OK;
+}
+
+static bool has_key(const ucx_setting *settings, size_t n, const char *key)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(settings[i].key, key) == 0)
+            return true;
+    return false;
+}
+#define HAS_KEY(settings, key) has_key((settings), sizeof(settings) / sizeof((settings)[0]), (key))
+
+bool bt_ucx_sets(const char *variable)
+{
+    const char *key = strncmp(variable, "UCX_", 4) == 0 ? variable + 4 : "";
+    return strcmp(key, "TLS") == 0 || strcmp(key, "NET_DEVICES") == 0 ||
+           HAS_KEY(tcp_settings, key) || HAS_KEY(no_tcp_settings, key) ||
+           HAS_KEY(rc_settings, key) || HAS_KEY(ud_settings, key);
 }
 
 static baton_status apply_one(ucp_config_t *config, const char *key, const char *value)

@@ -30,6 +30,8 @@ typedef struct {
 baton_status bt_ucx_offers_read(bt_ucx_offers *offers);
 /* Takes the resources from what ucp_context_print_info writes; they go behind those there are. */
 void bt_ucx_offers_parse(const char *text, bt_ucx_offers *offers);
+/* Whether Baton makes this setting itself ("UCX_TLS"), so that a user's value wins over ours. */
+bool bt_ucx_sets(const char *variable);
 bool bt_ucx_offers_has(const bt_ucx_offers *offers, const char *transport);
 
 #endif

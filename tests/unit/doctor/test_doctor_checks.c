@@ -68,10 +68,10 @@ static void variables_that_win_over_us_are_named(void **state)
     (void)state;
     bt_doctorkit_check((char *[]){(char[]){"UCX_TLS=tcp\x1b[31m"}, (char[]){"UCX_LOG_LEVEL=info"},
                                   (char[]){"PATH=/bin"}, (char[]){"UCX_NET_DEVICES=lo,nic0"},
-                                  NULL});
-    assert_int_equal(kit.facts.n_variables, 3);
+                                  (char[]){"UCX_TCP_TX_SEG_SIZE=8k"}, NULL});
+    assert_int_equal(kit.facts.n_variables, 4);
     assert_string_equal(kit.facts.variables[0].value, "tcp?[31m"); /* terminals are safe */
-    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "ucx-environment"), 2);
+    assert_int_equal(bt_doctorkit_found(BT_DOCTOR_WARNING, "ucx-environment"), 3);
     assert_int_equal(kit.facts.n_devices, 2);
     assert_int_equal(bt_doctorkit_found(BT_DOCTOR_BROKEN, "data-device-unknown"), 1);
 }
