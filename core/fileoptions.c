@@ -71,8 +71,9 @@ static const bt_config_entry common_entries[] = {
     {AS("data_devices", data.data_devices),
      .count_offset = offsetof(bt_file_options, data.n_data_devices), .type = BT_CONFIG_STRINGS,
      .fallback = "lo",
-     .help = "Network devices of the data path: lo, eth0, mlx5_0:1. Its ports have no "
-             "authentication: this network must be closed."},
+     .help = "Network devices of the data path: lo, eth0, mlx5_0:1; several RDMA devices are "
+             "rails. auto: the RDMA devices that are best for this process, at most two, or lo. Its "
+             "ports have no authentication: this network must be closed."},
     {AT(data_tcp), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Whether bytes may go over tcp; without, only shared memory and RDMA."},
     {AS("require_rdma", data.require_rdma), .type = BT_CONFIG_BOOL, .fallback = "false",

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "doctor/doctor_facts.h"
 
+#include "transport/verbs.h"
+
 #include "core/fail.h"
 
 #include <stdio.h>
@@ -43,7 +45,7 @@ static void add_device(bt_doctor_facts *facts, const char *name, size_t n)
         copy_text(facts->devices[facts->n_devices++], BT_NIC_NAME_BYTES, name, n);
 }
 
-static void read_devices(const bt_file_options *file, bt_doctor_facts *facts)
+static void read_devices(const char *root, const bt_file_options *file, bt_doctor_facts *facts)
 {
     const char *users = bt_doctor_variable_value(facts, "UCX_NET_DEVICES");
     facts->devices_from_environment = users != NULL;
@@ -51,8 +53,14 @@ static void read_devices(const bt_file_options *file, bt_doctor_facts *facts)
         at += *at == ',';
         add_device(facts, at, strcspn(at, ","));
     }
-    for (uint32_t i = 0; users == NULL && i < file->data.n_data_devices; i++)
+    bool is_auto =
+        file->data.n_data_devices == 1 && strcmp(file->data.data_devices[0], "auto") == 0;
+    for (uint32_t i = 0; users == NULL && !is_auto && i < file->data.n_data_devices; i++)
         add_device(facts, file->data.data_devices[i], strlen(file->data.data_devices[i]));
+    char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES];
+    uint32_t n_auto = users == NULL && is_auto ? bt_verbs_auto(root, names) : 0;
+    for (uint32_t i = 0; i < n_auto; i++)
+        add_device(facts, names[i], strlen(names[i]));
     if (facts->n_devices == 0)
         add_device(facts, "lo", 2);
 }
@@ -67,7 +75,7 @@ baton_status bt_doctor_facts_read(const char *root, char *const *environment,
     if (facts->ucx_status != BATON_OK)
         snprintf(facts->ucx_text, sizeof(facts->ucx_text), "%s", baton_last_error());
     read_variables(environment, facts);
-    read_devices(file, facts);
+    read_devices(root, file, facts);
     facts->no_tcp = file->data.no_tcp;
     facts->require_rdma = file->data.require_rdma;
     facts->allow_unauthenticated = file->security.allow_unauthenticated;

@@ -5,19 +5,45 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 #include "transport/rails.h"
+#include "transport/verbs.h"
 
-static const bt_transport_ops *const backends[] = {&bt_ucx_ops, &bt_loop_ops};
+static const bt_transport_ops *const backends[] = {&bt_loop_ops}; /* besides ucx */
 enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]) };
+
+static baton_status create_ucx(const bt_transport_options *options, bt_transport **transport_p)
+{
+    return bt_rails_are_wanted(options) ? bt_rails_create(options, transport_p)
+                                        : bt_ucx_ops.create(options, transport_p);
+}
+
+/* data_devices: auto. */
+static baton_status create_auto(const bt_transport_options *options, bt_transport **transport_p)
+{
+    char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES] = {"lo"};
+    const char *devices[BT_VERBS_AUTO_MAX];
+    uint32_t n = bt_verbs_auto(BT_SYSFS_ROOT, names);
+    bt_transport_options chosen = *options;
+    chosen.data_devices = devices;
+    chosen.n_data_devices = n != 0 ? n : 1;
+    for (uint32_t i = 0; i < chosen.n_data_devices; i++) {
+        devices[i] = names[i];
+        bt_info("transport: data_devices is auto: chose device=%s", devices[i]);
+    }
+    return create_ucx(&chosen, transport_p);
+}
 
 baton_status bt_transport_create(const bt_transport_options *options, bt_transport **transport_p)
 {
     const char *wanted = options->backend != NULL ? options->backend : "(none)";
+    if (strcmp(wanted, bt_ucx_ops.name) == 0)
+        return options->n_data_devices == 1 && strcmp(options->data_devices[0], "auto") == 0
+                   ? create_auto(options, transport_p)
+                   : create_ucx(options, transport_p);
     for (size_t i = 0; i < N_BACKENDS; i++)
         if (strcmp(backends[i]->name, wanted) == 0)
-            return backends[i] == &bt_ucx_ops && bt_rails_are_wanted(options)
-                       ? bt_rails_create(options, transport_p)
-                       : backends[i]->create(options, transport_p);
+            return backends[i]->create(options, transport_p);
     return bt_fail(BATON_ERR_INVALID_ARG, "transport: wanted ucx or loop, found \"%s\"", wanted);
 }
 

@@ -31,6 +31,18 @@ static void on_failure(void *arg, ucp_ep_h handle, ucs_status_t status)
     bt_ucx_fail(arg, bt_status_from_ucs(status), ucs_status_string(status));
 }
 
+static baton_status fail_to_connect(ucs_status_t status)
+{
+    if (status != UCS_ERR_INVALID_ADDR)
+        return bt_fail_ucs(status, "connecting to a peer's worker (do both ends share a device and "
+                                   "a transport?)");
+    bt_fail_ucs(status,
+                "connecting to a peer's worker: its RDMA address cannot be reached from the "
+                "device here (GIDs of both ends must be of one RoCE version and family, "
+                "and routed: show_gids, UCX_IB_GID_INDEX)");
+    return BATON_ERR_UNREACHABLE;
+}
+
 baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address_bytes,
                             uint64_t user_data, bt_endpoint **endpoint_p)
 {
@@ -55,8 +67,7 @@ baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address
     ucs_status_t status = ucp_ep_create(worker->handle, &params, &endpoint->handle);
     if (status != UCS_OK) {
         bt_free(endpoint);
-        return bt_fail_ucs(status, "connecting to a peer's worker (do both ends share a device "
-                                   "and a transport?)");
+        return fail_to_connect(status);
     }
     bt_path path;
     bt_ucx_path(&endpoint->base, &path);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transport/verbs.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/fail.h"
 
@@ -40,6 +42,31 @@ static const char *list_ports(const bt_topology *topology, char *text, size_t by
                                  topology->rdma[d].name, topology->rdma[d].ports[p].number,
                                  topology->rdma[d].ports[p].state);
     return text;
+}
+
+/* The NUMA node of a process that is bound to some of the CPUs; -1 when it may run on all. */
+static int home_node(void)
+{
+    cpu_set_t mask;
+    unsigned cpu, node;
+    bool is_bound = sched_getaffinity(0, sizeof(mask), &mask) == 0 &&
+                    CPU_COUNT(&mask) < sysconf(_SC_NPROCESSORS_ONLN);
+    return is_bound && getcpu(&cpu, &node) == 0 ? (int)node : -1;
+}
+
+uint32_t bt_verbs_auto(const char *root, char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES])
+{
+    bt_topology *topology;
+    bt_ranked_nic ranked[BT_VERBS_AUTO_MAX];
+    if (bt_topology_read(root, &topology) != BATON_OK)
+        return 0;
+    const bt_memory_place memory = {.numa_node = home_node()};
+    uint32_t n = bt_topology_rank(topology, &memory, ranked, BT_VERBS_AUTO_MAX);
+    n = bt_topology_rails(ranked, n);
+    for (uint32_t i = 0; i < n; i++)
+        snprintf(names[i], BT_NIC_NAME_BYTES, "%s", ranked[i].name);
+    bt_topology_free(topology);
+    return n;
 }
 
 static baton_status check(const bt_topology *topology, const char *name)

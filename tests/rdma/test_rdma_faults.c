@@ -111,6 +111,18 @@ static void a_gid_that_is_not_there_is_an_error(void **state)
     bt_child_kill(receiver);
 }
 
+static void gids_of_two_families_are_an_error_at_connect(void **state)
+{
+    (void)state;
+    bt_child *receiver = rdma_receiver("rxe1:1", "rc");
+    setenv("UCX_IB_GID_INDEX", "1", 1); /* IPv4; the receiver has its link-local one */
+    const char *output = rdma_output(rdma_sender(receiver, "rxe0:1", "--iterations 1"), 2);
+    unsetenv("UCX_IB_GID_INDEX");
+    rdma_assert_has(output,
+                    "ERR_UNREACHABLE: ucx: connecting to a peer's worker: its RDMA address");
+    bt_child_kill(receiver);
+}
+
 static void devices_without_ipv4_work_over_their_link_local_gids(void **state)
 {
     (void)state;
@@ -170,6 +182,7 @@ int main(void)
         bt_child_test(what_is_lost_on_the_way_is_sent_again),
         bt_child_test(devices_that_are_not_there_are_named),
         bt_child_test(a_gid_that_is_not_there_is_an_error),
+        bt_child_test(gids_of_two_families_are_an_error_at_connect),
         bt_child_test(devices_without_ipv4_work_over_their_link_local_gids),
         bt_child_test(too_little_locked_memory_says_what_to_do),
     };

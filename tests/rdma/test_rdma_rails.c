@@ -40,12 +40,20 @@ static void a_peer_with_one_rail_is_reached(void **state)
     rdma_hand_off(OURS, "rxe1:1", "rc", WORK, "rails=1");
 }
 
+/* Of four equal devices auto takes two. */
+static void auto_takes_the_best_devices_as_rails(void **state)
+{
+    (void)state;
+    rdma_hand_off("auto", "rxe0:1,rxe1:1", "rc", WORK, "device=rxe0:1,rxe1:1 rails=2");
+}
+
 int main(void)
 {
     rdma_need_devices(4);
     const struct CMUnitTest tests[] = {
         bt_child_test(both_rails_carry_the_bytes),
         bt_child_test(commit_waits_for_the_rail_that_is_late_and_out_of_order),
+        bt_child_test(auto_takes_the_best_devices_as_rails),
         bt_child_test(a_peer_with_one_rail_is_reached),
     };
     return bt_run_tests(tests);

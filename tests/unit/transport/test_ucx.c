@@ -45,6 +45,19 @@ static void more_devices_than_fit_are_refused(void **state)
     assert_fails(bt_transport_create(&options, &transport), BATON_ERR_TOO_LARGE, "data_devices");
 }
 
+/* Here or on a machine with RDMA devices: something is chosen, and said. */
+static void auto_devices_are_chosen_and_logged(void **state)
+{
+    (void)state;
+    static const char *const device = "auto";
+    const bt_transport_options options = {
+        .backend = "ucx", .data_devices = &device, .n_data_devices = 1};
+    bt_transport *transport;
+    assert_ok(bt_transport_create(&options, &transport));
+    assert_true(bt_log_seen("data_devices is auto: chose device=") >= 1);
+    bt_transport_destroy(transport);
+}
+
 static void the_users_environment_wins_and_is_logged(void **state)
 {
     (void)state;
@@ -378,6 +391,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(tcp_that_is_both_off_and_asked_for_is_refused),
         bt_test(more_devices_than_fit_are_refused),
+        bt_test(auto_devices_are_chosen_and_logged),
         bt_test(the_users_environment_wins_and_is_logged),
         bt_test(addresses_and_keys_of_another_version_or_backend_are_refused),
         bt_test(messages_that_make_no_sense_are_ignored),

@@ -3,6 +3,8 @@
 #include "support/fakesys.h"
 #include "transport/verbs.h"
 
+#include <stdio.h>
+
 static bt_fakesys fake;
 
 static int make(void **state)
@@ -67,6 +69,26 @@ static void soft_roce_is_given_its_link_local_gid(void **state)
     assert_false(bt_verbs_soft_roce_gid(fake.root, "rxe0:1", &index));
 }
 
+static void auto_is_the_best_devices_as_rails(void **state)
+{
+    (void)state;
+    char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES];
+    assert_int_equal(bt_verbs_auto(fake.root, names), 0);
+    bt_fakesys_add_rdma(
+        &fake, &(bt_fakesys_rdma){.name = "mlx5_0", .node = 0, .rate = "100 Gb/sec (4X EDR)"});
+    bt_fakesys_add_rdma(&fake, &(bt_fakesys_rdma){.name = "mlx5_1", .node = 1});
+    assert_int_equal(bt_verbs_auto(fake.root, names), 1);
+    assert_string_equal(names[0], "mlx5_1:1");
+    for (unsigned i = 2; i < 5; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "mlx5_%u", i);
+        bt_fakesys_add_rdma(&fake, &(bt_fakesys_rdma){.name = name, .node = i});
+    }
+    assert_int_equal(bt_verbs_auto(fake.root, names), BT_VERBS_AUTO_MAX);
+    assert_string_equal(names[0], "mlx5_1:1");
+    assert_string_equal(names[1], "mlx5_2:1");
+}
+
 #define in_files(test) cmocka_unit_test_setup_teardown(test, make, clear)
 
 int main(void)
@@ -74,6 +96,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         in_files(active_ports_pass_and_net_devices_are_not_looked_at),
         in_files(what_cannot_be_used_is_said_with_what_is_there),
+        in_files(auto_is_the_best_devices_as_rails),
         in_files(soft_roce_is_given_its_link_local_gid),
     };
     return bt_run_tests(tests);
