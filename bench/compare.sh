@@ -16,6 +16,7 @@ UCX wheel.
   --list           the works, their keys and who does them
   --iterations N   transfers of 64 MiB in a run; default 21
   --json FILE      everything measured as JSON besides; -: on standard output
+  --markdown F     the tables of docs/performance.md besides
   --build DIR      a build folder to take as it is (bin/baton-perf, bin/floor_*); builds nothing
   --wheel-perf F   the baton-perf built against the wheel's UCX to take, with --build
   --no-install     take the peers that are there; say what is missing
@@ -32,7 +33,7 @@ peers=${BATON_PEERS:-$HOME/.cache/baton-peers}
 build='' wheel_perf='' install=yes list=no pass=()
 while [ $# -gt 0 ]; do
     case "$1" in
-    --rounds | --only | --iterations | --json)
+    --rounds | --only | --iterations | --json | --markdown)
         if [ $# -lt 2 ]; then echo "compare: $1: wanted a value" >&2; exit 2; fi
         pass+=("$1" "$2"); shift ;;
     --build) build=${2:?compare: --build: wanted a folder}; shift ;;

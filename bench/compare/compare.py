@@ -9,7 +9,7 @@ import time
 
 from figures import Failed, Missing
 from programs import Perftest, Programs
-from table import machine, print_table, report
+from table import machine, print_table, report, write_markdown
 from works import all_works
 
 
@@ -69,6 +69,7 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--markdown", metavar="FILE")
     parser.add_argument("--build", required=True)
     parser.add_argument("--wheel-perf")
     parser.add_argument("--peers", required=True)
@@ -85,6 +86,8 @@ def main():
     print_table(works, rounds, facts)
     for text, places in troubles.items():
         print(f"{text}\n    {'; '.join(places)}")
+    if options.markdown:
+        write_markdown(works, rounds, facts, options.markdown)
     if options.json:
         with sys.stdout if options.json == "-" else open(options.json, "w", encoding="utf-8") as f:
             json.dump(report(works, rounds, facts, troubles), f, indent=1)

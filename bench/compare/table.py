@@ -83,6 +83,47 @@ def print_table(works, rounds, facts):
     print()
 
 
+def markdown_targets(works, rounds):
+    yield "| work | figure | target | measured | | command |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for work in works:
+        title = work.title
+        for check in work.checks:
+            row = check_row(check, rounds[work.key])
+            text, value, limit, verdict = (cell.strip() for cell in row[:4])
+            sign = "at least" if limit.startswith(">=") else "at most"
+            yield (
+                f"| {title} | {text} | {sign} {limit[3:]} | {value} | {verdict} "
+                f"| `bench/compare.sh --only {work.key}` |"
+            )
+            title = ""
+
+
+def markdown_figures(works, rounds):
+    yield "| work | | µs | GB/s | lowest..highest | CPU µs, both ends | configuration |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for work in works:
+        title = work.title
+        for who in work.subjects:
+            row = (cell.strip() for cell in subject_row(who, rounds[work.key][who]))
+            yield f"| {title} | {' | '.join(row)} |"
+            title = ""
+
+
+def write_markdown(works, rounds, facts, path):
+    """The tables of docs/performance.md."""
+    lines = [
+        f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}; {facts['rounds']} "
+        f"rounds in turns; load average at the end {facts['load']:.1f}.",
+        "",
+        *markdown_targets([work for work in works if work.checks], rounds),
+        "",
+        *markdown_figures(works, rounds),
+    ]
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
 def report(works, rounds, facts, troubles):
     def figures(work, who):
         return [

@@ -17,7 +17,8 @@ fail() {
 export BATON_PEERS=$work/peers
 compare() { "$top/bench/compare.sh" --build "$build" --no-install "$@" >"$work/out" 2>&1; }
 
-compare --rounds 2 --iterations 1 --only 2048x4k --json "$work/json" || fail "status $?"
+compare --rounds 2 --iterations 1 --only 2048x4k --json "$work/json" \
+    --markdown "$work/md" || fail "status $?"
 grep -Eq '^  baton +[0-9,.]+ ' "$work/out" || fail "wanted a figure of baton's"
 grep -Eq '^  NT-store floor +[0-9,.]+ ' "$work/out" || fail "wanted a figure of the floor's"
 grep -Eq '^  process_vm floor +[0-9,.]+ ' "$work/out" || fail "wanted a figure of the other floor's"
@@ -29,5 +30,7 @@ work = json.load(open(sys.argv[1]))["works"][0]
 assert len(work["rounds"]["baton"]) == 2 and all(work["rounds"]["baton"]), work
 assert work["rounds"]["NIXL"] == [None, None], work
 END
+grep -Fq "| 2,048 x 4 KiB scattered | baton : NIXL | at least 3 | - | not measured |" "$work/md" ||
+    fail "wanted the target in Markdown"
 if compare --only nothing-has-this-key; then fail "wanted a failure without any work"; fi
 echo "compare_test: ok"
