@@ -27,7 +27,7 @@ def number(value, digits=None):
     if value is None:
         return "-"
     if digits is None:
-        digits = 0 if value >= 100 else 1 if value >= 10 else 2
+        digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
     return f"{value:,.{digits}f}"
 
 
@@ -58,7 +58,7 @@ def subject_row(who, figures):
 
 def check_row(check, rounds):
     value, verdict = check.outcome(rounds)
-    shown = "-" if value is None else f"{number(value, 2 if check.unit == 'x' else 1)}"
+    shown = "-" if value is None else f"{number(value, None if check.unit == 'x' else 1)}"
     unit = "" if check.unit == "x" else f" {check.unit}"
     return [f"    {check.text}", shown + unit, f"{check.op} {check.limit:g}{unit}", verdict, "", ""]
 

@@ -32,5 +32,12 @@ assert work["rounds"]["NIXL"] == [None, None], work
 END
 grep -Fq "| 2,048 x 4 KiB scattered | baton : NIXL | at least 3 | - | not measured |" "$work/md" ||
     fail "wanted the target in Markdown"
+for floor in "floor_tcp --lanes 2" "floor_tcp --buffer 65536" "floor_copy --memcpy --shared" \
+    "floor_vm --huge"; do
+    # shellcheck disable=SC2086  # a program and its options
+    "$build"/bin/$floor --pages 1025 --page-bytes 4096 --iterations 3 >"$work/out" 2>&1 ||
+        fail "$floor: status $?"
+    grep -Fq '"verified": 5' "$work/out" || fail "$floor: wanted 5 verified iterations"
+done
 if compare --only nothing-has-this-key; then fail "wanted a failure without any work"; fi
 echo "compare_test: ok"
