@@ -28,6 +28,7 @@ typedef struct {
     const char *transport;
     baton_progress_mode progress;
     baton_path_choice path;
+    bool by_layers; /* last layer first */
 } flavour;
 
 typedef struct {
@@ -128,6 +129,18 @@ static void make_prompt(bench *b, uint32_t n)
     }
 }
 
+static void push_layers(const bench *b, baton_sender *sender, baton_transfer transfer,
+                        const prompt *p, uint32_t chunk)
+{
+    uint32_t n_layers = b->layout.n_layers;
+    size_t bytes = chunk_bytes(b, chunk) / n_layers;
+    for (uint32_t layer = n_layers; layer-- > 0;) {
+        const baton_source source = {.data = chunk_data(b, p, chunk) + layer * bytes,
+                                     .bytes = bytes};
+        assert_ok(baton_transfer_push_layers(sender, transfer, chunk, layer, 1, &source));
+    }
+}
+
 static void begin(bench *b, uint32_t n)
 {
     const prompt *p = &b->prompts[n];
@@ -147,9 +160,13 @@ static void begin(bench *b, uint32_t n)
                                             .user_data = n};
     baton_transfer transfer;
     assert_ok(baton_transfer_begin(sender, &options, &transfer));
-    for (uint32_t i = 0; i < N_CHUNKS; i++)
-        assert_ok(
-            baton_transfer_push_bytes(sender, transfer, i, chunk_data(b, p, i), chunk_bytes(b, i)));
+    for (uint32_t i = 0; i < N_CHUNKS; i++) {
+        if (b->how.by_layers)
+            push_layers(b, sender, transfer, p, i);
+        else
+            assert_ok(baton_transfer_push_bytes(sender, transfer, i, chunk_data(b, p, i),
+                                                chunk_bytes(b, i)));
+    }
     assert_ok(baton_transfer_finish(sender, transfer));
 }
 
@@ -167,7 +184,7 @@ static void take_sender_events(bench *b, baton_sender *sender)
         if (events[i].kind != BATON_SENDER_DONE)
             fail_msg("request %llu failed: %s", (unsigned long long)events[i].user_data,
                      events[i].text);
-        assert_int_equal(p->n_free, N_CHUNKS);
+        assert_int_equal(p->n_free, N_CHUNKS * (b->how.by_layers ? b->layout.n_layers : 1));
         assert_int_equal(events[i].sent_chunks + events[i].present_chunks, N_CHUNKS);
         p->done = true;
         b->n_done++;
@@ -308,6 +325,14 @@ static void over_ucx_with_puts_only(void **state)
     hand_over_everything((flavour){.transport = "ucx", .path = BATON_PATH_PUT});
 }
 
+static void by_layers_on_every_path(void **state)
+{
+    (void)state;
+    hand_over_everything((flavour){.transport = "loop", .by_layers = true});
+    hand_over_everything((flavour){.transport = "ucx", .by_layers = true});
+    hand_over_everything((flavour){.transport = "ucx", .path = BATON_PATH_PUT, .by_layers = true});
+}
+
 static void over_ucx_with_puts_only_by_hand(void **state)
 {
     (void)state;
@@ -370,6 +395,7 @@ int main(void)
         bt_test(over_ucx_by_hand),
         bt_test(over_ucx_with_puts_only),
         bt_test(over_ucx_with_puts_only_by_hand),
+        bt_test(by_layers_on_every_path),
         bt_test(ends_in_the_middle),
         bt_test(every_failing_allocation_of_a_sender_leaves_nothing),
     };
