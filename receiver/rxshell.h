@@ -24,7 +24,7 @@ enum {
     BT_RX_EVENTS_MAX = 4096,     /* wait for the user; older ones are dropped and counted */
     BT_RX_SEND_MESSAGES = 8192,  /* wait for one peer; more are dropped, the peer asks again */
     BT_RX_FRAMES_PER_STEP = 256, /* of one port, before the other gets its turn */
-    BT_RX_SPIN_NS = 50 * 1000,   /* look again for so long after activity, before sleeping */
+    BT_RX_SPIN_NS = 20 * 1000,   /* look again for so long after activity, before sleeping */
     BT_RX_FLUSH_MS = 200,        /* on destroy, for last messages and notices */
     BT_RX_NOTICE_ALLOW_MAX = 1024,
 };

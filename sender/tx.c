@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { PUSH_ROUNDS = 64 };
+
 static void default_u32(uint32_t *value, uint32_t fallback)
 {
     if (*value == 0)
@@ -277,6 +279,14 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_CANCELED, "canceled");
 }
 
+static void run_commands(bt_tx *tx)
+{
+    for (bt_tx_command *command; (command = bt_tx_next_command(tx)) != NULL;) {
+        run_command(tx, command);
+        bt_tx_command_free(command);
+    }
+}
+
 /* True when something had happened. */
 static bool progress_worker(bt_tx *tx)
 {
@@ -325,13 +335,15 @@ uint64_t bt_tx_progress(bt_tx *tx)
 {
     bury_dead(tx);
     bt_tx_rings_serve(tx);
-    for (bt_tx_command *command; (command = bt_tx_next_command(tx)) != NULL;) {
-        run_command(tx, command);
-        bt_tx_command_free(command);
-    }
+    run_commands(tx);
     bt_eventqueue_hold(tx->events); /* one wake-up for all sources that become free in a turn */
     bt_tx_device_progress(tx);
     bool more = move_all(tx); /* ahead of the worker, which a mapped page does not need */
+    /* A user who pushes chunk by chunk: the rest of a turn would cost more than a small chunk. */
+    for (int round = 0; !more && round < PUSH_ROUNDS && bt_tx_has_commands(tx); round++) {
+        run_commands(tx);
+        more = move_all(tx);
+    }
     if (progress_worker(tx) && !more)
         more = move_all(tx);
     bt_tx_events_flush(tx);

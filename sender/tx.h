@@ -35,7 +35,8 @@ enum {
     BT_TX_LAYER_GROUPS = 4,        /* of a chunk that is pushed while it is computed */
     BT_TX_RING_FRAMES = 64,        /* of one peer in a turn */
     BT_TX_MEASURE_BYTES = 1 << 20, /* of a peer's scratch area that are used */
-    BT_TX_COMMIT_BYTES = 16 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
+    BT_TX_COMMIT_BYTES = 32 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
+    BT_TX_COMMIT_CHUNKS = 512,     /* so are so many, which the receiver publishes meanwhile */
     BT_TX_FREED_MAX = 64,          /* SOURCE_FREEs that are told the user at once */
 };
 
@@ -374,7 +375,7 @@ void bt_tx_ring_open(bt_tx *tx, bt_tx_peer *peer, const bt_msg_ring *offer);
 void bt_tx_ring_close(bt_tx_peer *peer);
 /* True: sent by the ring. */
 bool bt_tx_ring_send(bt_tx *tx, bt_tx_peer *peer, const void *frame, size_t bytes);
-void bt_tx_rings_serve(bt_tx *tx); /* handles what waits there */
+void bt_tx_rings_serve(bt_tx *tx);      /* handles what waits there */
 bool bt_tx_rings_wait(const bt_tx *tx); /* a frame is in one of them */
 /* All rings are empty, and the next frame in one wakes us; false: there is one already. */
 bool bt_tx_rings_sleep(bt_tx *tx);

@@ -372,13 +372,15 @@ static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
     }
 }
 
-/* More of what was pushed lands by itself, so a few chunks can wait for it: every COMMIT wakes the
- * receiver. */
-static bool waits_for_more(const bt_tx *tx, const bt_tx_transfer *transfer)
+/* More of what was pushed lands by itself, and what a user is pushing right now soon will, so a few
+ * chunks can wait for it: every COMMIT wakes the receiver. */
+static bool waits_for_more(bt_tx *tx, const bt_tx_transfer *transfer)
 {
     uint32_t n_ready = count_ready(tx, transfer);
-    return transfer->n_pushed > transfer->n_committed + n_ready &&
-           n_ready * tx->page_bytes < BT_TX_COMMIT_BYTES;
+    if (n_ready >= BT_TX_COMMIT_CHUNKS || n_ready * tx->page_bytes >= BT_TX_COMMIT_BYTES)
+        return false;
+    return transfer->n_pushed > transfer->n_committed + n_ready ||
+           (!transfer->finish_seen && bt_tx_has_commands(tx));
 }
 
 void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
