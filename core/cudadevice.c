@@ -103,6 +103,9 @@ baton_status bt_cuda_alloc(const bt_cuda *cuda, size_t bytes, void **memory_p)
     bt_cu_result result = cuda->driver->memory_alloc(&address, bytes);
     if (result == BT_CU_SUCCESS) {
         result = cuda->driver->set_bytes(address, 0, bytes);
+        /* It is only queued now, on a stream that streams of ours do not wait for. */
+        if (result == BT_CU_SUCCESS)
+            result = cuda->driver->stream_synchronize(NULL);
         if (result != BT_CU_SUCCESS)
             cuda->driver->memory_free(address);
     }
@@ -146,6 +149,8 @@ baton_status bt_cuda_copy(const bt_cuda *cuda, void *to, const void *from, size_
 {
     BATON_TRY(bt_cuda_enter(cuda));
     bt_cu_result result = cuda->driver->copy(address_of(to), address_of(from), bytes);
+    if (result == BT_CU_SUCCESS) /* between devices, and for little from the host, it is not over */
+        result = cuda->driver->stream_synchronize(NULL);
     bt_cuda_leave(cuda);
     if (result != BT_CU_SUCCESS)
         return bt_fail_cuda(cuda->driver, result, "wanted %zu bytes copied", bytes);
