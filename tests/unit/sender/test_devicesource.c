@@ -416,7 +416,7 @@ static void a_storm_leaves_nothing_behind(void **state)
         open_engine(&paths[p]);
         gpu->set_mode(FAKECUDA_HELD);
         uint32_t n_begun = 0;
-        for (uint32_t round = 0; round < 40; round++) {
+        for (uint32_t round = 0; round < 15; round++) {
             uint32_t n = 1 + (uint32_t)bt_rng_below(&rng, 4 * PAIR_CHUNK);
             pair_tokens(round, 0, n, tokens);
             baton_transfer transfer = start("storm", n);
