@@ -208,8 +208,8 @@ static void check_shm(check *c)
                          "mount a tmpfs there; containers: --shm-size, or --ipc=host");
     else if (limits->shm_free_bytes < c->facts->pool_bytes)
         bt_doctor_advise(bt_doctor_find(c->out, BT_DOCTOR_WARNING, "shm-small",
-                                        "/dev/shm has %s free: a pool of %s does not fit, and "
-                                        "filling it ends in SIGBUS",
+                                        "/dev/shm has %s free: a pool of %s does not fit, and may "
+                                        "end in memory that senders on this host cannot map",
                                         bt_doctor_size(limits->shm_free_bytes, have), pool),
                          "containers: --shm-size larger than pool_bytes, or --ipc=host; hosts: "
                          "mount -o remount,size=");
