@@ -50,13 +50,15 @@ set -euo pipefail
 # peer NAME PACKAGE==VERSION [pip option or package...]: a virtual environment; trouble is told, not
 # fatal.
 peer() {
-    local venv=$peers/$1
+    local venv=$peers/$1 was_there=no
     shift
     if [ $install = no ] || has_package "$venv" "$1"; then return 0; fi
     echo "compare: installing $* into $venv" >&2
+    if [ -e "$venv" ]; then was_there=yes; fi
     if ! python3 -m venv "$venv" ||
         ! "$venv/bin/pip" install -q --disable-pip-version-check --retries 1 "$@" >&2; then
         echo "compare: could not install $* (no network?); going on without" >&2
+        if [ $was_there = no ]; then rm -rf "$venv"; fi # half of it would only fail later
     fi
 }
 
