@@ -302,17 +302,6 @@ static bool progress_worker(bt_tx *tx)
     return n_all > 0;
 }
 
-/* True when there is more to do at once. */
-static bool move_all(bt_tx *tx)
-{
-    bool more = false;
-    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
-        next = transfer->next;
-        more |= bt_tx_move(tx, transfer);
-    }
-    return more;
-}
-
 /* When the earliest of the timers is due. Heartbeats set the pace while there is a connection; a
  * sender without peers sleeps until somebody calls. */
 static uint64_t next_wake_ns(const bt_tx *tx, uint64_t now_ns)
@@ -338,14 +327,14 @@ uint64_t bt_tx_progress(bt_tx *tx)
     run_commands(tx);
     bt_eventqueue_hold(tx->events); /* one wake-up for all sources that become free in a turn */
     bt_tx_device_progress(tx);
-    bool more = move_all(tx); /* ahead of the worker, which a mapped page does not need */
+    bool more = bt_tx_move_all(tx); /* ahead of the worker, which a mapped page does not need */
     /* A user who pushes chunk by chunk: the rest of a turn would cost more than a small chunk. */
     for (int round = 0; !more && round < PUSH_ROUNDS && bt_tx_has_commands(tx); round++) {
         run_commands(tx);
-        more = move_all(tx);
+        more = bt_tx_move_all(tx);
     }
     if (progress_worker(tx) && !more)
-        more = move_all(tx);
+        more = bt_tx_move_all(tx);
     bt_tx_events_flush(tx);
     bt_eventqueue_release(tx->events);
     uint64_t now_ns = bt_now_ns(tx->clock);

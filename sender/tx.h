@@ -38,6 +38,10 @@ enum {
     BT_TX_COMMIT_BYTES = 32 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
     BT_TX_COMMIT_CHUNKS = 512,     /* so are so many, which the receiver publishes meanwhile */
     BT_TX_FREED_MAX = 64,          /* SOURCE_FREEs that are told the user at once */
+    BT_TX_PUT_BYTES = 512 << 10,   /* of one put of several chunks: the wire need not wait longer */
+    BT_TX_PUT_RUNS = 128,
+    BT_TX_PUTS_OUT_BYTES = 8 << 20, /* posted to one peer: more than its wire holds, and not so much
+                                       that another transfer's put comes far behind */
 };
 
 typedef struct bt_tx bt_tx;
@@ -115,7 +119,8 @@ struct bt_tx_peer {
     bool alloc_port_works;                   /* heard on it: only then are rings used besides it */
     uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the receiver's */
     size_t doorbell_bytes;
-    bt_tx_pending *hello; /* INIT or MEMREG under way */
+    bt_tx_pending *hello;    /* INIT or MEMREG under way */
+    uint64_t puts_out_bytes; /* of whole chunks, put without BT_EVENT_PUT */
     bt_tx_measure measure;
     bt_tx_figures figures;    /* of this connection */
     baton_path_choice path;   /* how its pages are written; never AUTO once READY */
@@ -172,10 +177,11 @@ typedef struct {
 
 typedef struct {
     bt_tx_chunk_state state;
-    bool put_done;    /* POSTED, FLUSHING: its put has left local memory */
-    bool source_busy; /* SOURCE_FREE is still to come */
-    int32_t slot;     /* staging slot, -1: none */
-    uint32_t next;    /* in its bt_tx_list */
+    bool put_done;     /* POSTED, FLUSHING: its put has left local memory */
+    uint32_t put_next; /* of the chunks of one put, which is named by the first; UINT32_MAX: last */
+    bool source_busy;  /* SOURCE_FREE is still to come */
+    int32_t slot;      /* staging slot, -1: none */
+    uint32_t next;     /* in its bt_tx_list */
     uint32_t region, generation, page;
     uint64_t digest;
     bt_tx_source source;
@@ -218,6 +224,7 @@ struct bt_tx_transfer {
     uint32_t n_posted, n_landed, n_committed, n_present; /* chunks, growing */
     uint32_t n_pushed;                     /* without those that turned out to be present */
     uint32_t n_puts_out;                   /* puts without BT_EVENT_PUT */
+    uint32_t n_slots;                      /* staging slots that wait for theirs */
     bt_tx_list posted, flushing, landed;   /* chunks that are POSTED, FLUSHING, LANDED */
     bt_tx_group *first_group, *last_group; /* layers that were pushed and have not moved */
     uint32_t n_partial;                    /* chunks some of whose layers were put, not all */
@@ -305,6 +312,15 @@ struct bt_tx {
     bt_memory *staging;   /* options.staging_chunks pages; made when the first put needs it */
     uint32_t *free_slots; /* [staging_chunks] stack */
     uint32_t n_free_slots;
+    uint32_t slot_share; /* of one transfer in this turn */
+    baton_transfer turn; /* whose turn came first: next time it comes last */
+    struct {             /* the put that a transfer's turn is putting together */
+        bt_memory *memory;
+        const bt_tx_region *region;
+        bt_run runs[BT_TX_PUT_RUNS];
+        uint32_t n_runs, n_chunks, first, last; /* chunks, linked by put_next */
+        uint64_t bytes;
+    } batch;
     struct {
         uint8_t *base;
         size_t bytes;
@@ -474,7 +490,7 @@ void bt_tx_transmit(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *fr
 baton_status bt_tx_chunk_region(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
                                 const bt_tx_region **region_p);
 /* A staging slot for the chunk. Errors: BUSY (none is free now), NO_MEMORY, TRANSPORT. */
-baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_chunk *chunk);
+baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_chunk *chunk);
 void bt_tx_chunk_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
 void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk);
@@ -491,6 +507,8 @@ uint64_t bt_tx_chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint
 baton_status bt_tx_flush(bt_tx_transfer *transfer);
 /* Moves the next chunks of a MOVING transfer; true when there may be more to do at once. */
 bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer);
+/* A turn of every transfer, each time beginning with another. */
+bool bt_tx_move_all(bt_tx *tx);
 void bt_tx_on_event(bt_tx *tx, const bt_event *event);
 baton_status bt_tx_register(bt_tx *tx, void *base, size_t bytes, baton_memory_kind kind);
 

@@ -139,7 +139,7 @@ static baton_status put_group(bt_tx *tx, bt_tx_transfer *transfer, const bt_tx_g
 {
     bt_tx_chunk *chunk = &transfer->chunks[group->chunk];
     if (chunk->slot < 0)
-        BATON_TRY(bt_tx_take_slot(tx, chunk));
+        BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
     uint8_t *page = (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes;
     BATON_TRY(fill(tx, transfer, group, page, false));
     uint64_t bytes = layer_bytes(tx, transfer, group->chunk);

@@ -185,8 +185,8 @@ static baton_status make_staging(bt_tx *tx)
         bt_free(slots);
         return status;
     }
-    for (uint32_t i = 0; i < n; i++)
-        slots[i] = i;
+    for (uint32_t i = 0; i < n; i++) /* taken from the end: in order, so that runs are regular */
+        slots[i] = n - 1 - i;
     tx->free_slots = slots;
     tx->n_free_slots = n;
     return BATON_OK;
@@ -205,13 +205,15 @@ bt_memory *bt_tx_find_registered(const bt_tx *tx, const void *data, size_t bytes
     return NULL;
 }
 
-baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_chunk *chunk)
+baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_chunk *chunk)
 {
     if (tx->staging == NULL)
         BATON_TRY(make_staging(tx));
-    if (tx->n_free_slots == 0)
+    bool has_share = transfer->n_slots == 0 || transfer->n_slots < tx->slot_share;
+    if (tx->n_free_slots == 0 || !has_share)
         return BATON_ERR_BUSY;
     chunk->slot = (int32_t)tx->free_slots[--tx->n_free_slots];
+    transfer->n_slots++;
     return BATON_OK;
 }
 
@@ -234,7 +236,7 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
             return BATON_OK;
         }
     }
-    BATON_TRY(bt_tx_take_slot(tx, chunk));
+    BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
     uint8_t *page = (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes;
     BATON_TRY(copy_source(&chunk->source, page, bytes, false, digest));
     free_source(tx, transfer, i);
@@ -243,30 +245,72 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
     return BATON_OK;
 }
 
+/* Posts what has been put together as one put, named by its first chunk. */
+static baton_status post_batch(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (tx->batch.n_chunks == 0)
+        return BATON_OK;
+    uint32_t n = tx->batch.n_chunks, i = tx->batch.first;
+    tx->batch.n_chunks = 0;
+    BATON_TRY(bt_endpoint_put(transfer->peer->endpoint, tx->batch.memory, tx->batch.region->remote,
+                              tx->batch.runs, tx->batch.n_runs,
+                              transfer->id << BT_TX_CHUNK_BITS | i));
+    transfer->chunks[tx->batch.last].put_next = UINT32_MAX;
+    for (; n > 0; n--) {
+        transfer->chunks[i].state = BT_TX_CHUNK_POSTED;
+        bt_tx_list_append(transfer, &transfer->posted, i);
+        transfer->n_posted++;
+        i = transfer->chunks[i].put_next;
+    }
+    transfer->peer->puts_out_bytes += tx->batch.bytes;
+    transfer->n_puts_out++;
+    transfer->unflushed = true;
+    transfer->progress_ns = bt_now_ns(tx->clock);
+    return BATON_OK;
+}
+
+/* Adds the chunk, whose bytes are at local; adjacent ones become one run. */
+static baton_status add_to_batch(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, bt_memory *memory,
+                                 const bt_tx_region *region, const bt_run *run)
+{
+    bool is_other = tx->batch.memory != memory || tx->batch.region != region;
+    if (is_other || tx->batch.n_runs == BT_TX_PUT_RUNS)
+        BATON_TRY(post_batch(tx, transfer));
+    if (tx->batch.n_chunks == 0) {
+        tx->batch.memory = memory;
+        tx->batch.region = region;
+        tx->batch.n_runs = 0;
+        tx->batch.bytes = 0;
+        tx->batch.first = i;
+    } else {
+        transfer->chunks[tx->batch.last].put_next = i;
+    }
+    tx->batch.last = i;
+    tx->batch.n_chunks++;
+    tx->batch.bytes += run->bytes;
+    if (tx->batch.n_runs == 0 || !bt_run_join(&tx->batch.runs[tx->batch.n_runs - 1], run))
+        tx->batch.runs[tx->batch.n_runs++] = *run;
+    return tx->batch.bytes >= BT_TX_PUT_BYTES ? post_batch(tx, transfer) : BATON_OK;
+}
+
 static baton_status move_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
                              const bt_tx_region *region)
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
     const void *local;
     bt_memory *memory;
+    if (transfer->peer->puts_out_bytes >= BT_TX_PUTS_OUT_BYTES)
+        return BATON_ERR_BUSY;
     BATON_TRY(stage(tx, transfer, i, &local, &memory));
-    uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
     bool is_host_page = memory->kind != BATON_MEMORY_CUDA_DEVICE &&
                         (chunk->slot >= 0 || chunk->source.page != NULL);
     if (is_host_page) /* else local is the source itself, or the CPU cannot write it */
         spoil(tx, i, (uint8_t *)(uintptr_t)local);
     const bt_run run = {.local_addr = (uint64_t)(uintptr_t)local,
                         .remote_addr = region->base + chunk->page * region->page_bytes,
-                        .bytes = bytes};
-    BATON_TRY(bt_endpoint_put(transfer->peer->endpoint, memory, region->remote, &run, 1,
-                              transfer->id << BT_TX_CHUNK_BITS | i));
-    chunk->state = BT_TX_CHUNK_POSTED;
-    bt_tx_list_append(transfer, &transfer->posted, i);
-    transfer->n_posted++;
-    transfer->n_puts_out++;
-    transfer->unflushed = true;
-    transfer->progress_ns = bt_now_ns(tx->clock);
-    return BATON_OK;
+                        .bytes = bt_tx_chunk_bytes(tx, transfer, i)};
+    transfer->next_chunk = i + 1;
+    return add_to_batch(tx, transfer, i, memory, region, &run);
 }
 
 baton_status bt_tx_flush(bt_tx_transfer *transfer)
@@ -347,6 +391,11 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
         more = status == BATON_OK && next_pushed(transfer, &chunk);
     }
     end_turn(tx, transfer, &t);
+    if (status == BATON_OK || status == BATON_ERR_BUSY) {
+        baton_status posted = post_batch(tx, transfer);
+        status = posted != BATON_OK ? posted : status;
+    }
+    tx->batch.n_chunks = 0;
     bool more_layers = false;
     if ((status == BATON_OK || status == BATON_ERR_BUSY) && transfer->first_group != NULL)
         status = bt_tx_layers_move(tx, transfer, &more_layers);
@@ -364,18 +413,61 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
     return more || more_layers;
 }
 
+/* True when somebody waits for a share of what a put has given back. */
+static bool wants_turn(const bt_tx_transfer *transfer)
+{
+    return transfer->state == BT_TX_MOVING && transfer->n_pushed > transfer->n_posted;
+}
+
+bool bt_tx_move_all(bt_tx *tx)
+{
+    bool more = false;
+    uint32_t n_wanting = 0;
+    baton_transfer last_turn = tx->turn, first_id = 0;
+    for (const bt_tx_transfer *transfer = tx->first; transfer != NULL; transfer = transfer->next)
+        n_wanting += wants_turn(transfer);
+    tx->slot_share = n_wanting > 1 ? tx->options.staging_chunks / n_wanting : UINT32_MAX;
+    for (int pass = 0; pass < 2; pass++) { /* those behind the last turn's first, then the others */
+        for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+            next = transfer->next;
+            if ((transfer->id > last_turn) != (pass == 0))
+                continue;
+            uint32_t n_before = transfer->n_posted;
+            more |= bt_tx_move(tx, transfer);
+            if (first_id == 0 && transfer->n_posted != n_before)
+                first_id = transfer->id;
+        }
+    }
+    tx->turn = first_id != 0 ? first_id : last_turn;
+    return more;
+}
+
+static void put_left(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    chunk->put_done = true;
+    free_source(tx, transfer, i);
+    if (chunk->slot >= 0) {
+        tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
+        transfer->n_slots--;
+    }
+    chunk->slot = -1;
+}
+
 static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
 {
     uint32_t i = (uint32_t)(event->user_data & ((1u << BT_TX_CHUNK_BITS) - 1));
     bt_tx_chunk *chunk = &transfer->chunks[i];
-    chunk->put_done = true;
     transfer->n_puts_out--;
-    free_source(tx, transfer, i);
-    if (!bt_tx_layers_put_done(chunk))
+    if (chunk->layers != NULL) {
+        if (bt_tx_layers_put_done(chunk))
+            put_left(tx, transfer, i);
         return;
-    if (chunk->slot >= 0)
-        tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
-    chunk->slot = -1;
+    }
+    for (; i != UINT32_MAX; i = transfer->chunks[i].put_next) {
+        transfer->peer->puts_out_bytes -= bt_tx_chunk_bytes(tx, transfer, i);
+        put_left(tx, transfer, i);
+    }
 }
 
 static void on_flush(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)

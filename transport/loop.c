@@ -443,24 +443,35 @@ static void decide_fate(bt_loop_net *net, bt_loop_packet *packet, const bt_loop_
         packet->due_ns = BT_NEVER_NS;
 }
 
+/* One for each piece: each goes its own way. */
+static bool make_packets_of(const bt_memory *local, const bt_run *run, uint64_t memory_id,
+                            bt_loop_packets *packets)
+{
+    for (uint32_t i = 0; i < bt_run_count(run); i++) {
+        size_t bytes;
+        bt_loop_packet *packet = NULL;
+        if (bt_add_size(sizeof(*packet), run->bytes, &bytes))
+            packet = bt_calloc(1, bytes);
+        if (packet == NULL)
+            return false;
+        packet->memory_id = memory_id;
+        packet->local = local;
+        packet->local_addr = bt_run_local(run, i);
+        packet->remote_addr = bt_run_remote(run, i);
+        packet->bytes = run->bytes;
+        bt_loop_packet_append(packets, packet);
+    }
+    return true;
+}
+
 static baton_status make_packets(const bt_memory *local, const bt_run *runs, uint32_t n_runs,
                                  uint64_t memory_id, bt_loop_packets *packets)
 {
     for (uint32_t i = 0; i < n_runs; i++) {
-        size_t bytes;
-        bt_loop_packet *packet = NULL;
-        if (bt_add_size(sizeof(*packet), runs[i].bytes, &bytes))
-            packet = bt_calloc(1, bytes);
-        if (packet == NULL) {
+        if (!make_packets_of(local, &runs[i], memory_id, packets)) {
             bt_loop_packets_clear(packets);
             return bt_fail(BATON_ERR_NO_MEMORY, "loop: no memory for %u runs", n_runs);
         }
-        packet->memory_id = memory_id;
-        packet->local = local;
-        packet->local_addr = runs[i].local_addr;
-        packet->remote_addr = runs[i].remote_addr;
-        packet->bytes = runs[i].bytes;
-        bt_loop_packet_append(packets, packet);
     }
     return BATON_OK;
 }

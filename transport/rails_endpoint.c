@@ -257,20 +257,32 @@ static baton_status take_op(rails_endpoint *endpoint, bt_event_kind kind, uint64
     return BATON_OK;
 }
 
-/* The share of one rail, cut from the list; *at and *done are where the last one ended. */
-static uint32_t cut_share(const bt_run *runs, uint32_t n_runs, uint64_t share, uint32_t *at,
-                          uint64_t *done, bt_run *out)
+typedef struct {
+    uint32_t run, piece;
+    uint64_t done; /* of the piece */
+} cut;
+
+/* The share of one rail, cut from the list; *at is where the last one ended. At most 2 n_runs + 3
+ * runs: a cut piece at either end, and whole pieces join again. */
+static uint32_t cut_share(const bt_run *runs, uint32_t n_runs, uint64_t share, cut *at, bt_run *out)
 {
     uint32_t n = 0;
-    while (share > 0 && *at < n_runs) {
-        uint64_t left = runs[*at].bytes - *done;
-        uint64_t bytes = left < share ? left : share;
-        out[n++] = (bt_run){runs[*at].local_addr + *done, runs[*at].remote_addr + *done, bytes};
-        share -= bytes;
-        *done += bytes;
-        if (*done == runs[*at].bytes) {
-            (*at)++;
-            *done = 0;
+    while (share > 0 && at->run < n_runs) {
+        const bt_run *run = &runs[at->run];
+        uint64_t left = run->bytes - at->done;
+        const bt_run part = {.local_addr = bt_run_local(run, at->piece) + at->done,
+                             .remote_addr = bt_run_remote(run, at->piece) + at->done,
+                             .bytes = left < share ? left : share};
+        if (n == 0 || !bt_run_join(&out[n - 1], &part))
+            out[n++] = part;
+        share -= part.bytes;
+        at->done += part.bytes;
+        if (at->done < run->bytes)
+            continue;
+        at->done = 0;
+        if (++at->piece == bt_run_count(run)) {
+            at->piece = 0;
+            at->run++;
         }
     }
     return n;
@@ -305,16 +317,16 @@ static baton_status spread(bt_op *op, bt_memory *local, bt_remote *remote, const
 {
     rails_endpoint *endpoint = op->owner;
     rails_worker *worker = (rails_worker *)endpoint->base.worker;
-    uint64_t bytes = 0, done = 0;
-    uint32_t at = 0;
+    uint64_t bytes = 0;
+    cut at = {0};
     for (uint32_t i = 0; i < n_runs; i++)
-        bytes += runs[i].bytes;
+        bytes += runs[i].bytes * bt_run_count(&runs[i]);
     if (bytes < (uint64_t)SHARE_BYTES_MIN * endpoint->n)
         return post(op, endpoint->turn++ % endpoint->n, local, remote, runs, n_runs);
-    BATON_TRY(reserve_runs(worker, n_runs + 1));
+    BATON_TRY(reserve_runs(worker, 2 * n_runs + 3));
     uint64_t share = (bytes / endpoint->n + SHARE_ALIGN - 1) / SHARE_ALIGN * SHARE_ALIGN;
     for (uint32_t rail = 0; rail < endpoint->n; rail++) {
-        uint32_t n = cut_share(runs, n_runs, share, &at, &done, worker->runs);
+        uint32_t n = cut_share(runs, n_runs, share, &at, worker->runs);
         if (n > 0)
             BATON_TRY(post(op, rail, local, remote, worker->runs, n));
     }

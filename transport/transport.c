@@ -191,18 +191,56 @@ baton_status bt_remote_map(bt_remote *remote, uint64_t remote_addr, void **local
     return remote->endpoint->worker->transport->ops->map(remote, remote_addr, local_p);
 }
 
+bool bt_run_join(bt_run *run, const bt_run *next)
+{
+    uint32_t count = bt_run_count(run);
+    if (bt_run_count(next) != 1)
+        return false;
+    if (count == 1 && next->local_addr == run->local_addr + run->bytes &&
+        next->remote_addr == run->remote_addr + run->bytes) {
+        run->bytes += next->bytes;
+        return true;
+    }
+    if (next->bytes != run->bytes || count == UINT32_MAX)
+        return false;
+    if (count == 1) {
+        run->local_stride = (int64_t)(next->local_addr - run->local_addr);
+        run->remote_stride = (int64_t)(next->remote_addr - run->remote_addr);
+    } else if (next->local_addr != bt_run_local(run, count) ||
+               next->remote_addr != bt_run_remote(run, count)) {
+        return false;
+    }
+    run->count = count + 1;
+    return true;
+}
+
+/* Every piece lies in [base, base + size): the first and the last do, and the way between them does
+ * not wrap around. */
+static bool pieces_are_inside(uint64_t addr, int64_t stride, uint32_t count, uint64_t bytes,
+                              uint64_t base, uint64_t size)
+{
+    int64_t way;
+    if (count == 1)
+        return is_inside(addr, bytes, base, size);
+    return !__builtin_mul_overflow(stride, (int64_t)count - 1, &way) && size <= INT64_MAX &&
+           is_inside(addr, bytes, base, size) && is_inside(addr + (uint64_t)way, bytes, base, size);
+}
+
 static baton_status check_run(const bt_memory *local, const bt_remote *remote, const bt_run *run)
 {
+    uint32_t count = bt_run_count(run);
     if (run->bytes == 0)
         return bt_fail(BATON_ERR_INVALID_ARG, "transport: put: wanted runs of at least 1 byte");
-    bool local_ok = local != NULL ? is_inside(run->local_addr, run->bytes,
-                                              (uint64_t)(uintptr_t)local->base, local->bytes)
-                                  : run->bytes <= UINT64_MAX - run->local_addr;
+    bool local_ok = local != NULL
+                        ? pieces_are_inside(run->local_addr, run->local_stride, count, run->bytes,
+                                            (uint64_t)(uintptr_t)local->base, local->bytes)
+                        : run->bytes <= UINT64_MAX - run->local_addr;
     if (!local_ok)
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "transport: put: %llu bytes at 0x%llx are outside the local memory",
                        (unsigned long long)run->bytes, (unsigned long long)run->local_addr);
-    if (!is_inside(run->remote_addr, run->bytes, remote->base, remote->bytes))
+    if (!pieces_are_inside(run->remote_addr, run->remote_stride, count, run->bytes, remote->base,
+                           remote->bytes))
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "transport: put: %llu bytes at 0x%llx are outside the remote region, %llu "
                        "bytes at 0x%llx",

@@ -46,12 +46,32 @@ enum {
     BT_PATH_TEXT_BYTES = 128,
 };
 
-/* One piece that is contiguous on both ends. */
+/* A piece that is contiguous on both ends; or `count` of them at regular distances, which may be
+ * negative. */
 typedef struct {
-    uint64_t local_addr;  /* within the call's local memory; device memory is not host-readable */
-    uint64_t remote_addr; /* within the remote region, in the peer's address space */
-    uint64_t bytes;       /* > 0 */
+    uint64_t local_addr;   /* within the call's local memory; device memory is not host-readable */
+    uint64_t remote_addr;  /* within the remote region, in the peer's address space */
+    uint64_t bytes;        /* of each piece, > 0 */
+    uint32_t count;        /* 0: 1 */
+    int64_t local_stride;  /* from a piece to the next; not read when there is none */
+    int64_t remote_stride; /* also */
 } bt_run;
+
+static inline uint32_t bt_run_count(const bt_run *run)
+{
+    return run->count != 0 ? run->count : 1;
+}
+/* Where piece i is. */
+static inline uint64_t bt_run_local(const bt_run *run, uint32_t i)
+{
+    return run->local_addr + i * (uint64_t)run->local_stride;
+}
+static inline uint64_t bt_run_remote(const bt_run *run, uint32_t i)
+{
+    return run->remote_addr + i * (uint64_t)run->remote_stride;
+}
+/* Adds the piece that `next` is to the run when it goes on regularly there. False: it does not. */
+bool bt_run_join(bt_run *run, const bt_run *next);
 
 typedef enum {
     BT_EVENT_PUT,    /* every run of a put has left local memory: it may be reused (not: arrived) */
@@ -222,9 +242,9 @@ void bt_remote_release(bt_remote *remote); /* NULL is allowed. */
 baton_status bt_remote_map(bt_remote *remote, uint64_t remote_addr, void **local_p);
 
 /* Posts all runs, or none (an error return is the only report then); one BT_EVENT_PUT when all have
- * left local memory. local is NULL for host memory that was never registered. Errors: NO_MEMORY,
- * TRANSPORT, CLOSED (the endpoint has failed), INVALID_ARG (n_runs or a run's bytes 0, or a run
- * outside local or outside the remote region). */
+ * left local memory. The list is read before it returns. local is NULL for host memory that was
+ * never registered. Errors: NO_MEMORY, TRANSPORT, CLOSED (the endpoint has failed), INVALID_ARG
+ * (n_runs or a run's bytes 0, or a run outside local or outside the remote region). */
 baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                              const bt_run *runs, uint32_t n_runs, uint64_t user_data);
 /* One BT_EVENT_FLUSH when everything posted before is visible at the target. It fails with REFUSED

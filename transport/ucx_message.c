@@ -9,44 +9,32 @@
 enum {
     MESSAGE_ID = 0, /* of UCX's active messages; we have one */
     MAGIC = 0x4d4e5442,
-    HEADER_BYTES = 40,
     MESSAGES_PER_SLAB = 64,
     SENDERS_MAX = 1024, /* endpoints of one peer over the life of a worker */
     WINDOW = 4096,      /* of messages, among which several lanes may change the order */
 };
 /* No flush has this number: LANDED then says that a put was refused. */
 static const uint64_t no_flush = UINT64_MAX;
-typedef enum { TYPE_PUT = 1, TYPE_FLUSH = 2, TYPE_LANDED = 3, TYPE_NOTE = 4 } message_type;
 
-/* With header and UCX's own, one message fits one tcp segment of ours (128 KiB). */
-static const uint64_t data_bytes_max = (128 << 10) - 256;
+/* Pieces of a put at the target. */
+typedef struct {
+    uint64_t address;
+    int64_t stride;
+    uint32_t count, bytes;
+} ucx_entry;
 
-/* A message on its way: UCX reads the header until it is sent. */
-struct ucx_message {
-    ucx_message *next;
-    ucx_worker *worker;
-    bt_op *op;      /* it is a part of; NULL for answers and notes */
-    ucx_note *note; /* its data, owned; NULL: others' */
-    uint8_t header[HEADER_BYTES];
-};
 struct ucx_message_slab {
     struct ucx_message_slab *next;
     ucx_message messages[MESSAGES_PER_SLAB];
 };
 
-typedef struct {
-    uint32_t type;
-    uint64_t endpoint_id;
-    uint64_t values[3];
-} message_fields;
-
-static void put_u64(uint8_t *at, uint64_t value)
+void bt_ucx_put_u64(uint8_t *at, uint64_t value)
 {
     for (uint32_t i = 0; i < 8; i++)
         at[i] = (uint8_t)(value >> (8 * i));
 }
 
-static uint64_t get_u64(const uint8_t *at)
+uint64_t bt_ucx_get_u64(const uint8_t *at)
 {
     uint64_t value = 0;
     for (uint32_t i = 0; i < 8; i++)
@@ -54,26 +42,26 @@ static uint64_t get_u64(const uint8_t *at)
     return value;
 }
 
-static void pack_header(uint8_t *header, const message_fields *fields)
+static void pack_header(uint8_t *header, const ucx_fields *fields)
 {
-    put_u64(header, MAGIC | (uint64_t)fields->type << 32);
-    put_u64(header + 8, fields->endpoint_id);
+    bt_ucx_put_u64(header, MAGIC | (uint64_t)fields->type << 32);
+    bt_ucx_put_u64(header + 8, fields->endpoint_id);
     for (uint32_t i = 0; i < 3; i++)
-        put_u64(header + 16 + 8 * i, fields->values[i]);
+        bt_ucx_put_u64(header + 16 + 8 * i, fields->values[i]);
 }
 
-static bool unpack_header(const uint8_t *header, size_t n_bytes, message_fields *fields)
+static bool unpack_header(const uint8_t *header, size_t n_bytes, ucx_fields *fields)
 {
-    if (n_bytes != HEADER_BYTES || (uint32_t)get_u64(header) != MAGIC)
+    if (n_bytes != BT_UCX_HEADER_BYTES || (uint32_t)bt_ucx_get_u64(header) != MAGIC)
         return false;
-    fields->type = (uint32_t)(get_u64(header) >> 32);
-    fields->endpoint_id = get_u64(header + 8);
+    fields->type = (uint32_t)(bt_ucx_get_u64(header) >> 32);
+    fields->endpoint_id = bt_ucx_get_u64(header + 8);
     for (uint32_t i = 0; i < 3; i++)
-        fields->values[i] = get_u64(header + 16 + 8 * i);
+        fields->values[i] = bt_ucx_get_u64(header + 16 + 8 * i);
     return true;
 }
 
-static void give_message(ucx_message *message)
+void bt_ucx_message_give(ucx_message *message)
 {
     bt_free(message->note);
     message->note = NULL;
@@ -81,7 +69,7 @@ static void give_message(ucx_message *message)
     message->worker->free_messages = message;
 }
 
-static ucx_message *take_message(ucx_worker *worker)
+ucx_message *bt_ucx_message_take(ucx_worker *worker)
 {
     if (worker->free_messages == NULL) {
         struct ucx_message_slab *slab = bt_calloc(1, sizeof(*slab));
@@ -91,7 +79,7 @@ static ucx_message *take_message(ucx_worker *worker)
         worker->slabs = slab;
         for (uint32_t i = 0; i < MESSAGES_PER_SLAB; i++) {
             slab->messages[i].worker = worker;
-            give_message(&slab->messages[i]);
+            bt_ucx_message_give(&slab->messages[i]);
         }
     }
     ucx_message *message = worker->free_messages;
@@ -123,7 +111,7 @@ static void on_sent(void *request, ucs_status_t status, void *user_data)
     ucx_message *message = user_data;
     bt_op *op = message->op;
     ucp_request_free(request);
-    give_message(message);
+    bt_ucx_message_give(message);
     if (op == NULL)
         return;
     if (status != UCS_OK)
@@ -133,27 +121,29 @@ static void on_sent(void *request, ucs_status_t status, void *user_data)
     bt_ucx_finish_part(op);
 }
 
-/* Sends the message, which is given back when that fails or is done at once. */
-static ucs_status_t send_message(ucx_message *message, ucp_ep_h handle,
-                                 const message_fields *fields, const void *data, size_t bytes,
-                                 ucs_memory_type_t memory_type)
+ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const ucx_sending *sending)
 {
     bt_op *op = message->op;
-    bool wants_answer = fields->type == TYPE_FLUSH || fields->type == TYPE_NOTE;
-    pack_header(message->header, fields);
+    uint32_t type = sending->fields.type;
+    bool wants_answer = type == BT_UCX_FLUSH || type == BT_UCX_NOTE;
+    pack_header(message->header, &sending->fields);
     /* Eager: a rendezvous would have the target fetch the data, and needs its answer. The target
      * answers through the endpoint that the flag makes known to it. */
     const ucp_request_param_t params = {
         .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
-                        UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+                        UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_MEMORY_TYPE |
+                        UCP_OP_ATTR_FIELD_DATATYPE,
         .flags = UCP_AM_SEND_FLAG_EAGER | (wants_answer ? UCP_AM_SEND_FLAG_REPLY : 0),
         .cb = {.send = on_sent},
         .user_data = message,
-        .memory_type = memory_type};
+        .datatype = sending->is_packed ? message->worker->packed : ucp_dt_make_contig(1),
+        .memory_type = sending->memory_type};
     ucs_status_ptr_t request =
-        ucp_am_send_nbx(handle, MESSAGE_ID, message->header, HEADER_BYTES, data, bytes, &params);
+        ucp_am_send_nbx(handle, MESSAGE_ID, message->header, BT_UCX_HEADER_BYTES,
+                        sending->is_packed ? message : sending->data,
+                        sending->is_packed ? 1 : sending->bytes, &params);
     if (request == NULL || UCS_PTR_IS_ERR(request)) {
-        give_message(message);
+        bt_ucx_message_give(message);
         return UCS_PTR_STATUS(request);
     }
     if (op != NULL)
@@ -161,56 +151,41 @@ static ucs_status_t send_message(ucx_message *message, ucp_ep_h handle,
     return UCS_OK;
 }
 
-static ucs_status_t send_part(ucx_worker *worker, ucp_ep_h handle, bt_op *op,
-                              const message_fields *fields, const void *data, size_t bytes,
-                              ucs_memory_type_t memory_type)
+/* Sends a header alone. */
+static ucs_status_t send_bare(ucx_worker *worker, ucp_ep_h handle, bt_op *op,
+                              const ucx_fields *fields)
 {
-    ucx_message *message = take_message(worker);
+    ucx_message *message = bt_ucx_message_take(worker);
     if (message == NULL)
         return UCS_ERR_NO_MEMORY;
     message->op = op;
-    return send_message(message, handle, fields, data, bytes, memory_type);
+    return bt_ucx_message_send(
+        message, handle, &(ucx_sending){.fields = *fields, .memory_type = UCS_MEMORY_TYPE_HOST});
 }
 
 ucs_status_t bt_ucx_send_note(ucx_endpoint *endpoint, ucx_note *note)
 {
-    ucx_message *message = take_message((ucx_worker *)endpoint->base.worker);
+    ucx_message *message = bt_ucx_message_take((ucx_worker *)endpoint->base.worker);
     if (message == NULL) {
         bt_free(note);
         return UCS_ERR_NO_MEMORY;
     }
     message->note = note;
-    const message_fields fields = {TYPE_NOTE, endpoint->id, {endpoint->n_messages, note->n_bytes}};
-    ucs_status_t status = send_message(message, endpoint->handle, &fields, note->bytes,
-                                       note->n_bytes, UCS_MEMORY_TYPE_HOST);
+    const ucx_sending sending = {
+        .fields = {BT_UCX_NOTE, endpoint->id, {endpoint->n_messages, note->n_bytes}},
+        .data = note->bytes,
+        .bytes = note->n_bytes,
+        .memory_type = UCS_MEMORY_TYPE_HOST};
+    ucs_status_t status = bt_ucx_message_send(message, endpoint->handle, &sending);
     endpoint->n_messages += status == UCS_OK;
     return status;
-}
-
-ucs_status_t bt_ucx_send_run(bt_op *op, const bt_run *run, ucs_memory_type_t memory_type)
-{
-    ucx_endpoint *endpoint = op->owner;
-    for (uint64_t done = 0; done < run->bytes;) {
-        uint64_t bytes = run->bytes - done < data_bytes_max ? run->bytes - done : data_bytes_max;
-        const message_fields fields = {
-            TYPE_PUT, endpoint->id, {run->remote_addr + done, bytes, endpoint->n_messages}};
-        ucs_status_t status =
-            send_part((ucx_worker *)endpoint->base.worker, endpoint->handle, op, &fields,
-                      (const void *)(uintptr_t)(run->local_addr + done), bytes, memory_type);
-        if (status != UCS_OK)
-            return status;
-        endpoint->n_messages++;
-        done += bytes;
-    }
-    return UCS_OK;
 }
 
 static ucs_status_t send_question(bt_op *op)
 {
     ucx_endpoint *endpoint = op->owner;
-    const message_fields fields = {TYPE_FLUSH, endpoint->id, {op->tag, op->n_wanted}};
-    return send_part((ucx_worker *)endpoint->base.worker, endpoint->handle, op, &fields, NULL, 0,
-                     UCS_MEMORY_TYPE_HOST);
+    const ucx_fields fields = {BT_UCX_FLUSH, endpoint->id, {op->tag, op->n_wanted}};
+    return send_bare((ucx_worker *)endpoint->base.worker, endpoint->handle, op, &fields);
 }
 
 ucs_status_t bt_ucx_ask_landed(bt_op *op)
@@ -246,22 +221,75 @@ static ucx_sender *find_sender(ucx_worker *worker, uint64_t endpoint_id)
     return sender;
 }
 
-/* Copies under the lock, so that memory cannot be freed meanwhile. False: not our memory. */
-static bool land(ucx_transport *transport, uint64_t address, const void *data, size_t bytes)
+/* Pieces at regular distances lie in memory of ours that the CPU can write, all of it. Lock held.
+ */
+static bool is_ours(const ucx_transport *transport, const ucx_entry *entry)
 {
-    bool is_ours = false;
-    pthread_mutex_lock(&transport->lock);
-    for (ucx_memory *memory = transport->memories; memory != NULL && !is_ours;
-         memory = memory->next) {
-        uint64_t base = (uint64_t)(uintptr_t)memory->base.base;
-        is_ours = memory->base.kind != BATON_MEMORY_CUDA_DEVICE && address >= base &&
-                  address - base <= memory->base.bytes &&
-                  bytes <= memory->base.bytes - (address - base);
+    int64_t way;
+    if (entry->count == 0 || entry->bytes == 0 ||
+        __builtin_mul_overflow(entry->stride, (int64_t)entry->count - 1, &way))
+        return false;
+    uint64_t last = entry->address + (uint64_t)way;
+    for (const ucx_memory *memory = transport->memories; memory != NULL; memory = memory->next) {
+        uint64_t base = (uint64_t)(uintptr_t)memory->base.base, size = memory->base.bytes;
+        if (memory->base.kind != BATON_MEMORY_CUDA_DEVICE && size <= INT64_MAX &&
+            entry->bytes <= size && entry->address - base <= size - entry->bytes &&
+            last - base <= size - entry->bytes)
+            return true;
     }
-    if (is_ours)
-        memcpy((void *)(uintptr_t)address, data, bytes);
+    return false;
+}
+
+/* Copies under the lock, so that memory cannot be freed meanwhile; all of the entries or none.
+ * False: not our memory, or not as much data as they want. */
+static bool land(ucx_transport *transport, const ucx_entry *entries, uint32_t n_entries,
+                 const uint8_t *data, size_t bytes)
+{
+    uint64_t wanted = 0;
+    bool is_good = true;
+    pthread_mutex_lock(&transport->lock);
+    for (uint32_t e = 0; e < n_entries && is_good; e++) {
+        is_good =
+            is_ours(transport, &entries[e]) &&
+            !__builtin_add_overflow(wanted, (uint64_t)entries[e].count * entries[e].bytes, &wanted);
+    }
+    is_good = is_good && wanted == bytes;
+    for (uint32_t e = 0; e < n_entries && is_good; e++) {
+        for (uint64_t i = 0; i < entries[e].count; i++) {
+            uint64_t to = entries[e].address + i * (uint64_t)entries[e].stride;
+            memcpy((void *)(uintptr_t)to, data, entries[e].bytes);
+            data += entries[e].bytes;
+        }
+    }
     pthread_mutex_unlock(&transport->lock);
-    return is_ours;
+    return is_good;
+}
+
+static bool land_put(ucx_worker *worker, const ucx_fields *fields, const void *data, size_t bytes)
+{
+    const ucx_entry entry = {.address = fields->values[0], .count = 1, .bytes = (uint32_t)bytes};
+    return bytes == fields->values[1] && bytes <= UINT32_MAX &&
+           land((ucx_transport *)worker->base.transport, &entry, 1, data, bytes);
+}
+
+static bool land_runs(ucx_worker *worker, const ucx_fields *fields, const uint8_t *data,
+                      size_t bytes)
+{
+    ucx_entry entries[BT_UCX_PIECES_MAX];
+    uint64_t n = fields->values[0], list_bytes = n * BT_UCX_ENTRY_BYTES;
+    if (n == 0 || n > BT_UCX_PIECES_MAX || bytes < list_bytes ||
+        bytes - list_bytes != fields->values[1])
+        return false;
+    for (uint32_t e = 0; e < n; e++) {
+        const uint8_t *at = data + e * BT_UCX_ENTRY_BYTES;
+        uint64_t sizes = bt_ucx_get_u64(at + 16);
+        entries[e] = (ucx_entry){.address = bt_ucx_get_u64(at),
+                                 .stride = (int64_t)bt_ucx_get_u64(at + 8),
+                                 .count = (uint32_t)sizes,
+                                 .bytes = (uint32_t)(sizes >> 32)};
+    }
+    return land((ucx_transport *)worker->base.transport, entries, (uint32_t)n, data + list_bytes,
+                bytes - list_bytes);
 }
 
 static uint64_t *word_of(ucx_sender *sender, uint64_t number)
@@ -322,14 +350,14 @@ static void release_held(ucx_worker *worker, ucx_sender *sender)
         ;
 }
 
-static void take_put(ucx_worker *worker, const message_fields *fields, const void *data,
-                     size_t bytes)
+static void take_put(ucx_worker *worker, const ucx_fields *fields, const void *data, size_t bytes)
 {
     ucx_sender *sender = find_sender(worker, fields->endpoint_id);
     if (sender == NULL)
         return; /* never counted, so its flush never ends: the writer's deadline tells */
-    if (bytes != fields->values[1] ||
-        !land((ucx_transport *)worker->base.transport, fields->values[0], data, bytes))
+    bool is_landed = fields->type == BT_UCX_RUNS ? land_runs(worker, fields, data, bytes)
+                                                 : land_put(worker, fields, data, bytes);
+    if (!is_landed)
         refuse(sender, "a put outside registered memory", bytes);
     else if (!count_landed(sender, fields->values[2]))
         refuse(sender, "a put out of order", bytes);
@@ -339,10 +367,10 @@ static void take_put(ucx_worker *worker, const message_fields *fields, const voi
 
 static void answer(ucx_worker *worker, ucp_ep_h reply_ep, const ucx_sender *sender, uint64_t flush)
 {
-    const message_fields fields = {
-        TYPE_LANDED, sender->endpoint_id, {flush, sender->n_landed, sender->n_refused}};
+    const ucx_fields fields = {
+        BT_UCX_LANDED, sender->endpoint_id, {flush, sender->n_landed, sender->n_refused}};
     /* A writer that is gone does not miss the answer. */
-    send_part(worker, reply_ep, NULL, &fields, NULL, 0, UCS_MEMORY_TYPE_HOST);
+    send_bare(worker, reply_ep, NULL, &fields);
 }
 
 static bool keep_note(ucx_worker *worker, ucx_sender *sender, uint64_t n_before, const void *data,
@@ -360,8 +388,8 @@ static bool keep_note(ucx_worker *worker, ucx_sender *sender, uint64_t n_before,
     return true;
 }
 
-static void take_note(ucx_worker *worker, const message_fields *fields, const void *data,
-                      size_t bytes, ucp_ep_h reply_ep)
+static void take_note(ucx_worker *worker, const ucx_fields *fields, const void *data, size_t bytes,
+                      ucp_ep_h reply_ep)
 {
     ucx_sender *sender = find_sender(worker, fields->endpoint_id);
     if (sender == NULL)
@@ -375,7 +403,7 @@ static void take_note(ucx_worker *worker, const message_fields *fields, const vo
         answer(worker, reply_ep, sender, no_flush);
 }
 
-static void take_question(ucx_worker *worker, const message_fields *fields, ucp_ep_h reply_ep)
+static void take_question(ucx_worker *worker, const ucx_fields *fields, ucp_ep_h reply_ep)
 {
     ucx_sender *sender = find_sender(worker, fields->endpoint_id);
     if (sender != NULL && reply_ep != NULL)
@@ -390,7 +418,7 @@ static bt_op *find_flush(const ucx_endpoint *endpoint, uint64_t tag)
     return op;
 }
 
-static void take_answer(const ucx_worker *worker, const message_fields *fields)
+static void take_answer(const ucx_worker *worker, const ucx_fields *fields)
 {
     static const char refused[] = "the target refused a put outside its memory";
     ucx_endpoint *endpoint = worker->endpoints;
@@ -422,19 +450,19 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_byte
                                size_t bytes, const ucp_am_recv_param_t *param)
 {
     ucx_worker *worker = arg;
-    message_fields fields;
+    ucx_fields fields;
     /* A rendezvous brings no data, only an offer of it; we make none. */
     if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0 ||
         !unpack_header(header, header_bytes, &fields))
         return UCS_OK;
     bool can_reply = (param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP) != 0;
-    if (fields.type == TYPE_PUT)
+    if (fields.type == BT_UCX_PUT || fields.type == BT_UCX_RUNS)
         take_put(worker, &fields, data, bytes);
-    else if (fields.type == TYPE_FLUSH)
+    else if (fields.type == BT_UCX_FLUSH)
         take_question(worker, &fields, can_reply ? param->reply_ep : NULL);
-    else if (fields.type == TYPE_LANDED)
+    else if (fields.type == BT_UCX_LANDED)
         take_answer(worker, &fields);
-    else if (fields.type == TYPE_NOTE)
+    else if (fields.type == BT_UCX_NOTE)
         take_note(worker, &fields, data, bytes, can_reply ? param->reply_ep : NULL);
     return UCS_OK;
 }
@@ -448,7 +476,10 @@ baton_status bt_ucx_messages_open(ucx_worker *worker)
         .flags = UCP_AM_FLAG_WHOLE_MSG,
         .cb = on_message,
         .arg = worker};
-    ucs_status_t status = ucp_worker_set_am_recv_handler(worker->handle, &params);
+    ucs_status_t status = bt_ucx_packed_create(&worker->packed);
+    worker->has_packed = status == UCS_OK;
+    if (status == UCS_OK)
+        status = ucp_worker_set_am_recv_handler(worker->handle, &params);
     return status == UCS_OK ? BATON_OK : bt_fail_ucs(status, "setting a message handler");
 }
 
@@ -461,6 +492,8 @@ void bt_ucx_messages_close(ucx_worker *worker)
             bt_free(slab->messages[i].note);
         bt_free(slab);
     }
+    if (worker->has_packed)
+        ucp_dt_destroy(worker->packed);
     for (uint32_t i = 0; i < worker->n_senders; i++)
         bt_free(worker->senders[i].ahead);
     bt_free(worker->senders);

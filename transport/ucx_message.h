@@ -10,23 +10,80 @@
  *
  *   writer                                         target
  *     PUT   endpoint id, number, run, data ------->  checked, copied, counted for that endpoint
+ *     RUNS  endpoint id, number, list, data ------>  the same for several
  *     NOTE  endpoint id, number, data ------------->  held until all below its number have landed
  *     FLUSH endpoint id, flush, messages sent ----->
  *           <--- LANDED flush, landed, refused        landed < sent (several lanes): asked again
  *
- * PUT and NOTE of an endpoint are numbered together, from 0. UCX keeps the order of messages on one
- * lane, which is all it uses for messages of one segment (ours are, and none is a rendezvous); with
- * UCX_MAX_EAGER_LANES and small segments of the user's it may change it. The target therefore goes
- * by the numbers: `landed` is the first that is missing. A note behind a refused put is never
- * handed over; LANDED with flush -1 tells the writer, whose endpoint fails.
+ * PUT, RUNS and NOTE of an endpoint are numbered together, from 0. UCX keeps the order of messages
+ * on one lane, which is all it uses for messages of one segment (ours are, and none is a
+ * rendezvous); with UCX_MAX_EAGER_LANES and small segments of the user's it may change it. The
+ * target therefore goes by the numbers: `landed` is the first that is missing. A note behind a
+ * refused put is never handed over; LANDED with flush -1 tells the writer, whose endpoint fails.
  *
  * Header, little-endian: 0 u32 magic "BTNM", 4 u32 type, 8 u64 endpoint id, then three u64:
- *   PUT 16 address, 24 bytes, 32 number; NOTE 16 number, 24 bytes; FLUSH 16 flush, 24 sent;
- *   LANDED 16 flush, 24 landed, 32 refused.
- * Thread rule: owner thread of the worker. */
+ *   PUT 16 address, 24 bytes, 32 number; RUNS 16 entries, 24 bytes behind the list, 32 number; NOTE
+ * 16 number, 24 bytes; FLUSH 16 flush, 24 sent; LANDED 16 flush, 24 landed, 32 refused. The list of
+ * RUNS is the beginning of its data, an entry for each run: 0 u64 address of the first piece, 8 i64
+ * from one to the next, 16 u32 pieces, 20 u32 bytes of each Thread rule: owner thread of the
+ * worker. */
 #ifndef BT_TRANSPORT_UCX_MESSAGE_H
 #define BT_TRANSPORT_UCX_MESSAGE_H
 #include "transport/ucx_state.h"
+
+enum {
+    BT_UCX_HEADER_BYTES = 40,
+    BT_UCX_ENTRY_BYTES = 24,
+    BT_UCX_PIECES_MAX = 32,            /* of one message */
+    BT_UCX_DATA_BYTES_MAX = 128 << 10, /* of a message; with headers and list it fits a segment */
+};
+typedef enum {
+    BT_UCX_PUT = 1,
+    BT_UCX_FLUSH = 2,
+    BT_UCX_LANDED = 3,
+    BT_UCX_NOTE = 4,
+    BT_UCX_RUNS = 5,
+} bt_ucx_message_type;
+
+typedef struct {
+    uint32_t type;
+    uint64_t endpoint_id;
+    uint64_t values[3];
+} ucx_fields;
+
+/* Local memory. */
+typedef struct {
+    const uint8_t *at;
+    size_t bytes;
+} ucx_piece;
+
+/* A message on its way: UCX reads the header, and what `pieces` name, until it is sent. */
+struct ucx_message {
+    ucx_message *next;
+    ucx_worker *worker;
+    bt_op *op;                               /* it is a part of; NULL for answers and notes */
+    ucx_note *note;                          /* its data, owned; NULL: others' */
+    ucx_piece pieces[1 + BT_UCX_PIECES_MAX]; /* the list and what it speaks of */
+    uint32_t n_pieces;
+    uint8_t header[BT_UCX_HEADER_BYTES];
+    uint8_t list[BT_UCX_PIECES_MAX * BT_UCX_ENTRY_BYTES];
+};
+
+/* NULL: no memory. */
+ucx_message *bt_ucx_message_take(ucx_worker *worker);
+void bt_ucx_message_give(ucx_message *message);
+/* Sends data[bytes], or the message's pieces; the message is given back when that fails or is done
+ * at once. */
+typedef struct {
+    ucx_fields fields;
+    bool is_packed; /* pieces, one behind the other, copied into UCX's own segment */
+    const void *data;
+    size_t bytes;
+    ucs_memory_type_t memory_type;
+} ucx_sending;
+ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const ucx_sending *sending);
+void bt_ucx_put_u64(uint8_t *at, uint64_t value);
+uint64_t bt_ucx_get_u64(const uint8_t *at);
 
 /* Errors: TRANSPORT. */
 baton_status bt_ucx_messages_open(ucx_worker *worker);
@@ -35,8 +92,11 @@ void bt_ucx_messages_close(ucx_worker *worker);
 /* True when the endpoint has no lane that writes remote memory. */
 bool bt_ucx_needs_messages(ucx_endpoint *endpoint);
 
-/* Sends one run as parts of the put. */
-ucs_status_t bt_ucx_send_run(bt_op *op, const bt_run *run, ucs_memory_type_t memory_type);
+/* Sends the runs as parts of the put, ucx_pack.c. */
+ucs_status_t bt_ucx_send_runs(bt_op *op, const bt_run *runs, uint32_t n_runs,
+                              ucs_memory_type_t memory_type);
+/* A datatype for messages sent with is_packed; destroyed with ucp_dt_destroy. */
+ucs_status_t bt_ucx_packed_create(ucp_datatype_t *packed_p);
 /* Asks the target whether all has landed; the answer is a part of the flush. */
 ucs_status_t bt_ucx_ask_landed(bt_op *op);
 /* Starts an operation of kind FLUSH; not taken back on failure. */

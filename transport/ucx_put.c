@@ -152,22 +152,33 @@ static baton_status take_op(ucx_endpoint *endpoint, bt_event_kind kind, uint64_t
     return BATON_OK;
 }
 
-/* Posts one run, in pieces, as remote memory access. */
-static ucs_status_t post_run(bt_op *op, ucp_rkey_h rkey, const bt_run *run,
-                             const ucp_request_param_t *params)
+/* Posts one piece, in parts, as remote memory access. */
+static ucs_status_t post_piece(bt_op *op, ucp_rkey_h rkey, uint64_t local_addr,
+                               uint64_t remote_addr, uint64_t n_bytes,
+                               const ucp_request_param_t *params)
 {
     ucx_endpoint *endpoint = op->owner;
-    for (uint64_t done = 0; done < run->bytes;) {
-        uint64_t bytes = run->bytes - done < put_bytes_max ? run->bytes - done : put_bytes_max;
+    for (uint64_t done = 0; done < n_bytes;) {
+        uint64_t bytes = n_bytes - done < put_bytes_max ? n_bytes - done : put_bytes_max;
         ucs_status_ptr_t request =
-            ucp_put_nbx(endpoint->handle, (const void *)(uintptr_t)(run->local_addr + done), bytes,
-                        run->remote_addr + done, rkey, params);
+            ucp_put_nbx(endpoint->handle, (const void *)(uintptr_t)(local_addr + done), bytes,
+                        remote_addr + done, rkey, params);
         if (UCS_PTR_IS_ERR(request))
             return UCS_PTR_STATUS(request);
         op->n_pending += request != NULL;
         done += bytes;
     }
     return UCS_OK;
+}
+
+static ucs_status_t post_run(bt_op *op, ucp_rkey_h rkey, const bt_run *run,
+                             const ucp_request_param_t *params)
+{
+    ucs_status_t status = UCS_OK;
+    for (uint32_t i = 0; i < bt_run_count(run) && status == UCS_OK; i++)
+        status =
+            post_piece(op, rkey, bt_run_local(run, i), bt_run_remote(run, i), run->bytes, params);
+    return status;
 }
 
 static bool goes_in_messages(const ucx_endpoint *endpoint, const bt_remote *remote)
@@ -192,13 +203,15 @@ ucs_status_t bt_ucx_post_runs(bt_op *op, bt_memory *local, bt_remote *remote, co
             params.memory_type = UCS_MEMORY_TYPE_CUDA;
     }
     bool in_messages = goes_in_messages(endpoint, remote);
+    if (in_messages)
+        return bt_ucx_send_runs(op, runs, n_runs, params.memory_type);
     ucs_status_t status = UCS_OK;
     for (uint32_t i = 0; i < n_runs && status == UCS_OK; i++)
-        status = in_messages ? bt_ucx_send_run(op, &runs[i], params.memory_type)
-                             : post_run(op, ((ucx_remote *)remote)->handle, &runs[i], &params);
-    if (endpoint->uses_verbs && !in_messages)
-        endpoint->last_puts[remote->kind == BATON_MEMORY_CUDA_DEVICE] =
-            (ucx_last_put){((ucx_remote *)remote)->handle, runs[n_runs - 1].remote_addr};
+        status = post_run(op, ((ucx_remote *)remote)->handle, &runs[i], &params);
+    const bt_run *last = &runs[n_runs - 1];
+    if (endpoint->uses_verbs)
+        endpoint->last_puts[remote->kind == BATON_MEMORY_CUDA_DEVICE] = (ucx_last_put){
+            ((ucx_remote *)remote)->handle, bt_run_remote(last, bt_run_count(last) - 1)};
     return status;
 }
 

@@ -63,6 +63,8 @@ typedef struct {
     uint32_t n_closing;         /* endpoints that wait for their puts before they close */
     ucx_message *free_messages; /* messages of ours; slabs live as long as the worker */
     struct ucx_message_slab *slabs;
+    ucp_datatype_t packed; /* several pieces as one message; has_packed: it was made */
+    bool has_packed;
     ucx_sender *senders; /* [n_senders], room for cap_senders */
     uint32_t n_senders, cap_senders;
     ucx_notes held;     /* messages that came before what they must stay behind */

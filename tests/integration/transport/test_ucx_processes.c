@@ -167,8 +167,10 @@ static void put_all(writer *opened, const peer *to)
     enum { PAGE = 32 * 1024, N = REGION_BYTES / PAGE };
     static bt_run runs[N];
     for (uint32_t i = 0; i < N; i++) /* descending here, ascending there: nothing merges */
-        runs[i] = (bt_run){(uint64_t)(uintptr_t)opened->source->base + (N - 1 - i) * PAGE,
-                           to->hello.base + i * PAGE, PAGE};
+        runs[i] =
+            (bt_run){.local_addr = (uint64_t)(uintptr_t)opened->source->base + (N - 1 - i) * PAGE,
+                     to->hello.base + i * PAGE,
+                     PAGE};
     assert_ok(bt_endpoint_put(opened->endpoint, opened->source, opened->remote, runs, N, 1));
     wait_for(opened, BT_EVENT_PUT);
     assert_ok(bt_endpoint_flush(opened->endpoint, 2));
@@ -240,7 +242,9 @@ static void a_killed_peer_fails_the_endpoint_and_a_new_one_can_be_connected(void
         assert_int_equal(event.kind, BT_EVENT_FAILED);
         assert_int_equal(event.user_data, 77);
         assert_int_equal(event.status, BATON_ERR_UNREACHABLE);
-        bt_run run = {(uint64_t)(uintptr_t)opened.source->base, base, 64};
+        bt_run run = {.local_addr = (uint64_t)(uintptr_t)opened.source->base,
+                      .remote_addr = base,
+                      .bytes = 64};
         assert_fails(bt_endpoint_put(opened.endpoint, opened.source, opened.remote, &run, 1, 1),
                      BATON_ERR_CLOSED, NULL);
         if (mapped != NULL)
@@ -260,7 +264,9 @@ static void a_peer_killed_during_puts_ends_every_operation(void **state)
     peer *target = start_peer();
     connect_writer(&opened, target);
     put_all(&opened, target);
-    bt_run run = {(uint64_t)(uintptr_t)opened.source->base, target->hello.base, REGION_BYTES};
+    bt_run run = {.local_addr = (uint64_t)(uintptr_t)opened.source->base,
+                  .remote_addr = target->hello.base,
+                  .bytes = REGION_BYTES};
     kill(target->pid, SIGSTOP); /* so that puts pile up, where the transport lets them */
     uint32_t n_wanted = 1;      /* FAILED */
     for (uint32_t i = 0; i < N; i++, n_wanted++)
@@ -287,7 +293,9 @@ static void a_stopped_peer_holds_up_neither_a_forced_close_nor_the_workers_end(v
         peer *target = start_peer();
         connect_writer(&opened, target);
         put_all(&opened, target);
-        bt_run run = {(uint64_t)(uintptr_t)opened.source->base, target->hello.base, REGION_BYTES};
+        bt_run run = {.local_addr = (uint64_t)(uintptr_t)opened.source->base,
+                      .remote_addr = target->hello.base,
+                      .bytes = REGION_BYTES};
         kill(target->pid, SIGSTOP);
         for (uint32_t i = 0; i < N; i++)
             assert_ok(bt_endpoint_put(opened.endpoint, opened.source, opened.remote, &run, 1, i));

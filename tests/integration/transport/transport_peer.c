@@ -77,7 +77,9 @@ static baton_status write_for_ever(int fd, bt_worker *worker, bt_memory *source)
     BATON_TRY(bt_endpoint_connect(worker, hello.address, hello.address_bytes, 1, &endpoint));
     BATON_TRY(bt_remote_import(endpoint, hello.rkey, hello.rkey_bytes, &remote));
     memset(source->base, 0x77, source->bytes);
-    const bt_run run = {(uint64_t)(uintptr_t)source->base, hello.base, source->bytes};
+    const bt_run run = {.local_addr = (uint64_t)(uintptr_t)source->base,
+                        .remote_addr = hello.base,
+                        .bytes = source->bytes};
     for (uint32_t n_posted = 0, n_done = 0;;) {
         bt_event event;
         if (n_posted - n_done < 8) {

@@ -90,7 +90,9 @@ static void pinned_memory_is_put_and_mapped_like_host_memory(void **state)
         assert_ok(bt_remote_import(pair.endpoint, target->rkey, target->rkey_bytes, &remote));
         bt_rng rng = {7};
         bt_rng_fill(&rng, source->base, BYTES);
-        const bt_run run = {(uintptr_t)source->base, (uintptr_t)target->base, BYTES};
+        const bt_run run = {.local_addr = (uintptr_t)source->base,
+                            .remote_addr = (uintptr_t)target->base,
+                            .bytes = BYTES};
         assert_ok(bt_endpoint_put(pair.endpoint, source, remote, &run, 1, 1));
         assert_ok(bt_endpoint_flush(pair.endpoint, 2));
         bt_pair_wait(&pair, BT_EVENT_PUT, 1);
@@ -129,7 +131,9 @@ static void device_memory_is_put_from_and_to_and_never_mapped(void **state)
                  NULL);
     bt_rng rng = {8};
     bt_rng_fill(&rng, gpu->host(own), BYTES);
-    const bt_run run = {(uintptr_t)own + 1, (uintptr_t)target->base, BYTES - 1};
+    const bt_run run = {.local_addr = (uintptr_t)own + 1,
+                        .remote_addr = (uintptr_t)target->base,
+                        .bytes = BYTES - 1};
     assert_ok(bt_endpoint_put(pair.endpoint, source, remote, &run, 1, 1));
     assert_ok(bt_endpoint_flush(pair.endpoint, 2));
     bt_pair_wait(&pair, BT_EVENT_PUT, 1);

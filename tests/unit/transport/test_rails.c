@@ -198,7 +198,9 @@ static void as_many_rails_are_used_as_both_ends_have(void **state)
     bt_endpoint_path(endpoint, &path);
     assert_int_equal(path.n_rails, 1);
     uint8_t byte = 77;
-    bt_run run = {(uint64_t)(uintptr_t)&byte, (uint64_t)(uintptr_t)pool->base, 1};
+    bt_run run = {.local_addr = (uint64_t)(uintptr_t)&byte,
+                  .remote_addr = (uint64_t)(uintptr_t)pool->base,
+                  .bytes = 1};
     assert_ok(bt_endpoint_put(endpoint, NULL, remote, &run, 1, 2));
     assert_int_equal(bt_next_event(writer, &target, 1).kind, BT_EVENT_PUT);
     assert_ok(bt_endpoint_flush(endpoint, 3));

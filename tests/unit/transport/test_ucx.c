@@ -160,6 +160,7 @@ static void send_raw(bt_pair *pair, uint64_t magic_and_type, uint64_t a, uint64_
 }
 
 static const uint64_t put_type = UINT64_C(0x14d4e5442);
+static const uint64_t runs_type = UINT64_C(0x54d4e5442);
 static const uint64_t note_type = UINT64_C(0x44d4e5442);
 
 static void begin_messages(bt_pair *pair)
@@ -215,6 +216,51 @@ static void a_put_outside_registered_memory_is_refused_and_fails_the_flush(void 
         bt_event event = bt_pair_next_event(&pair);
         assert_int_equal(event.kind, BT_EVENT_FLUSH);
         assert_int_equal(event.status, BATON_ERR_REFUSED);
+        bt_pair_close(&pair);
+    }
+}
+
+/* The list is the beginning of the data; n_bytes counts what is behind it. */
+static void a_hostile_list_writes_nothing_and_is_refused(void **state)
+{
+    (void)state;
+    enum { ENTRY = 24, HUGE_COUNT = UINT32_MAX };
+    static const struct {
+        uint64_t n_entries, claimed;
+        size_t bytes;
+        int64_t offset, stride;
+        uint32_t count, piece;
+    } bad[] = {
+        {0, 64, 64 + ENTRY, 0, 0, 1, 64},       /* no entry */
+        {33, 64, 64 + 33 * ENTRY, 0, 0, 1, 64}, /* too many */
+        {UINT64_MAX, 64, 64 + ENTRY, 0, 0, 1, 64},
+        {1, 64, ENTRY - 1, 0, 0, 1, 64},  /* no room for the list */
+        {1, 63, 64 + ENTRY, 0, 0, 1, 64}, /* other sizes than it says */
+        {1, 64, 64 + ENTRY, 0, 0, 1, 63},
+        {1, 64, 64 + ENTRY, 0, 0, 1, 65},
+        {1, 64, 64 + ENTRY, 0, 0, 0, 64}, /* no pieces, and empty ones */
+        {1, 64, 64 + ENTRY, 0, 0, 1, 0},
+        {1, 64, 64 + ENTRY, -1, 0, 1, 64}, /* outside: the first, the last */
+        {1, 64, 64 + ENTRY, REGION_BYTES - 63, 0, 1, 64},
+        {1, 64, 64 + ENTRY, 0, REGION_BYTES, 2, 32},
+        {1, 64, 64 + ENTRY, 0, -1, 2, 32},
+        {1, 64, 64 + ENTRY, 0, INT64_MAX, 64, 1}, /* the way wraps around */
+        {1, 64, 64 + ENTRY, 0, INT64_MIN, 64, 1},
+        {1, 64, 64 + ENTRY, 0, 0, HUGE_COUNT, 64},
+    };
+    bt_expect_log("refused a put outside registered memory");
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        bt_pair pair;
+        begin_messages(&pair);
+        uint8_t *list = pair.source->base;
+        put_u64(list, (uint64_t)(uintptr_t)pair.pool->base + (uint64_t)bad[i].offset);
+        put_u64(list + 8, (uint64_t)bad[i].stride);
+        put_u64(list + 16, bad[i].count | (uint64_t)bad[i].piece << 32);
+        send_raw(&pair, runs_type, bad[i].n_entries, bad[i].claimed, 40, bad[i].bytes,
+                 UCP_AM_SEND_FLAG_EAGER);
+        assert_pool_is_clear(&pair);
+        assert_ok(bt_endpoint_flush(pair.endpoint, 3));
+        assert_int_equal(bt_pair_next_event(&pair).status, BATON_ERR_REFUSED);
         bt_pair_close(&pair);
     }
 }
@@ -397,6 +443,7 @@ int main(void)
         bt_test(messages_that_make_no_sense_are_ignored),
         bt_test(a_put_outside_registered_memory_is_refused_and_fails_the_flush),
         bt_test(a_flush_waits_for_messages_that_it_overtook),
+        bt_test(a_hostile_list_writes_nothing_and_is_refused),
         bt_test(a_note_waits_for_a_put_that_it_and_others_overtook),
         bt_test(a_note_behind_a_refused_put_fails_the_endpoint),
         bt_test(notes_that_make_no_sense_are_refused),
