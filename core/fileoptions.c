@@ -133,7 +133,7 @@ static const bt_config_entry sender_entries[] = {
          "it computes them, instead of whole afterwards. auto: for prompts of "
          "layerwise_min_tokens or more."},
     {AT(layerwise_min_tokens), .type = BT_CONFIG_UINT32, .min = 1, .max = 1 << 30,
-     .fallback = "1024", .help = "Sender: see layerwise."},
+     .fallback = "64", .help = "Sender: see layerwise."},
     {AT(staging_chunks), .type = BT_CONFIG_UINT32, .min = 1, .max = 4096, .fallback = "8",
      .help = "Sender: chunks gathered ahead of the wire where writes go through the transport."},
 };

@@ -25,7 +25,7 @@ void bt_tx_defaults(baton_sender_options *options)
         options->name = "sender";
     default_u32(&options->world, 1);
     default_u32(&options->staging_chunks, 8);
-    default_u32(&options->layerwise_min_tokens, 1024);
+    default_u32(&options->layerwise_min_tokens, 64);
     default_u32(&options->timeouts.connect_ms, 5000);
     default_u32(&options->timeouts.init_ms, 5000);
     default_u32(&options->timeouts.alloc_ms, 5000);

@@ -57,7 +57,7 @@ typedef struct {
                    layout and key_seed are not compared with the receiver's, alloc_port is not used,
                    and transfers are refused with STATE */
     baton_layerwise layerwise;     /* what baton_sender_layer_group answers */
-    uint32_t layerwise_min_tokens; /* 0: 1,024 (docs/performance.md, Layers) */
+    uint32_t layerwise_min_tokens; /* 0: 64 (docs/performance.md, Layers) */
     uint32_t staging_chunks;       /* chunks gathered ahead of the wire where puts are used; 0: 8 */
     const char *notice;            /* where requests without an address of their own are announced:
                                       "tcp://host:port"; NULL: nowhere */
