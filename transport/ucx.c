@@ -269,7 +269,7 @@ static void ucx_destroy(bt_transport *base)
 {
     ucx_transport *transport = (ucx_transport *)base;
     assert(transport->n_users == 0 && "workers or memories of the transport are still alive");
-    if (transport->context != NULL)
+    if (transport->context != NULL && !transport->has_left_workers)
         ucp_cleanup(transport->context);
     pthread_mutex_destroy(&transport->lock);
     bt_free(transport);

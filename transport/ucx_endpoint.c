@@ -21,7 +21,7 @@ void bt_ucx_fail(ucx_endpoint *endpoint, baton_status status, const char *detail
     if (!endpoint->is_closing)
         bt_op_push(&((ucx_worker *)endpoint->base.worker)->done, &endpoint->failed);
     bt_ucx_abandon_flushes(endpoint, status, detail);
-    bt_ucx_drop_held(endpoint, NULL, status, detail);
+    bt_ucx_drop_held(endpoint, status, detail);
 }
 
 /* Called by UCX from within progress. */
@@ -114,7 +114,7 @@ static void hand_back(ucx_endpoint *endpoint)
                                         .flags = force ? UCP_EP_CLOSE_FLAG_FORCE : 0,
                                         .cb = {.send = on_closed},
                                         .user_data = endpoint};
-    bt_ucx_drop_held(endpoint, NULL, BATON_ERR_CANCELED, "the endpoint was closed");
+    bt_ucx_drop_held(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
     endpoint->is_handed_back = true;
     if (endpoint->has_failed && !endpoint->is_forced)
         bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);
@@ -145,11 +145,17 @@ static bool wait_for_landing(ucx_endpoint *endpoint)
 /* Before 1.14 UCX aborts the process ("got REQ message") when an endpoint over verbs is closed by
  * force while its peer has not answered yet: waits for the answer, or for UCX to give the peer up.
  */
+bool bt_ucx_is_stuck(const ucx_endpoint *endpoint)
+{
+    return bt_ucx_is_older(14) && bt_ucx_must_hold(endpoint) && !endpoint->has_failed &&
+           !endpoint->is_handed_back;
+}
+
 static bool wait_for_wire(ucx_endpoint *endpoint)
 {
-    if (!bt_ucx_is_older(14) || !bt_ucx_must_hold(endpoint) || endpoint->has_failed)
+    if (!bt_ucx_is_stuck(endpoint))
         return false;
-    bt_ucx_drop_held(endpoint, NULL, BATON_ERR_CANCELED, "the endpoint was closed");
+    bt_ucx_drop_held(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
     return wait_to_close(endpoint);
 }
 
@@ -198,6 +204,8 @@ void bt_ucx_force(ucx_endpoint *endpoint)
     if (endpoint->waits_to_close)
         ((ucx_worker *)endpoint->base.worker)->n_closing--;
     endpoint->waits_to_close = false;
+    if (wait_for_wire(endpoint))
+        return;
     bt_ucx_abandon_flushes(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
     hand_back(endpoint);
 }

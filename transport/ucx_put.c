@@ -51,17 +51,23 @@ baton_status bt_ucx_import(bt_endpoint *base, const void *rkey, size_t rkey_byte
     return BATON_OK;
 }
 
+void bt_ucx_remote_free(ucx_remote *remote)
+{
+    ucx_endpoint *endpoint = (ucx_endpoint *)remote->base.endpoint;
+    for (size_t i = 0; i < sizeof(endpoint->last_puts) / sizeof(endpoint->last_puts[0]); i++)
+        if (endpoint->last_puts[i].key == remote->handle)
+            endpoint->last_puts[i] = (ucx_last_put){0};
+    ucp_rkey_destroy(remote->handle);
+    bt_free(remote);
+}
+
 void bt_ucx_release(bt_remote *base)
 {
-    ucx_endpoint *endpoint = (ucx_endpoint *)base->endpoint;
-    ucp_rkey_h key = ((ucx_remote *)base)->handle;
-    for (size_t i = 0; i < sizeof(endpoint->last_puts) / sizeof(endpoint->last_puts[0]); i++)
-        if (endpoint->last_puts[i].key == key)
-            endpoint->last_puts[i] = (ucx_last_put){0};
-    bt_ucx_drop_held(endpoint, base, BATON_ERR_CANCELED, "the remote key was released");
-    endpoint->n_remotes--;
-    ucp_rkey_destroy(key);
-    bt_free(base);
+    ucx_remote *remote = (ucx_remote *)base;
+    ((ucx_endpoint *)base->endpoint)->n_remotes--;
+    remote->is_released = true;
+    if (remote->n_held == 0)
+        bt_ucx_remote_free(remote);
 }
 
 /* Faults every page of the mapping in now: the first write through a fresh mapping runs at a sixth

@@ -14,8 +14,9 @@ typedef struct ucx_endpoint ucx_endpoint;
 typedef struct {
     bt_transport base;
     ucp_context_h context;
-    bool has_verbs;       /* RDMA devices are named */
-    pthread_mutex_t lock; /* of the two below: workers of other threads look memories up */
+    bool has_left_workers; /* that could not be destroyed */
+    bool has_verbs;        /* RDMA devices are named */
+    pthread_mutex_t lock;  /* of the two below: workers of other threads look memories up */
     ucx_memory *memories;
     uint32_t n_users; /* workers and memories */
 } ucx_transport;
@@ -112,6 +113,8 @@ typedef struct {
     bt_remote base;
     ucp_rkey_h handle;
     bool is_populated; /* the mapping's pages have been faulted in */
+    bool is_released;  /* lives on for what is held */
+    uint32_t n_held;
 } ucx_remote;
 
 /* Packed worker addresses and keys are only understood by the same UCX. */
@@ -139,6 +142,8 @@ baton_status bt_ucx_connect(bt_worker *worker, const void *address, size_t addre
 void bt_ucx_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
 /* Lets go of the endpoint whatever it is doing; for a worker that is destroyed. */
 void bt_ucx_force(ucx_endpoint *endpoint);
+/* UCX cannot let go of the endpoint without ending the process (see ucx_endpoint.c). */
+bool bt_ucx_is_stuck(const ucx_endpoint *endpoint);
 /* Closes endpoints that have waited for their puts. */
 void bt_ucx_close_waiting(ucx_worker *worker);
 /* Once UCX has let go and every operation has been finished: queues CLOSED. */
@@ -156,13 +161,13 @@ baton_status bt_ucx_flush(bt_endpoint *endpoint, uint64_t user_data);
 baton_status bt_ucx_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes);
 
 /* ucx_wire.c: what goes over queue pairs is held as another part of op until the peer has answered.
- * wire starts to find out; drop ends what is held, of one remote or (NULL) all. */
+ * wire starts to find out; drop ends what is held. */
 ucs_status_t bt_ucx_wire(ucx_endpoint *endpoint);
 bool bt_ucx_must_hold(const ucx_endpoint *endpoint);
 ucs_status_t bt_ucx_hold(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
                          uint32_t n_runs);
-void bt_ucx_drop_held(ucx_endpoint *endpoint, const bt_remote *remote, baton_status status,
-                      const char *detail);
+void bt_ucx_drop_held(ucx_endpoint *endpoint, baton_status status, const char *detail);
+void bt_ucx_remote_free(ucx_remote *remote);
 /* Posts as parts of op. A flush over queue pairs reads back behind it. */
 ucs_status_t bt_ucx_post_runs(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
                               uint32_t n_runs);

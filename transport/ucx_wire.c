@@ -36,6 +36,8 @@ ucs_status_t bt_ucx_hold(bt_op *op, bt_memory *local, bt_remote *remote, const b
     if (n_runs > 0)
         memcpy(held->runs, runs, n_runs * sizeof(*runs));
     op->n_pending++;
+    if (remote != NULL)
+        ((ucx_remote *)remote)->n_held++;
     ucx_held **at = &endpoint->held;
     while (*at != NULL)
         at = &(*at)->next;
@@ -43,40 +45,42 @@ ucs_status_t bt_ucx_hold(bt_op *op, bt_memory *local, bt_remote *remote, const b
     return UCS_OK;
 }
 
-static ucx_held *pop(ucx_held **at)
+/* The held part has ended: its operation, and a remote that was released meanwhile, may too. */
+static void finish_held(ucx_held *held)
 {
-    ucx_held *held = *at;
-    *at = held->next;
+    ucx_remote *remote = (ucx_remote *)held->remote;
+    bt_ucx_finish_part(held->op);
+    if (remote != NULL && --remote->n_held == 0 && remote->is_released)
+        bt_ucx_remote_free(remote);
+    bt_free(held);
+}
+
+static ucx_held *pop(ucx_endpoint *endpoint)
+{
+    ucx_held *held = endpoint->held;
+    if (held != NULL)
+        endpoint->held = held->next;
     return held;
 }
 
 static void post_held(ucx_endpoint *endpoint)
 {
-    while (endpoint->held != NULL) {
-        ucx_held *held = pop(&endpoint->held);
+    for (ucx_held *held; (held = pop(endpoint)) != NULL;) {
         ucs_status_t status =
             held->remote != NULL
                 ? bt_ucx_post_runs(held->op, held->local, held->remote, held->runs, held->n_runs)
                 : bt_ucx_post_flush(held->op);
         if (status != UCS_OK)
             bt_ucx_record_failure(held->op, status);
-        bt_ucx_finish_part(held->op);
-        bt_free(held);
+        finish_held(held);
     }
 }
 
-void bt_ucx_drop_held(ucx_endpoint *endpoint, const bt_remote *remote, baton_status status,
-                      const char *detail)
+void bt_ucx_drop_held(ucx_endpoint *endpoint, baton_status status, const char *detail)
 {
-    for (ucx_held **at = &endpoint->held; *at != NULL;) {
-        if (remote != NULL && (*at)->remote != remote) {
-            at = &(*at)->next;
-            continue;
-        }
-        ucx_held *held = pop(at);
+    for (ucx_held *held; (held = pop(endpoint)) != NULL;) {
         bt_op_set_failure(held->op, status, detail);
-        bt_ucx_finish_part(held->op);
-        bt_free(held);
+        finish_held(held);
     }
 }
 
@@ -87,7 +91,7 @@ static void on_wired(bt_op *op)
     if (endpoint->is_wired)
         post_held(endpoint);
     else
-        bt_ucx_drop_held(endpoint, NULL, op->status, op->detail);
+        bt_ucx_drop_held(endpoint, op->status, op->detail);
 }
 
 ucs_status_t bt_ucx_wire(ucx_endpoint *endpoint)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/alloc.h"
+#include "core/log.h"
 #include "transport/seal.h"
 #include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
@@ -85,8 +86,26 @@ static void force_endpoints(ucx_worker *worker)
 {
     for (ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next)
         bt_ucx_force(endpoint);
-    for (uint32_t round = 0; round < CLOSE_ROUNDS_MAX && is_closing_something(worker); round++)
+    for (uint32_t round = 0; round < CLOSE_ROUNDS_MAX && is_closing_something(worker); round++) {
         ucp_worker_progress(worker->handle);
+        bt_ucx_close_waiting(worker);
+    }
+}
+
+/* A worker whose endpoint's peer never answered: before 1.14 UCX ends the process when it destroys
+ * that. It is left as it is, with its context; nothing of ours was ever posted on the endpoint. */
+static bool must_be_left(ucx_worker *worker)
+{
+    bool is_stuck = false;
+    for (const ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL && !is_stuck;
+         endpoint = endpoint->next)
+        is_stuck = bt_ucx_is_stuck(endpoint);
+    if (is_stuck) {
+        bt_info(
+            "ucx: a worker is left open: its peer never answered, and this UCX cannot close it");
+        ((ucx_transport *)worker->base.transport)->has_left_workers = true;
+    }
+    return is_stuck;
 }
 
 void bt_ucx_worker_destroy(bt_worker *base)
@@ -94,6 +113,10 @@ void bt_ucx_worker_destroy(bt_worker *base)
     ucx_worker *worker = (ucx_worker *)base;
     if (worker->handle != NULL) {
         force_endpoints(worker);
+        if (must_be_left(worker)) {
+            count_user((ucx_transport *)base->transport, false);
+            return;
+        }
         ucp_worker_destroy(worker->handle); /* may still call back: the pool is alive */
     }
     while (worker->endpoints != NULL) {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The classic failure over real queue pairs: the receiver gives a request up and uses its page
- * again, and the old sender's bytes, which were on the way, come. Arguments: UCX_TLS. Runs inside
- * rdma-vm. */
+ * again, and the old sender's bytes, which were on the way, come. And what a flush does. Arguments:
+ * UCX_TLS. Runs inside rdma-vm. */
 #include "rdmakit.h"
 
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "transport/ucx_state.h"
 #include "transport_suite.h"
 
 enum { REGION_BYTES = 64 * 1024, PAGE = 16 * 1024, DELAY_MS = 600, OLD = 0x11, NEW = 0x22 };
@@ -90,12 +91,33 @@ static void after_the_workers_end_nothing_comes(void **state)
     end();
 }
 
+/* Over queue pairs a flush is more than acknowledgements; messages are counted by the target. */
+static void a_flush_reads_back_where_there_are_queue_pairs(void **state)
+{
+    (void)state;
+    bt_pair_open(&pair, open_one, REGION_BYTES);
+    const ucx_endpoint *endpoint = (const ucx_endpoint *)pair.endpoint;
+    assert_ok(bt_endpoint_flush(pair.endpoint, 1));
+    bt_pair_wait(&pair, BT_EVENT_FLUSH, 1);
+    assert_int_equal(endpoint->n_read_backs, 0); /* nothing was put */
+    for (uint32_t i = 1; i < 4; i++) {
+        const bt_run run = bt_pair_run(&pair, 0, PAGE, PAGE);
+        assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 2));
+        bt_pair_wait(&pair, BT_EVENT_PUT, 2);
+        assert_ok(bt_endpoint_flush(pair.endpoint, 3));
+        bt_pair_wait(&pair, BT_EVENT_FLUSH, 3);
+        assert_int_equal(endpoint->n_read_backs, strcmp(transports, "rc") == 0 ? i : 0);
+    }
+    bt_pair_close(&pair);
+}
+
 int main(int argc, char **argv)
 {
     transports = argc > 1 ? argv[1] : "rc";
     rdma_need_devices(2);
     const struct CMUnitTest tests[] = {
         bt_child_test(without_proof_the_page_is_overwritten),
+        bt_child_test(a_flush_reads_back_where_there_are_queue_pairs),
         bt_child_test(after_the_workers_end_nothing_comes),
     };
     return bt_run_tests(tests);
