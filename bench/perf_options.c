@@ -9,7 +9,7 @@
 
 static const char *const order_names[] = {"scattered", "contiguous", "descending", NULL};
 static const char *const transport_names[] = {"auto", "mapped", "put", "tcp", "loop", "all", NULL};
-static const char *const memory_names[] = {"host", NULL};
+static const char *const memory_names[] = {"host", "cuda", "cuda_host", NULL};
 static const char *const progress_names[] = {"thread", "manual", NULL};
 static const char *const role_names[] = {"pair", "sender", "receiver", "worker", NULL};
 
@@ -32,7 +32,8 @@ static const bt_config_entry work_entries[] = {
     {OPTION("descending", descending), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Short for --order descending."},
     {OPTION("memory", memory), .type = BT_CONFIG_ENUM, .names = memory_names, .fallback = "host",
-     .help = "Where the source pages are."},
+     .help = "Where the source pages and the pool are: host memory, a GPU's memory, or pinned "
+             "host memory."},
     {OPTION("paged", paged), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "The source is an engine's paged KV (flash-attention layout, bf16, blocks in the "
              "order asked for) and every page is gathered. Needs pages of whole tokens, each "

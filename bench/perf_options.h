@@ -56,7 +56,7 @@ typedef struct {
     uint64_t page_bytes;
     bt_perf_order order;
     bool scatter, contiguous, descending; /* as given; order says what they mean */
-    baton_memory_kind memory;             /* of the source */
+    baton_memory_kind memory;             /* of the source and the pool */
     bool paged;
     bt_perf_shape shape; /* of a paged source */
     uint32_t pool_pages; /* 0: as many as a transfer needs */

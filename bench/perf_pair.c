@@ -107,7 +107,7 @@ static baton_status make_source(bt_perf_pair *p)
     p->keys = bt_calloc(o->n_pages, sizeof(*p->keys));
     if (p->tokens == NULL || p->keys == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "perf: %u pages", o->n_pages);
-    return bt_perf_source_create(&p->work, o->order, &p->source);
+    return bt_perf_source_create(&p->work, o->order, o->memory, &p->source);
 }
 
 /* The sender says in one line of its log what carries the bytes; reports repeat it. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/perf_receiver.h"
 
+#include "bench/perf_memory.h"
 #include "bench/perf_options.h"
 #include "bench/perf_setup.h"
 #include "bench/perf_usage.h"
@@ -33,6 +34,7 @@ typedef struct {
     bt_perf_work work;
     baton_progress_mode progress;
     baton_receiver *receiver;
+    bt_perf_memory page;     /* for pages of a GPU */
     uint32_t *tokens;        /* [bt_perf_work_tokens] */
     uint64_t cpu_start_ns;   /* when the last answer left */
     ended ended[ENDED_KEPT]; /* the latest, a ring */
@@ -76,6 +78,7 @@ static baton_status make_receiver(server *s, const bt_perf_options *o)
     s->tokens = bt_calloc(bt_perf_work_tokens(&s->work), sizeof(*s->tokens));
     if (s->tokens == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "perf: %u tokens", bt_perf_work_tokens(&s->work));
+    BATON_TRY(bt_perf_memory_open(o->memory, (size_t)o->page_bytes, &s->page));
     const baton_receiver_options options = {
         .name = "perf-receiver",
         .layout = s->work.layout,
@@ -83,6 +86,7 @@ static baton_status make_receiver(server *s, const bt_perf_options *o)
         .host = s->place->host,
         .pool_bytes = o->pool_pages * o->page_bytes,
         .n_regions = o->pool_pages >= REGIONS * 16 ? REGIONS : 1,
+        .memory = o->memory,
         .progress = s->progress,
         .security = {.allow_unauthenticated = s->place->allow_unauthenticated},
         .data = {.transport = o->transport == BT_PERF_LOOP ? "loop" : "ucx",
@@ -185,7 +189,9 @@ static baton_status check_chunks(const server *s, const asked *a, const baton_pi
             work.page_bytes = a->last_tokens * token_bytes;
         if (chunk.bytes != work.page_bytes)
             return bt_fail(BATON_ERR_CORRUPT, "page %u has %" PRIu64 " bytes", page, chunk.bytes);
-        uint64_t at = bt_perf_check_page(&work, a->iteration, page, chunk.page);
+        const void *bytes;
+        BATON_TRY(bt_perf_memory_peek(&s->page, chunk.page, chunk.bytes, &bytes));
+        uint64_t at = bt_perf_check_page(&work, a->iteration, page, bytes);
         if (at < work.page_bytes)
             return bt_fail(BATON_ERR_CORRUPT, "transfer %u, page %u: wrong byte at offset %" PRIu64,
                            a->name, page, at);
@@ -258,6 +264,7 @@ static baton_status on_usage(const server *s)
 static void tidy(server *s)
 {
     baton_receiver_destroy(s->receiver);
+    bt_perf_memory_close(&s->page);
     bt_free(s->tokens);
 }
 

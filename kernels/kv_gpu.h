@@ -192,10 +192,11 @@ BT_GPU_INLINE void bt_gpu_sum_groups(bt_gpu_shared *shared, uint32_t bytes, uint
     for (uint32_t k = 0; k < BT_GPU_TURNS; k++) {
         uint32_t at = bt_gpu_group_at(thread, k);
         uint32_t stripe = at / BT_XXH3_STRIPE_BYTES;
-        uint32_t secret = stripe % BT_XXH3_BLOCK_STRIPES * 8 + at % BT_XXH3_STRIPE_BYTES;
+        /* The secret begins a word later with every stripe. */
+        uint32_t word = stripe % BT_XXH3_BLOCK_STRIPES + at % BT_XXH3_STRIPE_BYTES / 8;
         if (stripe < last) {
-            sum.low += bt_xxh3_product(groups[k].low, bt_xxh3_secret(secret)) + groups[k].high;
-            sum.high += bt_xxh3_product(groups[k].high, bt_xxh3_secret(secret + 8)) + groups[k].low;
+            sum.low += bt_xxh3_product(groups[k].low, bt_xxh3_word(word)) + groups[k].high;
+            sum.high += bt_xxh3_product(groups[k].high, bt_xxh3_word(word + 1)) + groups[k].low;
         }
         if (at + BT_GPU_GROUP_BYTES + BT_XXH3_SHORT_BYTES > bytes)
             bt_gpu_keep_tail(shared, groups[k], at, bytes);

@@ -61,7 +61,8 @@ enum {
 enum { BT_XXH3_FIRST_ACC = 24, BT_XXH3_N_WORDS = 32 };
 static const uint64_t bt_xxh3_words[BT_XXH3_N_WORDS] = BT_XXH3_WORDS;
 #ifdef __CUDACC__
-static __constant__ uint64_t bt_xxh3_device_words[BT_XXH3_N_WORDS] = BT_XXH3_WORDS;
+/* Not __constant__: neighbouring threads read different words, which that memory serves in turn. */
+static __device__ const uint64_t bt_xxh3_device_words[BT_XXH3_N_WORDS] = BT_XXH3_WORDS;
 #endif
 
 BT_XXH3_INLINE uint64_t bt_xxh3_word(uint32_t i)
