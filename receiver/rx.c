@@ -268,17 +268,17 @@ void bt_rx_handle_behind(bt_rx *rx, bt_rx_peer *peer, const void *frame, size_t 
  * (tcp needs it to move bytes), and a failed endpoint shows as the peer's silence or exit. */
 static void progress_workers(bt_rx *rx)
 {
-    enum { MAX_EVENTS = 16 };
+    enum { MAX_EVENTS = 16, MAX_ROUNDS = 16 }; /* of one peer: others and timers have their turn */
     bt_event events[MAX_EVENTS];
     for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
-        uint32_t n;
-        do {
+        uint32_t n = MAX_EVENTS;
+        for (uint32_t round = 0; round < MAX_ROUNDS && n == MAX_EVENTS; round++) {
             n = bt_worker_progress(peer->worker, events, MAX_EVENTS);
             for (uint32_t i = 0; i < n; i++) {
                 if (events[i].kind == BT_EVENT_MESSAGE)
                     bt_rx_handle_behind(rx, peer, events[i].bytes, events[i].n_bytes);
             }
-        } while (n == MAX_EVENTS);
+        }
     }
 }
 

@@ -249,6 +249,9 @@ void bt_rx_ring_offer(bt_rx *rx, bt_rx_peer *peer, bt_blob doorbell, bt_msg_ring
 void bt_rx_ring_close(bt_rx_peer *peer);
 /* True: sent by the ring. */
 bool bt_rx_ring_send(bt_rx *rx, const bt_rx_route *route);
+/* The sender has taken the offer: something of its has come that way. Otherwise it may not be able
+ * to map the rings, and nobody would read what is said there unasked. */
+bool bt_rx_ring_is_used(const bt_rx_peer *peer);
 void bt_rx_ring_serve(bt_rx *rx, bt_rx_peer *peer); /* handles what waits there */
 /* All rings are empty, and the next frame in one wakes us; false: there is one already. */
 bool bt_rx_rings_sleep(bt_rx *rx);

@@ -299,12 +299,13 @@ baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_m
     return device->is_direct ? bt_cuda_flush_writes(device->cuda) : land_staged(rx, ticket, commit);
 }
 
-static bool is_kept(const rx_device *device, const bt_rx_peer *peer, uint64_t id)
+/* The COMMIT of this ticket that is kept. A sender has one under way at a time. */
+static const kept_commit *find_kept(const rx_device *device, uint64_t ticket)
 {
     const kept_commit *kept = device->kept;
-    while (kept != NULL && (kept->epoch != peer->epoch || kept->message.id != id))
+    while (kept != NULL && kept->message.u.commit.name.ticket != ticket)
         kept = kept->next;
-    return kept != NULL;
+    return kept;
 }
 
 static bt_blob keep_blob(uint8_t **at, bt_blob blob)
@@ -319,9 +320,12 @@ static bt_blob keep_blob(uint8_t **at, bt_blob blob)
 baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_message *message)
 {
     rx_device *device = rx->device;
-    if (is_kept(device, peer, message->id)) /* the sender asks again: it is under way */
-        return BATON_OK;
     const bt_msg_commit *commit = &message->u.commit;
+    const kept_commit *before = find_kept(device, commit->name.ticket);
+    if (before != NULL) { /* the sender asks again; or it asks for more than it may, for now */
+        rx->stats.messages_dropped_total += before->message.id != message->id;
+        return BATON_OK;
+    }
     kept_commit *kept = bt_calloc(1, sizeof(*kept) + commit->packed_ranges.bytes +
                                          commit->digests.bytes + commit->name.nonce.bytes);
     if (kept == NULL)

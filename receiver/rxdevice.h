@@ -31,8 +31,8 @@ void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region);
 /* The bytes of the chunks that a checked COMMIT names are where decode reads them. IN_PROGRESS:
  * they will be; call bt_rx_device_keep. Errors: IO. */
 baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit);
-/* Keeps a COMMIT, once, until what it waits for is done; then it is handled anew. Errors:
- * NO_MEMORY. */
+/* Keeps a COMMIT, one of a ticket, until what it waits for is done; then it is handled anew. Others
+ * of that ticket are dropped meanwhile. Errors: NO_MEMORY. */
 baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_message *message);
 /* What was written to a page, for the CPU; valid until the next call. Errors: IO. */
 baton_status bt_rx_device_read(bt_rx *rx, bt_page_ref page, size_t bytes, const void **host_p);

@@ -69,6 +69,11 @@ bool bt_rx_ring_send(bt_rx *rx, const bt_rx_route *route)
     return true;
 }
 
+bool bt_rx_ring_is_used(const bt_rx_peer *peer)
+{
+    return peer->from_sender.position != 0;
+}
+
 /* First sendings of requests; all else has its place on ZeroMQ. */
 static bool comes_by_ring(bt_message_type type)
 {

@@ -366,7 +366,7 @@ void bt_rx_pump_queue(bt_rx *rx)
         if (status == BATON_ERR_NO_PAGES || status == BATON_ERR_NO_MEMORY)
             return;
         bt_rx_peer *before = rx->ring_peer;
-        rx->ring_peer = ticket->peer; /* its ring, if it has one, is the faster way */
+        rx->ring_peer = bt_rx_ring_is_used(ticket->peer) ? ticket->peer : NULL; /* faster */
         if (status == BATON_OK)
             answer_alloc(rx, ticket);
         else

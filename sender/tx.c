@@ -290,15 +290,15 @@ static void run_commands(bt_tx *tx)
 /* True when something had happened. */
 static bool progress_worker(bt_tx *tx)
 {
-    enum { MAX_EVENTS = 32 };
+    enum { MAX_EVENTS = 32, MAX_ROUNDS = 32 }; /* peers can make some: timers have their turn */
     bt_event events[MAX_EVENTS];
-    uint32_t n, n_all = 0;
-    do {
+    uint32_t n = MAX_EVENTS, n_all = 0;
+    for (uint32_t round = 0; round < MAX_ROUNDS && n == MAX_EVENTS; round++) {
         n = bt_worker_progress(tx->worker, events, MAX_EVENTS);
         for (uint32_t i = 0; i < n; i++)
             bt_tx_on_event(tx, &events[i]);
         n_all += n;
-    } while (n == MAX_EVENTS);
+    }
     return n_all > 0;
 }
 

@@ -376,7 +376,8 @@ static void answer(ucx_worker *worker, ucp_ep_h reply_ep, const ucx_sender *send
 static bool keep_note(ucx_worker *worker, ucx_sender *sender, uint64_t n_before, const void *data,
                       size_t bytes)
 {
-    if (worker->held.n_bytes + worker->received.n_bytes + bytes > BT_UCX_NOTE_BYTES_MAX)
+    if (worker->held.n_bytes + worker->received.n_bytes + bytes > BT_UCX_NOTE_BYTES_MAX ||
+        worker->held.n + worker->received.n >= BT_UCX_NOTES_MAX)
         return false;
     ucx_note *note = bt_ucx_note_create(data, bytes);
     if (note == NULL)

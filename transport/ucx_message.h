@@ -108,7 +108,8 @@ baton_status bt_ucx_check_open(const ucx_endpoint *endpoint);
 /* No answers are expected any more: finishes the flushes that wait. */
 void bt_ucx_abandon_flushes(ucx_endpoint *endpoint, baton_status status, const char *detail);
 
-enum { BT_UCX_NOTE_BYTES_MAX = 1 << 20 }; /* of a worker's notes that wait; more are refused */
+/* Of a worker's notes that wait; more are refused. */
+enum { BT_UCX_NOTE_BYTES_MAX = 1 << 20, BT_UCX_NOTES_MAX = 4096 };
 /* Sends a note, which it takes over. */
 ucs_status_t bt_ucx_send_note(ucx_endpoint *endpoint, ucx_note *note);
 

@@ -25,6 +25,7 @@ void bt_ucx_note_append(ucx_notes *notes, ucx_note *note)
     else
         notes->first = note;
     notes->last = note;
+    notes->n++;
     notes->n_bytes += note->n_bytes;
 }
 
@@ -36,6 +37,7 @@ ucx_note *bt_ucx_note_pop(ucx_notes *notes)
     notes->first = note->next;
     if (notes->first == NULL)
         notes->last = NULL;
+    notes->n--;
     notes->n_bytes -= note->n_bytes;
     return note;
 }

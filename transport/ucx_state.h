@@ -43,6 +43,7 @@ typedef struct ucx_note {
 
 typedef struct {
     ucx_note *first, *last;
+    uint32_t n;
     size_t n_bytes; /* of all */
 } ucx_notes;
 

@@ -208,6 +208,45 @@ static void what_comes_behind_the_data_is_not_trusted(void **state)
     pair_destroy(&kit);
 }
 
+enum { FLOOD = 5000 };
+
+static void flood(bt_endpoint *endpoint)
+{
+    for (uint32_t i = 0; i < FLOOD; i++)
+        assert_ok(bt_endpoint_send(endpoint, "garbage", 7));
+}
+
+/* However much a peer says, others and the timers have their turn. */
+static void a_flood_of_messages_takes_many_turns(void **state)
+{
+    (void)state;
+    bt_tx_peer *peer = connect_kit();
+    uint64_t n_before = kit.rx->stats.messages_dropped_total;
+    flood(peer->endpoint);
+    bt_rx_progress(kit.rx);
+    assert_in_range(kit.rx->stats.messages_dropped_total - n_before, 1, FLOOD / 2);
+    assert_false(bt_rx_arm(kit.rx));
+    for (uint32_t i = 0; i < FLOOD; i++)
+        bt_rx_progress(kit.rx);
+    assert_int_equal(kit.rx->stats.messages_dropped_total - n_before, FLOOD);
+
+    bt_tx *tx = kit.senders[0].tx;
+    bt_endpoint *back;
+    assert_ok(bt_endpoint_connect(kit.rx->peers->worker, tx->worker->address,
+                                  tx->worker->address_bytes, 0, &back));
+    n_before = tx->stats.messages_dropped_total;
+    flood(back);
+    bt_tx_progress(tx);
+    assert_in_range(tx->stats.messages_dropped_total - n_before, 1, FLOOD / 2);
+    assert_false(bt_tx_arm(tx));
+    for (uint32_t i = 0; i < FLOOD; i++)
+        bt_tx_progress(tx);
+    assert_int_equal(tx->stats.messages_dropped_total - n_before, FLOOD);
+    hand_off(0, "r", N_TOKENS);
+    check_done();
+    pair_destroy(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +256,7 @@ int main(void)
         bt_test(a_lost_commit_is_sent_again_and_a_repeated_one_does_nothing),
         bt_test(a_put_that_fails_in_the_middle_is_never_committed),
         bt_test(what_comes_behind_the_data_is_not_trusted),
+        bt_test(a_flood_of_messages_takes_many_turns),
     };
     return bt_run_tests(tests);
 }

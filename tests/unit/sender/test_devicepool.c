@@ -125,6 +125,58 @@ static void a_key_is_invisible_until_its_bytes_are_on_the_device(void **state)
     }
 }
 
+static uint32_t n_answers;
+static bool count_answers(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)k, (void)frame;
+    n_answers += message->type == BT_MSG_COMMIT_ANSWER;
+    return true;
+}
+
+static void say_commit(const bt_tx_transfer *transfer, uint64_t id)
+{
+    const bt_chunk_range all = {.first = 0, .count = 1};
+    bt_message commit = {
+        .type = BT_MSG_COMMIT,
+        .v = BT_PROTOCOL_VERSION,
+        .epoch = kit.senders[0].tx->epoch,
+        .peer_epoch = kit.rx->epoch,
+        .id = id,
+        .u.commit = {.name = {.ticket = transfer->ticket,
+                              .generation = transfer->generation,
+                              .nonce = bt_blob_of(transfer->nonce, BT_NONCE_BYTES)},
+                     .ranges = &all,
+                     .n_ranges = 1}};
+    bt_packwriter writer;
+    bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
+    assert_ok(bt_message_encode(&commit, &writer));
+    bt_rx_handle(kit.rx, BT_RX_ALLOC_PORT, &kit.senders[0].routes[BT_RX_ALLOC_PORT], writer.bytes,
+                 writer.n);
+    bt_pack_release(&writer);
+}
+
+/* One COMMIT of a ticket is under way at a time; what else is said meanwhile is not kept. */
+static void commits_that_wait_for_a_gpu_are_bounded(void **state)
+{
+    (void)state;
+    open_pool(&pools[0]);
+    gpu->set_mode(FAKECUDA_HELD);
+    pair_tokens(1, 0, PAIR_CHUNK, tokens);
+    hand_off(0, "r", PAIR_CHUNK);
+    uint64_t n_dropped = kit.rx->stats.messages_dropped_total;
+    n_answers = 0;
+    kit.filter = count_answers;
+    for (uint64_t id = 0; id < 100; id++)
+        say_commit(kit.senders[0].tx->first, 1000 + id);
+    step_all();
+    pair_advance(&kit, 2);
+    assert_int_equal(n_answers, 1);
+    assert_int_equal(kit.rx->stats.messages_dropped_total - n_dropped, 100);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    check_all(PAIR_CHUNK);
+    close_pool();
+}
+
 /* {ordering, flush options}: flushes before `ready`. */
 static void what_a_nic_wrote_is_flushed_before_it_is_visible(void **state)
 {
@@ -385,6 +437,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(every_length_lands_in_every_kind_of_pool),
         bt_test(a_key_is_invisible_until_its_bytes_are_on_the_device),
+        bt_test(commits_that_wait_for_a_gpu_are_bounded),
         bt_test(what_a_nic_wrote_is_flushed_before_it_is_visible),
         bt_test(what_cannot_be_flushed_is_not_served),
         bt_test(pages_that_change_hands_in_the_middle_of_a_copy_end_right),

@@ -341,6 +341,30 @@ static void an_offer_that_cannot_be_is_not_taken(void **state)
     close_kit();
 }
 
+/* The receiver offers a ring, but the memory cannot be mapped here, and nobody reads it. */
+static void a_grant_from_the_queue_reaches_a_sender_without_a_ring(void **state)
+{
+    (void)state;
+    bt_expect_log("cannot be mapped");
+    pair_options options = ringed;
+    options.mapped = false;
+    options.n_pages = 1;
+    open_kit(&options);
+    assert_non_null(kit.rx->peers->ring_memory);
+    assert_false(bt_framering_is_up(&tx_peer()->to_receiver));
+    pair_tokens(1, 0, PAIR_CHUNK, tokens);
+    baton_transfer first = pair_begin(&kit, 0, "a", tokens, PAIR_CHUNK, 0);
+    pair_run(&kit);
+    pair_tokens(2, 0, PAIR_CHUNK, tokens);
+    hand_off(0, "b", PAIR_CHUNK);
+    assert_int_equal(kit.rx->n_queued, 1);
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_CANCEL, first));
+    pair_run(&kit); /* at once: no clock has moved */
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), PAIR_CHUNK);
+    close_kit();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +381,7 @@ int main(void)
         bt_test(a_new_connection_gets_new_rings),
         bt_test(what_lies_in_a_ring_is_heard_before_its_writer_is_gone),
         bt_test(an_offer_that_cannot_be_is_not_taken),
+        bt_test(a_grant_from_the_queue_reaches_a_sender_without_a_ring),
     };
     return bt_run_tests(tests);
 }

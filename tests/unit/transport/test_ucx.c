@@ -388,6 +388,42 @@ static void notes_that_wait_are_bounded(void **state)
     bt_pair_close(&pair);
 }
 
+static uint32_t count_held(const bt_pair *pair)
+{
+    uint32_t n = 0;
+    for (const ucx_note *note = ((ucx_worker *)pair->target)->held.first; note != NULL;
+         note = note->next)
+        n++;
+    return n;
+}
+
+/* However short: each costs memory beside its bytes, and is looked at whenever others land. */
+static void short_notes_that_wait_are_bounded(void **state)
+{
+    (void)state;
+    enum { N = 3 * BT_UCX_NOTES_MAX };
+    bt_pair pair;
+    begin_messages(&pair);
+    bt_expect_log("refused a message out of order, or too many");
+    uint8_t header[40];
+    bt_event event = {.kind = BT_EVENT_PUT};
+    for (uint32_t i = 0; i < N && event.kind != BT_EVENT_FAILED; i++) {
+        post_raw(&pair, header, note_type, (const uint64_t[3]){1, 1}, 40, 1,
+                 UCP_AM_SEND_FLAG_EAGER | UCP_AM_SEND_FLAG_REPLY);
+        bt_event unexpected;
+        bt_worker_progress(pair.writer, &event, 1);
+        assert_int_equal(bt_worker_progress(pair.target, &unexpected, 1), 0);
+    }
+    for (uint32_t i = 0; i < 1000 && event.kind != BT_EVENT_FAILED; i++) {
+        bt_event unexpected;
+        bt_worker_progress(pair.writer, &event, 1);
+        assert_int_equal(bt_worker_progress(pair.target, &unexpected, 1), 0);
+    }
+    assert_int_equal(count_held(&pair), BT_UCX_NOTES_MAX);
+    assert_int_equal(event.kind, BT_EVENT_FAILED);
+    bt_pair_close(&pair);
+}
+
 static void no_memory_is_an_error_and_leaks_nothing(void **state)
 {
     (void)state;
@@ -448,6 +484,7 @@ int main(void)
         bt_test(a_note_behind_a_refused_put_fails_the_endpoint),
         bt_test(notes_that_make_no_sense_are_refused),
         bt_test(notes_that_wait_are_bounded),
+        bt_test(short_notes_that_wait_are_bounded),
         bt_test(no_memory_is_an_error_and_leaks_nothing),
     };
     return bt_run_tests(tests);
