@@ -40,8 +40,8 @@ enum {
     BT_TX_FREED_MAX = 64,          /* SOURCE_FREEs that are told the user at once */
     BT_TX_PUT_BYTES = 512 << 10,   /* of one put of several chunks: the wire need not wait longer */
     BT_TX_PUT_RUNS = 128,
-    BT_TX_PUTS_OUT_BYTES = 8 << 20, /* posted to one peer: more than its wire holds, and not so much
-                                       that another transfer's put comes far behind */
+    BT_TX_PUTS_OUT_BYTES = 32 << 20, /* posted to one peer: more than its wire holds, and not so
+                                       much that another transfer's put comes far behind */
 };
 
 typedef struct bt_tx bt_tx;

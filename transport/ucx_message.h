@@ -34,8 +34,11 @@
 enum {
     BT_UCX_HEADER_BYTES = 40,
     BT_UCX_ENTRY_BYTES = 24,
-    BT_UCX_PIECES_MAX = 32,            /* of one message */
-    BT_UCX_DATA_BYTES_MAX = 128 << 10, /* of a message; with headers and list it fits a segment */
+    BT_UCX_PIECES_MAX = 32, /* of one message */
+    /* With UCX's headers and ours a part of a large piece fits one tcp segment of 128 KiB; pieces
+     * that share a message leave room for their list. */
+    BT_UCX_PART_BYTES_MAX = (128 << 10) - 256,
+    BT_UCX_SHARED_BYTES_MAX = (128 << 10) - 256 - BT_UCX_PIECES_MAX * BT_UCX_ENTRY_BYTES,
 };
 typedef enum {
     BT_UCX_PUT = 1,

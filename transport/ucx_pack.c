@@ -79,7 +79,7 @@ static ucs_status_t begin(packing *p)
 static bool fits(const packing *p, uint64_t bytes)
 {
     return p->n_pieces < BT_UCX_PIECES_MAX && p->n_entries < BT_UCX_PIECES_MAX &&
-           p->bytes + bytes <= BT_UCX_DATA_BYTES_MAX && p->memory_type == UCS_MEMORY_TYPE_HOST;
+           p->bytes + bytes <= BT_UCX_SHARED_BYTES_MAX && p->memory_type == UCS_MEMORY_TYPE_HOST;
 }
 
 /* At most a message's worth. */
@@ -119,7 +119,7 @@ static ucs_status_t add_run(packing *p, const bt_run *run)
             const bt_run piece = {.local_addr = bt_run_local(run, i) + done,
                                   .remote_addr = bt_run_remote(run, i) + done,
                                   .bytes =
-                                      left < BT_UCX_DATA_BYTES_MAX ? left : BT_UCX_DATA_BYTES_MAX};
+                                      left < BT_UCX_PART_BYTES_MAX ? left : BT_UCX_PART_BYTES_MAX};
             status = add_piece(p, &piece);
             done += piece.bytes;
         }

@@ -224,7 +224,7 @@ static void a_put_outside_registered_memory_is_refused_and_fails_the_flush(void 
 static void a_hostile_list_writes_nothing_and_is_refused(void **state)
 {
     (void)state;
-    enum { ENTRY = 24, HUGE_COUNT = UINT32_MAX };
+    enum { ENTRY = 24 };
     static const struct {
         uint64_t n_entries, claimed;
         size_t bytes;
@@ -246,7 +246,7 @@ static void a_hostile_list_writes_nothing_and_is_refused(void **state)
         {1, 64, 64 + ENTRY, 0, -1, 2, 32},
         {1, 64, 64 + ENTRY, 0, INT64_MAX, 64, 1}, /* the way wraps around */
         {1, 64, 64 + ENTRY, 0, INT64_MIN, 64, 1},
-        {1, 64, 64 + ENTRY, 0, 0, HUGE_COUNT, 64},
+        {1, 64, 64 + ENTRY, 0, 0, UINT32_MAX, 64},
     };
     bt_expect_log("refused a put outside registered memory");
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
