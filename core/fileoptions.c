@@ -71,9 +71,10 @@ static const bt_config_entry common_entries[] = {
     {AS("data_devices", data.data_devices),
      .count_offset = offsetof(bt_file_options, data.n_data_devices), .type = BT_CONFIG_STRINGS,
      .fallback = "lo",
-     .help = "Network devices of the data path: lo, eth0, mlx5_0:1; several RDMA devices are "
-             "rails. auto: the RDMA devices that are best for this process, at most two, or lo. Its "
-             "ports have no authentication: this network must be closed."},
+     .help =
+         "Network devices of the data path: lo, eth0, mlx5_0:1; several RDMA devices are "
+         "rails. auto: the RDMA devices that are best for this process, at most two, or lo. Its "
+         "ports have no authentication: this network must be closed."},
     {AT(data_tcp), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Whether bytes may go over tcp; without, only shared memory and RDMA."},
     {AS("require_rdma", data.require_rdma), .type = BT_CONFIG_BOOL, .fallback = "false",
@@ -132,8 +133,8 @@ static const bt_config_entry sender_entries[] = {
          "Sender: whether an engine that can do so pushes a chunk in four groups of layers while "
          "it computes them, instead of whole afterwards. auto: for prompts of "
          "layerwise_min_tokens or more."},
-    {AT(layerwise_min_tokens), .type = BT_CONFIG_UINT32, .min = 1, .max = 1 << 30,
-     .fallback = "64", .help = "Sender: see layerwise."},
+    {AT(layerwise_min_tokens), .type = BT_CONFIG_UINT32, .min = 1, .max = 1 << 30, .fallback = "64",
+     .help = "Sender: see layerwise."},
     {AT(staging_chunks), .type = BT_CONFIG_UINT32, .min = 1, .max = 4096, .fallback = "8",
      .help = "Sender: chunks gathered ahead of the wire where writes go through the transport."},
 };

@@ -63,7 +63,7 @@ typedef struct {
     void (*peer_fds)(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool added);
     /* Wakes whoever has this doorbell; false: nobody, as far as can be told. NULL: no rings. */
     bool (*ring)(void *ctx, bt_blob doorbell);
-    bt_blob doorbell; /* that wakes us; borrowed; empty: no rings */
+    bt_blob doorbell;  /* that wakes us; borrowed; empty: no rings */
     bt_doorbell *bell; /* rung when a GPU has done something; NULL: nobody sleeps */
     void *ctx;
 } bt_rx_out;

@@ -38,9 +38,9 @@ typedef struct {
     bool no_tcp;
     /* Floors, either side's: a connection whose path is worse fails with BATON_ERR_PATH, and so do
      * its transfers. */
-    bool require_rdma; /* bytes go by RDMA (rc, dc, ud), device memory also by cuda_ipc */
-    double min_gbps;   /* measured at connect, 10^9 bytes a second; 0: none */
-    bool no_control_ring;         /* control messages by ZeroMQ only, also on one host */
+    bool require_rdma;    /* bytes go by RDMA (rc, dc, ud), device memory also by cuda_ipc */
+    double min_gbps;      /* measured at connect, 10^9 bytes a second; 0: none */
+    bool no_control_ring; /* control messages by ZeroMQ only, also on one host */
     struct bt_loop_net *loop_net; /* "loop" only */
     const struct bt_clock *clock; /* NULL: monotonic; tests inject one (core/clock.h) */
 } baton_data_path;

@@ -150,8 +150,8 @@ static void other_ports_are_no_receiver(void **state)
     assert_string_equal(peer_text(json, "status"), "ERR_BAD_MESSAGE"); /* HTTP */
     assert_true(has_finding(json, "peer-not-baton"));
     json_decref(json);
-    json = run_json(
-        2, ARGS("--json", "--timeout", "500ms", "--peer", address(where, receiver, "alloc_ports=")));
+    json = run_json(2, ARGS("--json", "--timeout", "500ms", "--peer",
+                            address(where, receiver, "alloc_ports=")));
     assert_string_equal(peer_text(json, "status"), "ERR_CONNECT_TIMEOUT");
     assert_non_null(strstr(peer_text(json, "text"), "does not answer INIT"));
     json_decref(json);
