@@ -101,6 +101,16 @@ void bt_tx_measure_stop(bt_tx_measure *measure)
     measure->id = 0;
 }
 
+/* The connection goes on. Puts that are under way still use the key, which stays as long as it. */
+static void end(bt_tx_measure *measure)
+{
+    bt_remote *in_use = measure->n_out > 0 ? measure->scratch : NULL;
+    if (in_use != NULL)
+        measure->scratch = NULL;
+    bt_tx_measure_stop(measure);
+    measure->scratch = in_use;
+}
+
 static void enter(bt_tx_measure *measure, bt_tx_measure_state state)
 {
     measure->state = state;
@@ -180,7 +190,7 @@ static void end_round(bt_tx *tx, bt_tx_peer *peer)
         if (measure->scratch != NULL)
             enter(measure, BT_TX_MEASURE_POST);
         else
-            bt_tx_measure_stop(measure);
+            end(measure);
     } else if (measure->state == BT_TX_MEASURE_POST) {
         keep_least(&found->post_us, (double)measure->posted_ns / 1e3 / TINY_PUTS);
         keep_least(&found->flush_us, (double)took_ns / 1e3);
@@ -189,7 +199,7 @@ static void end_round(bt_tx *tx, bt_tx_peer *peer)
     } else {
         keep_most(&found->wire_gbps, gbps(measure->bytes, without_latency(found, took_ns)));
         if (measure->round == WIRE_ROUNDS)
-            bt_tx_measure_stop(measure);
+            end(measure);
     }
 }
 
@@ -197,7 +207,7 @@ static void end_round(bt_tx *tx, bt_tx_peer *peer)
 static void fail(bt_tx *tx, bt_tx_peer *peer, baton_status status, const char *text)
 {
     bool needs_puts = peer->n_regions == 0 || peer->regions[0].mapped == NULL;
-    bt_tx_measure_stop(&peer->measure);
+    end(&peer->measure);
     if (needs_puts)
         bt_tx_peer_down(tx, peer, status, text);
 }
@@ -206,7 +216,7 @@ bool bt_tx_measure_turn(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
 {
     bt_tx_measure *measure = &peer->measure;
     if (measure->state != BT_TX_MEASURE_OFF && now_ns >= measure->limit_ns)
-        bt_tx_measure_stop(measure);
+        end(measure);
     if (measure->state == BT_TX_MEASURE_OFF)
         return true;
     if (measure->state == BT_TX_MEASURE_COPY || measure->state == BT_TX_MEASURE_STAGE) {

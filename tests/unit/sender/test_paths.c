@@ -213,6 +213,27 @@ static void a_slow_measurement_is_not_waited_for(void **state)
     pair_destroy(&kit);
 }
 
+/* A key must outlive the puts that use it. */
+static void what_is_measured_into_stays_while_puts_are_under_way(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .mapped = true, .measure = true});
+    set_wire(2000000000, 100 * BT_NS_PER_MS);
+    connect_sender();
+    pair_run(&kit);
+    uint64_t n_remotes = bt_transport_live().remotes;
+    pair_advance(&kit, 50);
+    assert_int_equal(peer_of(0)->state, BT_TX_PEER_READY);
+    assert_true(peer_of(0)->measure.n_out > 0);
+    assert_int_equal(bt_transport_live().remotes, n_remotes);
+    pair_advance(&kit, 1000);
+    pair_tokens(1, 0, PAIR_CHUNK, tokens);
+    hand_off(0, "r", PAIR_CHUNK);
+    assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), PAIR_CHUNK);
+    pair_destroy(&kit);
+    assert_int_equal(bt_transport_live().remotes, 0);
+}
+
 static void a_lost_measurement_ends_in_time(void **state)
 {
     (void)state;
@@ -490,6 +511,7 @@ int main(void)
         bt_test(a_chosen_put_writes_no_mapped_page),
         bt_test(every_forced_path_moves_the_right_bytes),
         bt_test(a_slow_measurement_is_not_waited_for),
+        bt_test(what_is_measured_into_stays_while_puts_are_under_way),
         bt_test(a_lost_measurement_ends_in_time),
         bt_test(a_put_that_fails_takes_the_connection_only_where_puts_are_needed),
         bt_test(scratch_areas_that_make_no_sense_are_refused),
