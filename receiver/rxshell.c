@@ -195,21 +195,22 @@ bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
     return n > 0;
 }
 
-/* A user who polls pays a look at the rings and one system call while nothing happens. */
+/* A user who polls pays a look at the rings and one system call while nothing happens. Rings that
+ * are never empty leave every second turn to the poll set, which knows of exited processes. */
 uint32_t bt_rxshell_turn(baton_receiver *receiver)
 {
     void *tags[TAGS_MAX];
     uint64_t now_ns = bt_now_ns(receiver->rx->clock);
     bool is_called = bt_rx_rings_wait(receiver->rx);
-    uint32_t n = is_called ? 0 : bt_pollset_wait(receiver->polls, now_ns, 0, tags, TAGS_MAX);
+    bool is_first = is_called && !receiver->was_called;
+    uint32_t n = is_first ? 0 : bt_pollset_wait(receiver->polls, now_ns, 0, tags, TAGS_MAX);
     if (!receiver->is_asleep || is_called || n > 0 || now_ns >= receiver->wake_ns) {
         woken(receiver, tags, n);
-        if (is_called && !receiver->was_called) { /* the rest has the next turn */
-            receiver->was_called = true;
+        receiver->was_called = is_first;
+        if (is_first) { /* the rest has the next turn */
             bt_rx_rings_handle(receiver->rx);
             return 0;
         }
-        receiver->was_called = false;
         bool active = bt_rxshell_step(receiver, &receiver->wake_ns);
         now_ns = bt_now_ns(receiver->rx->clock);
         if (active || receiver->wake_ns <= now_ns || !bt_rxshell_prepare_sleep(receiver))
@@ -222,9 +223,13 @@ uint32_t bt_rxshell_turn(baton_receiver *receiver)
 static void *progress_thread(void *ctx)
 {
     baton_receiver *receiver = ctx;
-    uint64_t active_ns = 0, deadline_ns;
+    uint64_t active_ns = 0, looked_ns = 0, deadline_ns;
     while (!atomic_load_explicit(&receiver->stopping, memory_order_acquire)) {
         uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
+        if (now_ns - looked_ns >= BT_RX_LOOK_NS) { /* who never sleeps must hear of exits, too */
+            bt_rxshell_wait(receiver, 0);
+            looked_ns = now_ns;
+        }
         if (bt_rxshell_step(receiver, &deadline_ns))
             active_ns = now_ns;
         if (now_ns - active_ns < BT_RX_SPIN_NS || !bt_rxshell_prepare_sleep(receiver))

@@ -25,7 +25,8 @@ enum {
     BT_RX_SEND_MESSAGES = 8192,  /* wait for one peer; more are dropped, the peer asks again */
     BT_RX_FRAMES_PER_STEP = 256, /* of one port, before the other gets its turn */
     BT_RX_SPIN_NS = 20 * 1000,   /* look again for so long after activity, before sleeping */
-    BT_RX_FLUSH_MS = 200,        /* on destroy, for last messages and notices */
+    BT_RX_LOOK_NS = 100 * 1000 * 1000, /* and into the poll set so often while there is some */
+    BT_RX_FLUSH_MS = 200,              /* on destroy, for last messages and notices */
     BT_RX_NOTICE_ALLOW_MAX = 1024,
 };
 

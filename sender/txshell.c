@@ -214,13 +214,15 @@ bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
     return n > 0;
 }
 
-/* A user who polls pays a look at the rings and one system call while nothing happens. */
+/* A user who polls pays a look at the rings and one system call while nothing happens. Rings that
+ * are never empty leave every second turn to the poll set, which knows of exited processes. */
 uint32_t bt_txshell_turn(baton_sender *sender)
 {
     void *tags[TAGS_MAX];
     uint64_t now_ns = bt_now_ns(sender->tx->clock);
     bool is_called = bt_tx_rings_wait(sender->tx);
-    uint32_t n = is_called ? 0 : bt_pollset_wait(sender->polls, now_ns, 0, tags, TAGS_MAX);
+    sender->was_called = is_called && !sender->was_called;
+    uint32_t n = sender->was_called ? 0 : bt_pollset_wait(sender->polls, now_ns, 0, tags, TAGS_MAX);
     if (!sender->is_asleep || is_called || n > 0 || now_ns >= sender->wake_ns) {
         woken(sender, tags, n);
         bool active = bt_txshell_step(sender, &sender->wake_ns);
@@ -235,9 +237,13 @@ uint32_t bt_txshell_turn(baton_sender *sender)
 static void *progress_thread(void *ctx)
 {
     baton_sender *sender = ctx;
-    uint64_t active_ns = 0, deadline_ns;
+    uint64_t active_ns = 0, looked_ns = 0, deadline_ns;
     while (!atomic_load_explicit(&sender->stopping, memory_order_acquire)) {
         uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
+        if (now_ns - looked_ns >= BT_TX_LOOK_NS) { /* who never sleeps must hear of exits, too */
+            bt_txshell_wait(sender, 0);
+            looked_ns = now_ns;
+        }
         bool active = bt_txshell_step(sender, &deadline_ns);
         if (active || deadline_ns <= bt_now_ns(sender->tx->clock)) {
             active_ns = now_ns;

@@ -23,8 +23,9 @@ enum {
     BT_TX_SEND_MESSAGES = 8192,  /* wait for one receiver; more are dropped and sent again later */
     BT_TX_FRAMES_PER_STEP = 256, /* of one socket, before the others get their turn */
     BT_TX_SPIN_NS = 50 * 1000,   /* look again for so long after activity, before sleeping */
-    BT_TX_CLOSE_MS = 1000,       /* on destroy, for the connections to be flushed */
-    BT_TX_FLUSH_MS = 200,        /* on destroy, for last messages and notices */
+    BT_TX_LOOK_NS = 100 * 1000 * 1000, /* and into the poll set so often while there is some */
+    BT_TX_CLOSE_MS = 1000,             /* on destroy, for the connections to be flushed */
+    BT_TX_FLUSH_MS = 200,              /* on destroy, for last messages and notices */
     BT_TX_NOTICE_ALLOW_MAX = 1024,
 };
 
@@ -47,6 +48,7 @@ struct baton_sender {
     bt_transport *transport;
     bt_tx *tx;
     bool is_asleep;   /* prepared to, and nobody has looked since */
+    bool was_called;  /* turn: by a ring, and did not look into the poll set */
     uint64_t wake_ns; /* turn: when to step at the latest */
     pthread_t thread;
     bool has_thread;

@@ -7,7 +7,10 @@
 #include "support/test.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { HANG_GUARD_MS = 60000 };
 
@@ -99,26 +102,31 @@ static const bt_message *ask(shell_test *t, bt_rx_port port, bt_message *message
     return &t->answer;
 }
 
-static void say_init(shell_test *t)
+static void say_init_of(shell_test *t, const bt_process *process)
 {
     const baton_layout layout = rx_kit_layout();
     baton_key_chain chain;
-    bt_process self;
     assert_ok(baton_key_chain_init(&layout, 1, 0, NULL, &chain));
-    bt_process_self(&self);
     bt_message init = {.type = BT_MSG_INIT,
                        .u.init = {.name = bt_blob_of_text("raw"),
                                   .world = 1,
                                   .layout = layout,
                                   .seed = bt_blob_of(chain.last.bytes, BATON_KEY_BYTES),
                                   .connection = 1,
-                                  .process = {.boot = bt_blob_of_text(self.boot),
-                                              .pid_ns = self.pid_ns,
-                                              .start = self.start,
-                                              .pid = self.pid}}};
+                                  .process = {.boot = bt_blob_of_text(process->boot),
+                                              .pid_ns = process->pid_ns,
+                                              .start = process->start,
+                                              .pid = process->pid}}};
     const bt_message *answer = ask(t, BT_RX_INIT_PORT, &init);
     assert_int_equal(answer->status, BATON_OK);
     t->epoch = answer->epoch;
+}
+
+static void say_init(shell_test *t)
+{
+    bt_process self;
+    bt_process_self(&self);
+    say_init_of(t, &self);
 }
 
 /* Lands one prompt over the sockets, writing its pages as a mapped sender would. */
@@ -228,6 +236,56 @@ static void a_receiver_without_peers_never_wakes(void **state)
         poll(NULL, 0, 1);
     assert_int_equal(atomic_load(&receiver->n_steps), before);
     baton_receiver_destroy(receiver);
+    close_shell(&t);
+}
+
+/* A process that lives until it is killed, and who it is. */
+static pid_t start_process(bt_process *process)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        bt_process_self(process);
+        ssize_t n = write(ends[1], process, sizeof(*process));
+        while (n > 0)
+            pause();
+        _exit(1);
+    }
+    assert_int_equal(read(ends[0], process, sizeof(*process)), sizeof(*process));
+    close(ends[0]);
+    close(ends[1]);
+    return pid;
+}
+
+/* Rings that always have something must not hide what the poll set knows. */
+static void a_peers_exit_is_noticed_while_a_ring_is_never_empty(void **state)
+{
+    (void)state;
+    enum { TURNS = 1000 };
+    shell_test t;
+    bt_process process;
+    bt_wakesocket *doorbell;
+    size_t n;
+    bool must_ring;
+    open_shell(&t, BATON_PROGRESS_MANUAL);
+    assert_ok(bt_wakesocket_create(&doorbell));
+    pid_t pid = start_process(&process);
+    say_init_of(&t, &process);
+    const char *name = bt_wakesocket_name(doorbell, &n);
+    bt_message memreg = {.type = BT_MSG_MEMREG, .u.doorbell = bt_blob_of(name, n)};
+    assert_true(ask(&t, BT_RX_INIT_PORT, &memreg)->u.memreg_answer.ring.to_receiver_bytes > 0);
+    bt_framering ring;
+    bt_framering_open(&ring, t.receiver->rx->peers->from_sender.memory, BT_RX_RING_IN_BYTES);
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    for (uint32_t i = 0; i < TURNS && t.receiver->rx->n_peers > 0; i++) {
+        assert_ok(bt_framering_write(&ring, "garbage", 7, &must_ring));
+        baton_receiver_progress(t.receiver);
+    }
+    assert_int_equal(t.receiver->rx->n_peers, 0);
+    bt_wakesocket_destroy(doorbell);
     close_shell(&t);
 }
 
@@ -357,6 +415,7 @@ int main(void)
         bt_test(a_request_is_handed_over_with_the_librarys_thread),
         bt_test(a_request_is_handed_over_with_manual_progress),
         bt_test(a_receiver_without_peers_never_wakes),
+        bt_test(a_peers_exit_is_noticed_while_a_ring_is_never_empty),
         bt_test(a_port_in_use_is_named),
         bt_test(without_keys_only_loopback_is_bound),
         bt_test(every_failing_allocation_leaves_nothing),
