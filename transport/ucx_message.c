@@ -110,6 +110,7 @@ static void on_sent(void *request, ucs_status_t status, void *user_data)
 {
     ucx_message *message = user_data;
     bt_op *op = message->op;
+    message->worker->n_answers -= op == NULL && message->note == NULL;
     ucp_request_free(request);
     bt_ucx_message_give(message);
     if (op == NULL)
@@ -148,6 +149,7 @@ ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const uc
     }
     if (op != NULL)
         op->n_pending++;
+    message->worker->n_answers += op == NULL && message->note == NULL;
     return UCS_OK;
 }
 
@@ -369,8 +371,9 @@ static void answer(ucx_worker *worker, ucp_ep_h reply_ep, const ucx_sender *send
 {
     const ucx_fields fields = {
         BT_UCX_LANDED, sender->endpoint_id, {flush, sender->n_landed, sender->n_refused}};
-    /* A writer that is gone does not miss the answer. */
-    send_bare(worker, reply_ep, NULL, &fields);
+    /* A writer that is gone does not miss the answer; nor does one that reads none. */
+    if (worker->n_answers < BT_UCX_ANSWERS_MAX)
+        send_bare(worker, reply_ep, NULL, &fields);
 }
 
 static bool keep_note(ucx_worker *worker, ucx_sender *sender, uint64_t n_before, const void *data,

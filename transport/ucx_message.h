@@ -113,6 +113,9 @@ void bt_ucx_abandon_flushes(ucx_endpoint *endpoint, baton_status status, const c
 
 /* Of a worker's notes that wait; more are refused. */
 enum { BT_UCX_NOTE_BYTES_MAX = 1 << 20, BT_UCX_NOTES_MAX = 4096 };
+/* Of a worker's answers that have not left; more questions stay without one: their peer does not
+ * read. */
+enum { BT_UCX_ANSWERS_MAX = 4096 };
 /* Sends a note, which it takes over. */
 ucs_status_t bt_ucx_send_note(ucx_endpoint *endpoint, ucx_note *note);
 

@@ -65,6 +65,7 @@ typedef struct {
     uint32_t n_closing;         /* endpoints that wait for their puts before they close */
     ucx_message *free_messages; /* messages of ours; slabs live as long as the worker */
     struct ucx_message_slab *slabs;
+    uint32_t n_answers;    /* of ours that have not left */
     ucp_datatype_t packed; /* several pieces as one message; has_packed: it was made */
     bool has_packed;
     ucx_sender *senders; /* [n_senders], room for cap_senders */

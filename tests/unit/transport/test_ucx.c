@@ -424,6 +424,30 @@ static void short_notes_that_wait_are_bounded(void **state)
     bt_pair_close(&pair);
 }
 
+/* A peer that asks and does not read the answers must not fill our memory with them. */
+static void answers_that_do_not_leave_are_bounded(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    begin_messages(&pair);
+    uint32_t *n_answers = &((ucx_worker *)pair.target)->n_answers;
+    assert_int_equal(*n_answers, 0);
+    *n_answers = BT_UCX_ANSWERS_MAX; /* as if so many were under way */
+    assert_ok(bt_endpoint_flush(pair.endpoint, 1));
+    bt_event event;
+    for (int i = 0; i < 500; i++) {
+        assert_int_equal(bt_worker_progress(pair.writer, &event, 1), 0);
+        assert_int_equal(bt_worker_progress(pair.target, &event, 1), 0);
+    }
+    *n_answers = 0;
+    uint8_t header[40];
+    post_raw(&pair, header, put_type + (UINT64_C(1) << 32), (const uint64_t[3]){1, 0}, 40, 0,
+             UCP_AM_SEND_FLAG_EAGER | UCP_AM_SEND_FLAG_REPLY); /* asked again */
+    bt_pair_wait(&pair, BT_EVENT_FLUSH, 1);
+    assert_int_equal(*n_answers, 0);
+    bt_pair_close(&pair);
+}
+
 static void no_memory_is_an_error_and_leaks_nothing(void **state)
 {
     (void)state;
@@ -485,6 +509,7 @@ int main(void)
         bt_test(notes_that_make_no_sense_are_refused),
         bt_test(notes_that_wait_are_bounded),
         bt_test(short_notes_that_wait_are_bounded),
+        bt_test(answers_that_do_not_leave_are_bounded),
         bt_test(no_memory_is_an_error_and_leaks_nothing),
     };
     return bt_run_tests(tests);
