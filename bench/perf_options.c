@@ -75,6 +75,9 @@ static const bt_config_entry path_entries[] = {
     {OPTION("progress", progress), .type = BT_CONFIG_ENUM, .names = progress_names,
      .fallback = "thread",
      .help = "thread: the libraries' own. manual: the caller's, which waits for the transfer."},
+    {OPTION("copy_threads", copy_threads), .type = BT_CONFIG_UINT32, .min = 1, .max = 64,
+     .fallback = "1",
+     .help = "Threads of a sender that copy pages, the one that progresses included."},
     {OPTION("devices", devices), .count_offset = offsetof(bt_perf_options, n_devices),
      .type = BT_CONFIG_STRINGS, .help = "Network devices of the data path. Default: lo."},
 };

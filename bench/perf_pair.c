@@ -85,6 +85,7 @@ static baton_status make_sender(bt_perf_pair *p)
         .digests = o->digests ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF,
         .path = path_of(o->transport),
         .progress = o->progress,
+        .copy_threads = o->copy_threads,
         .data = {.transport = o->transport == BT_PERF_LOOP ? "loop" : "ucx",
                  .data_devices = o->devices,
                  .n_data_devices = o->n_devices,

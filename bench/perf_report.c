@@ -64,8 +64,8 @@ static void put_table(const bt_perf_options *o, const bt_perf_result *r, const f
                      o->n_pages, o->page_bytes, bt_perf_order_name(o->order),
                      o->paged ? ", paged" : "", o->digests ? "on" : "off",
                      o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
-    bt_strbuf_printf(out, "%-22s %s (asked for: %s)\n", "path", r->way,
-                     bt_perf_transport_name(o->transport));
+    bt_strbuf_printf(out, "%-22s %s (asked for: %s), copy threads %u\n", "path", r->way,
+                     bt_perf_transport_name(o->transport), o->copy_threads);
     bt_strbuf_printf(out, "%-22s ", "connection");
     bt_strbuf_escape(out, r->path); /* names come from the other side */
     bt_strbuf_printf(out, "\n%-22s %.1f ms, first transfer included\n", "connected in",
@@ -108,6 +108,7 @@ static void put_json(const bt_perf_options *o, const bt_perf_result *r, const fi
     bt_strbuf_printf(out, "  \"paged\": %s,\n  \"digests\": %s,\n", bool_name(o->paged),
                      bool_name(o->digests));
     put_string(out, "progress", o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
+    bt_strbuf_printf(out, "  \"copy_threads\": %u,\n", o->copy_threads);
     put_string(out, "transport", bt_perf_transport_name(o->transport));
     put_string(out, "path", r->way);
     put_string(out, "connection", r->path);

@@ -137,6 +137,11 @@ static const bt_config_entry sender_entries[] = {
      .help = "Sender: see layerwise."},
     {AT(staging_chunks), .type = BT_CONFIG_UINT32, .min = 1, .max = 4096, .fallback = "8",
      .help = "Sender: chunks gathered ahead of the wire where writes go through the transport."},
+    {AT(copy_threads), .type = BT_CONFIG_UINT32, .min = 1, .max = 64, .fallback = "1",
+     .help = "Sender: threads that copy chunks to pages, the progress thread included. 1: it "
+             "alone. More help where one core does not fill the memory's bandwidth and others are "
+             "idle; helpers sleep while there is nothing to copy. Chunks of at most 512 KiB that "
+             "are staged, pushes by layers and sources on a GPU have one thread."},
 };
 
 #define TABLE(name, rows)                                                                 \

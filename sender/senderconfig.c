@@ -17,6 +17,7 @@ static void to_file(const baton_sender_options *options, bt_file_options *file)
         .path = (int)options->path,
         .commit = (int)options->commit,
         .staging_chunks = options->staging_chunks,
+        .copy_threads = options->copy_threads,
         .layerwise = (int)options->layerwise,
         .layerwise_min_tokens = options->layerwise_min_tokens,
         .measure = !options->skip_measure,
@@ -37,6 +38,7 @@ static void from_file(const bt_file_options *file, baton_sender_options *options
     options->path = (baton_path_choice)file->path;
     options->commit = (baton_commit_choice)file->commit;
     options->staging_chunks = file->staging_chunks;
+    options->copy_threads = file->copy_threads;
     options->layerwise = (baton_layerwise)file->layerwise;
     options->layerwise_min_tokens = file->layerwise_min_tokens;
     options->skip_measure = !file->measure;

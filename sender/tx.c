@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the state machine, what goes in and what comes out. */
+#include "sender/txcopy.h"
 #include "sender/txdevice.h"
 #include "sender/txlayers.h"
 
@@ -25,6 +26,7 @@ void bt_tx_defaults(baton_sender_options *options)
         options->name = "sender";
     default_u32(&options->world, 1);
     default_u32(&options->staging_chunks, 8);
+    default_u32(&options->copy_threads, 1);
     default_u32(&options->layerwise_min_tokens, 64);
     default_u32(&options->timeouts.connect_ms, 5000);
     default_u32(&options->timeouts.init_ms, 5000);
@@ -79,6 +81,8 @@ baton_status bt_tx_create(const baton_sender_options *options, bt_transport *tra
     baton_status status = bt_eventqueue_create(sizeof(bt_tx_event), &tx->events);
     if (status == BATON_OK)
         status = bt_worker_create(transport, &tx->worker);
+    if (status == BATON_OK && options->copy_threads > 1)
+        status = bt_tx_copies_create(options->copy_threads, &tx->copies);
     if (status != BATON_OK) {
         bt_tx_destroy(tx);
         return status;
@@ -134,6 +138,7 @@ void bt_tx_destroy(bt_tx *tx)
     }
     bt_worker_destroy(tx->worker);
     bt_tx_device_destroy(tx->device);
+    bt_tx_copies_destroy(tx->copies);
     for (uint32_t i = 0; i < tx->n_registered; i++)
         bt_memory_free(tx->registered[i].memory);
     bt_memory_free(tx->staging);

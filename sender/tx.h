@@ -30,7 +30,8 @@ enum {
     BT_TX_HOST_BYTES = 256,
     BT_TX_CHUNK_BITS = 20,      /* of a transport call's user_data; the rest names the transfer */
     BT_TX_COMMIT_RANGES = 64,   /* of one COMMIT */
-    BT_TX_TURN_BYTES = 4 << 20, /* of one transfer, before others and the sockets have theirs */
+    BT_TX_TURN_BYTES = 4 << 20, /* of one transfer and copying thread, before others and the sockets
+                                   have theirs */
     BT_TX_MIN_GBPS_MAX = 1000000,
     BT_TX_LAYER_GROUPS = 4,        /* of a chunk that is pushed while it is computed */
     BT_TX_RING_FRAMES = 64,        /* of one peer in a turn */
@@ -306,6 +307,7 @@ struct bt_tx {
     bt_tx_event freed[BT_TX_FREED_MAX]; /* [n_freed] on their way to `events` */
     uint32_t n_freed;
 
+    struct bt_tx_copies *copies; /* of several threads; NULL: this one copies alone */
     struct bt_tx_device *device; /* NULL until the first chunk that needs a GPU */
     bt_doorbell *bell;           /* rung when a GPU has done something; NULL: nobody sleeps */
 

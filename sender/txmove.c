@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "kernels/digest.h"
 #include "kernels/kv_rows.h"
+#include "sender/txcopy.h"
 #include "sender/txdevice.h"
 #include "sender/txlayers.h"
 
@@ -43,39 +44,6 @@ uint64_t bt_tx_chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint
     uint32_t tokens =
         chunk + 1 == transfer->n_chunks ? transfer->last_tokens : tx->options.layout.chunk_tokens;
     return tokens * tx->token_bytes;
-}
-
-/* As copy_source, and the page's digest, on the way. */
-static baton_status digest_source(const bt_tx_source *source, void *page, uint64_t bytes,
-                                  bool past_cache, uint64_t *digest)
-{
-    if (source->view == NULL) {
-        *digest = bt_digest_copy(page, source->data, bytes, past_cache);
-        return BATON_OK;
-    }
-    uint32_t n_layers = source->view->n_layers;
-    if (past_cache)
-        return baton_kv_gather_stream_digest(source->view, &source->tokens, 0, n_layers, page,
-                                             bytes, digest);
-    return baton_kv_gather_digest(source->view, &source->tokens, 0, n_layers, page, bytes, digest);
-}
-
-/* Copies the chunk to page[bytes]; past_cache: nobody on this core reads it again, and the caller
- * fences it off (end_turn). digest: NULL where it is not wanted. */
-static baton_status copy_source(const bt_tx_source *source, void *page, uint64_t bytes,
-                                bool past_cache, uint64_t *digest)
-{
-    if (digest != NULL)
-        return digest_source(source, page, bytes, past_cache, digest);
-    if (source->view == NULL) {
-        const bt_rows_ops *ops = bt_rows_best(past_cache);
-        ops->copy(page, 0, source->data, 0, bytes, 1);
-        return BATON_OK;
-    }
-    uint32_t n_layers = source->view->n_layers;
-    if (past_cache)
-        return baton_kv_gather_stream(source->view, &source->tokens, 0, n_layers, page, bytes);
-    return baton_kv_gather(source->view, &source->tokens, 0, n_layers, page, bytes);
 }
 
 void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk)
@@ -153,20 +121,45 @@ static void end_turn(bt_tx *tx, bt_tx_transfer *transfer, const turn *t)
     bt_tx_stat(tx, &tx->stats.bytes_mapped_total, t->bytes);
 }
 
-static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
-                                const bt_tx_region *region, turn *t)
+/* The chunk's bytes are in its mapped page; end_turn fences them. */
+static void copied(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, uint8_t *page, turn *t)
 {
-    bt_tx_chunk *chunk = &transfer->chunks[i];
-    uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
-    void *page = region->mapped + chunk->page * region->page_bytes;
-    uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
-    BATON_TRY(copy_source(&chunk->source, page, bytes, true, digest));
     spoil(tx, i, page);
     transfer->n_posted++;
     free_source(tx, transfer, i);
     landed(transfer, i);
     t->n++;
-    t->bytes += bytes;
+    t->bytes += bt_tx_chunk_bytes(tx, transfer, i);
+}
+
+/* Copies what the turn has put together for several threads. When that fails all of it stays
+ * PUSHED, and the transfer ends. */
+static baton_status run_copies(bt_tx *tx, bt_tx_transfer *transfer, turn *t)
+{
+    bt_tx_copies *copies = tx->copies;
+    baton_status status = bt_tx_copies_run(copies);
+    for (uint32_t n = 0; status == BATON_OK && n < copies->n_chunks; n++)
+        copied(tx, transfer, copies->chunks[n].chunk, copies->chunks[n].page, t);
+    bt_tx_copies_clear(copies);
+    return status;
+}
+
+static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
+                                const bt_tx_region *region, turn *t)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
+    uint8_t *page = region->mapped + chunk->page * region->page_bytes;
+    uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
+    if (tx->copies != NULL) {
+        if (!bt_tx_copies_have_room(tx->copies))
+            BATON_TRY(run_copies(tx, transfer, t));
+        bt_tx_copies_add(tx->copies, i, &chunk->source, page, bytes, true, digest);
+        transfer->next_chunk = i + 1; /* PUSHED until it has been copied */
+        return BATON_OK;
+    }
+    BATON_TRY(bt_tx_copy(NULL, &chunk->source, page, bytes, true, digest));
+    copied(tx, transfer, i, page, t);
     return BATON_OK;
 }
 
@@ -238,7 +231,7 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
     }
     BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
     uint8_t *page = (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes;
-    BATON_TRY(copy_source(&chunk->source, page, bytes, false, digest));
+    BATON_TRY(bt_tx_copy(tx->copies, &chunk->source, page, bytes, false, digest));
     free_source(tx, transfer, i);
     *local = page;
     *memory = tx->staging;
@@ -377,6 +370,27 @@ static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, 
     return move_put(tx, transfer, i, region);
 }
 
+/* More threads need longer turns for the same share of waiting for each other. */
+static uint64_t turn_bytes(const bt_tx *tx)
+{
+    uint32_t n = tx->options.copy_threads;
+    n = n < BT_TX_COPY_TURN_THREADS ? n : BT_TX_COPY_TURN_THREADS;
+    return (uint64_t)n * BT_TX_TURN_BYTES;
+}
+
+/* What several threads are to copy; after a failure nothing is. */
+static baton_status end_copies(bt_tx *tx, bt_tx_transfer *transfer, baton_status status, turn *t)
+{
+    if (tx->copies == NULL)
+        return status;
+    if (status != BATON_OK && status != BATON_ERR_BUSY) {
+        bt_tx_copies_clear(tx->copies);
+        return status;
+    }
+    baton_status ran = run_copies(tx, transfer, t);
+    return ran != BATON_OK ? ran : status;
+}
+
 bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
 {
     if (transfer->state != BT_TX_MOVING)
@@ -385,11 +399,13 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
     turn t = {0};
     baton_status status = BATON_OK;
     bool more = next_pushed(transfer, &chunk);
-    for (uint64_t bytes = 0; more && status == BATON_OK && bytes < BT_TX_TURN_BYTES;
+    uint64_t most_bytes = turn_bytes(tx);
+    for (uint64_t bytes = 0; more && status == BATON_OK && bytes < most_bytes;
          bytes += tx->page_bytes) {
         status = move_chunk(tx, transfer, chunk, &t);
         more = status == BATON_OK && next_pushed(transfer, &chunk);
     }
+    status = end_copies(tx, transfer, status, &t);
     end_turn(tx, transfer, &t);
     if (status == BATON_OK || status == BATON_ERR_BUSY) {
         baton_status posted = post_batch(tx, transfer);

@@ -28,6 +28,7 @@ COPY, VM, RAW = "NT-store floor", "process_vm floor", "raw sockets"
 NIXL, NIXL_THREAD, MOONCAKE = "NIXL", "NIXL with thread", "Mooncake"
 DEBIAN, WHEEL = "perftest debian", "perftest wheel"
 WHEEL_BATON = "baton, wheel's UCX"
+TWO_THREADS = "baton, 2 copy threads"
 # 16 tokens x 8 heads x 128 x 2 bytes: 32 KiB of a block in one place.
 PAGED = ("--paged", "--layers", "8", "--heads", "8", "--head-dim", "128")
 
@@ -59,6 +60,10 @@ def host_perftest(page_bytes):
     }
 
 
+def two_threads(n_pages, page_bytes):
+    return baton(n_pages, page_bytes, "--copy-threads", "2")
+
+
 def speed(floor_share, nixl_times):
     return [
         check
@@ -82,7 +87,11 @@ def host_works():
         256 * KIB,
         "256 x 256 KiB scattered",
         speed(0.90, 2.5) + cpu(),
-        {NIXL_THREAD: nixl(256, 256 * KIB, "--progress-thread"), **host_perftest(256 * KIB)},
+        {
+            TWO_THREADS: two_threads(256, 256 * KIB),
+            NIXL_THREAD: nixl(256, 256 * KIB, "--progress-thread"),
+            **host_perftest(256 * KIB),
+        },
     )
     yield pages_work(
         "2048x32k",
@@ -90,7 +99,7 @@ def host_works():
         32 * KIB,
         "2,048 x 32 KiB scattered",
         speed(0.85, 3.5),
-        host_perftest(32 * KIB),
+        {TWO_THREADS: two_threads(2048, 32 * KIB), **host_perftest(32 * KIB)},
     )
     yield pages_work(
         "2048x4k",

@@ -59,6 +59,8 @@ typedef struct {
     baton_layerwise layerwise;     /* what baton_sender_layer_group answers */
     uint32_t layerwise_min_tokens; /* 0: 64 (docs/performance.md, Layers) */
     uint32_t staging_chunks;       /* chunks gathered ahead of the wire where puts are used; 0: 8 */
+    uint32_t copy_threads;         /* that copy host memory to pages, the one that progresses
+                                      included: 1 to 64; 0: 1 */
     const char *notice;            /* where requests without an address of their own are announced:
                                       "tcp://host:port"; NULL: nowhere */
     const char *const *notice_allow; /* [n_notice_allow] addresses that requests may name besides;

@@ -29,6 +29,10 @@ typedef struct {
     baton_progress_mode progress;
     baton_path_choice path;
     bool by_layers; /* last layer first */
+    bool can_map;   /* loop */
+    bool no_digests;
+    uint32_t copy_threads;
+    uint32_t head_dim; /* 0: 8 */
 } flavour;
 
 typedef struct {
@@ -67,22 +71,29 @@ static baton_layout test_layout(void)
 static void open_bench(bench *b, flavour how)
 {
     *b = (bench){.how = how, .layout = test_layout()};
-    if (strcmp(how.transport, "loop") == 0)
+    if (how.head_dim != 0)
+        b->layout.head_dim = how.head_dim;
+    if (strcmp(how.transport, "loop") == 0 && !how.can_map)
         bt_expect_log("cannot be mapped");
     assert_ok(baton_layout_token_bytes(&b->layout, &b->token_bytes));
     assert_ok(bt_loop_net_create(1, NULL, &b->net));
+    bt_loop_set_mapping(b->net, how.can_map, false);
     const baton_data_path data = {.transport = how.transport, .loop_net = b->net};
     for (int i = 0; i < N_RECEIVERS; i++) {
         const baton_receiver_options options = {.layout = b->layout,
-                                                .digests = BATON_DIGESTS_FULL,
+                                                .digests = how.no_digests ? BATON_DIGESTS_OFF
+                                                                          : BATON_DIGESTS_FULL,
                                                 .pool_bytes = 64 * CHUNK_TOKENS * b->token_bytes,
                                                 .progress = how.progress,
                                                 .data = data};
         assert_ok(baton_receiver_create(&options, &b->receivers[i]));
     }
     for (int i = 0; i < N_SENDERS; i++) {
-        const baton_sender_options options = {
-            .layout = b->layout, .path = how.path, .progress = how.progress, .data = data};
+        const baton_sender_options options = {.layout = b->layout,
+                                              .path = how.path,
+                                              .copy_threads = how.copy_threads,
+                                              .progress = how.progress,
+                                              .data = data};
         assert_ok(baton_sender_create(&options, &b->senders[i]));
     }
 }
@@ -261,7 +272,7 @@ static void check_receiver(const bench *b, baton_receiver *receiver)
     assert_int_equal(stats.pages_reserved + stats.pages_quarantined + stats.pages_retired, 0);
     assert_int_equal(stats.pages_free + stats.pages_landed, stats.pages_total);
     assert_int_equal(stats.pins_live, 0);
-    assert_true(stats.digests_checked_total > 0);
+    assert_int_equal(stats.digests_checked_total > 0, !b->how.no_digests);
     assert_int_equal(stats.digests_failed_total, 0);
 }
 
@@ -340,13 +351,40 @@ static void over_ucx_with_puts_only_by_hand(void **state)
         (flavour){.transport = "ucx", .path = BATON_PATH_PUT, .progress = BATON_PROGRESS_MANUAL});
 }
 
+/* Chunks of 768 KiB, the last of 240 KiB: with digests whole, without in parts. */
+static void by_several_copying_threads_on_every_path(void **state)
+{
+    (void)state;
+    static const baton_path_choice paths[] = {BATON_PATH_AUTO, BATON_PATH_MAPPED,
+                                              BATON_PATH_STAGED};
+    for (int no_digests = 0; no_digests < 2; no_digests++) {
+        for (int p = 0; p < 3; p++)
+            hand_over_everything((flavour){.transport = "loop",
+                                           .path = paths[p],
+                                           .can_map = true,
+                                           .no_digests = no_digests != 0,
+                                           .copy_threads = 3,
+                                           .head_dim = 1536});
+        hand_over_everything((flavour){.transport = "ucx",
+                                       .progress = BATON_PROGRESS_MANUAL,
+                                       .no_digests = no_digests != 0,
+                                       .copy_threads = 3,
+                                       .head_dim = 1536});
+    }
+}
+
 /* Senders and receivers go while requests are under way: nothing hangs, nothing leaks. */
 static void ends_in_the_middle(void **state)
 {
     (void)state;
     static bench b;
-    for (int receiver_first = 0; receiver_first < 2; receiver_first++) {
-        open_bench(&b, (flavour){.transport = "loop"});
+    for (int i = 0; i < 4; i++) {
+        int receiver_first = i % 2;
+        open_bench(&b, i < 2 ? (flavour){.transport = "loop"}
+                             : (flavour){.transport = "loop",
+                                         .can_map = true,
+                                         .copy_threads = 3,
+                                         .head_dim = 256});
         if (receiver_first) /* by its word, or by what the transport finds at that moment */
             bt_expect_log("sender: connection ended");
         for (uint32_t n = 0; n < N_REQUESTS; n++)
@@ -367,6 +405,7 @@ static void every_failing_allocation_of_a_sender_leaves_nothing(void **state)
     bt_loop_net *net;
     assert_ok(bt_loop_net_create(1, NULL, &net));
     const baton_sender_options options = {.layout = test_layout(),
+                                          .copy_threads = 2,
                                           .progress = BATON_PROGRESS_MANUAL,
                                           .data = {.transport = "loop", .loop_net = net}};
     const char *const overrides[] = {"name=x", "data_devices=lo,eth0", "notice=tcp://127.0.0.1:5"};
@@ -396,6 +435,7 @@ int main(void)
         bt_test(over_ucx_with_puts_only),
         bt_test(over_ucx_with_puts_only_by_hand),
         bt_test(by_layers_on_every_path),
+        bt_test(by_several_copying_threads_on_every_path),
         bt_test(ends_in_the_middle),
         bt_test(every_failing_allocation_of_a_sender_leaves_nothing),
     };

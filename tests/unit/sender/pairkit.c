@@ -146,6 +146,7 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
         .path = options->path,
         .commit = commit_of(options),
         .staging_chunks = 2,
+        .copy_threads = options->copy_threads,
         .skip_measure = !options->measure,
         .notice = "tcp://127.0.0.1:1",
         .data = {.clock = &kit->clock,

@@ -72,6 +72,7 @@ typedef struct {
     baton_path_choice path;
     baton_commit_choice commit;
     bool mapped;
+    uint32_t copy_threads;
     bool is_layered;
     bool reaches_device;      /* the transport of both sides */
     baton_memory_kind memory; /* of the receiver's pool */

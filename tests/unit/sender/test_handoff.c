@@ -12,6 +12,8 @@ static void every_length_arrives_on_every_path(void **state)
         {.n_pages = 8, .mapped = true},
         {.n_pages = 8, .path = BATON_PATH_PUT, .digests = BATON_DIGESTS_FULL, .n_regions = 3},
         {.n_pages = 8, .mapped = true, .digests = BATON_DIGESTS_FULL},
+        {.n_pages = 8, .mapped = true, .copy_threads = 3, .n_regions = 3},
+        {.n_pages = 8, .mapped = true, .copy_threads = 3, .digests = BATON_DIGESTS_FULL},
     };
     for (size_t p = 0; p < sizeof(paths) / sizeof(paths[0]); p++) {
         pair_create(&kit, &paths[p]);
@@ -32,6 +34,48 @@ static void every_length_arrives_on_every_path(void **state)
         }
         assert_int_equal(sender->n_notices, 5 * PAIR_CHUNK);
         assert_int_equal(sender->last_notice, BATON_OK);
+        pair_destroy(&kit);
+    }
+}
+
+/* Its neighbours may have been copied by then, by whatever thread: none is published. */
+static void a_chunk_that_cannot_be_gathered_ends_its_transfer(void **state)
+{
+    (void)state;
+    for (uint32_t copy_threads = 1; copy_threads <= 3; copy_threads += 2) {
+        pair_create(&kit,
+                    &(pair_options){.n_pages = 8, .mapped = true, .copy_threads = copy_threads});
+        const baton_kv_shape shape = {
+            .n_layers = 1, .n_blocks = 4, .block_tokens = 4, .n_kv_heads = 1, .head_bytes = 16};
+        void *layer = data[1];
+        baton_kv_plane plane;
+        baton_kv_view view;
+        static const uint32_t blocks[] = {3, 4}; /* of 0 to 3 */
+        assert_ok(baton_kv_view_flash(&shape, &layer, &plane, &view));
+        pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
+        baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 3 * PAIR_CHUNK, 0);
+        for (uint32_t i = 0; i < 3; i++) {
+            uint8_t *at = data[0] + i * PAIR_PAGE_BYTES;
+            bt_tx_source source = {.data = at, .bytes = pair_chunk(tokens, 3 * PAIR_CHUNK, i, at)};
+            if (i == 1)
+                source = (bt_tx_source){
+                    .view = &view,
+                    .tokens = {.blocks = blocks, .n_blocks = 2, .n_tokens = PAIR_CHUNK}};
+            assert_ok(bt_tx_push(kit.senders[0].tx, transfer, i, &source));
+        }
+        assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_FINISH, transfer));
+        pair_run(&kit);
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        assert_int_equal(kit.senders[0].end.status, BATON_ERR_OUT_OF_RANGE);
+        assert_non_null(strstr(kit.senders[0].end.text, "block"));
+        assert_int_equal(kit.senders[0].n_source_free, 3);
+        assert_int_equal(pair_check(&kit, tokens, 3 * PAIR_CHUNK), 0);
+        /* The next one has the same pages. */
+        hand_off(0, "s", 3 * PAIR_CHUNK);
+        assert_int_equal(kit.senders[0].n_done, 1);
+        assert_int_equal(pair_check(&kit, tokens, 3 * PAIR_CHUNK), 3 * PAIR_CHUNK);
+        pair_run(&kit);
+        pair_check_clean(&kit);
         pair_destroy(&kit);
     }
 }
@@ -284,6 +328,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(every_length_arrives_on_every_path),
+        bt_test(a_chunk_that_cannot_be_gathered_ends_its_transfer),
         bt_test(chunks_that_are_there_are_not_sent_again),
         bt_test(repeated_frames_change_nothing),
         bt_test(every_lost_message_is_said_again),
