@@ -47,7 +47,7 @@ baton_status bt_perf_setup_parse(const char *line, bt_perf_options *o)
     BATON_TRY(bt_perf_field(line, "transport", 0, BT_PERF_LOOP, &transport));
     BATON_TRY(bt_perf_field(line, "flip_byte", 0, 1, &flip_byte));
     BATON_TRY(bt_perf_field(line, "memory", 0, BATON_MEMORY_CUDA_HOST, &memory));
-    BATON_TRY(bt_perf_field(line, "copy_threads", 1, 64, &copy_threads));
+    BATON_TRY(bt_perf_field(line, "copy_threads", 0, 64, &copy_threads));
     o->n_pages = (uint32_t)pages;
     o->page_bytes = page_bytes;
     o->pool_pages = (uint32_t)pool_pages;
