@@ -115,6 +115,7 @@ static void hand_back(ucx_endpoint *endpoint)
                                         .cb = {.send = on_closed},
                                         .user_data = endpoint};
     bt_ucx_drop_held(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
+    bt_ucx_drop_parked(endpoint, BATON_ERR_CANCELED, "the endpoint was closed");
     endpoint->is_handed_back = true;
     if (endpoint->has_failed && !endpoint->is_forced)
         bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);

@@ -126,7 +126,7 @@ ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const uc
 {
     bt_op *op = message->op;
     uint32_t type = sending->fields.type;
-    bool wants_answer = type == BT_UCX_FLUSH || type == BT_UCX_NOTE;
+    bool wants_answer = type == BT_UCX_FLUSH || type == BT_UCX_NOTE || type == BT_UCX_BOTH;
     pack_header(message->header, &sending->fields);
     /* Eager: a rendezvous would have the target fetch the data, and needs its answer. The target
      * answers through the endpoint that the flag makes known to it. */
@@ -167,6 +167,8 @@ static ucs_status_t send_bare(ucx_worker *worker, ucp_ep_h handle, bt_op *op,
 
 ucs_status_t bt_ucx_send_note(ucx_endpoint *endpoint, ucx_note *note)
 {
+    if (endpoint->parked != NULL)
+        return bt_ucx_unpark(endpoint, note);
     ucx_message *message = bt_ucx_message_take((ucx_worker *)endpoint->base.worker);
     if (message == NULL) {
         bt_free(note);
@@ -193,6 +195,8 @@ static ucs_status_t send_question(bt_op *op)
 ucs_status_t bt_ucx_ask_landed(bt_op *op)
 {
     ucx_endpoint *endpoint = op->owner;
+    if (endpoint->parked != NULL)
+        bt_ucx_unpark(endpoint, NULL);
     op->tag = endpoint->next_flush++;
     op->n_wanted = endpoint->n_messages;
     ucs_status_t status = send_question(op);
@@ -278,7 +282,7 @@ static bool land_runs(ucx_worker *worker, const ucx_fields *fields, const uint8_
                       size_t bytes)
 {
     ucx_entry entries[BT_UCX_PIECES_MAX];
-    uint64_t n = fields->values[0], list_bytes = n * BT_UCX_ENTRY_BYTES;
+    uint64_t n = (uint32_t)fields->values[0], list_bytes = n * BT_UCX_ENTRY_BYTES;
     if (n == 0 || n > BT_UCX_PIECES_MAX || bytes < list_bytes ||
         bytes - list_bytes != fields->values[1])
         return false;
@@ -357,8 +361,9 @@ static void take_put(ucx_worker *worker, const ucx_fields *fields, const void *d
     ucx_sender *sender = find_sender(worker, fields->endpoint_id);
     if (sender == NULL)
         return; /* never counted, so its flush never ends: the writer's deadline tells */
-    bool is_landed = fields->type == BT_UCX_RUNS ? land_runs(worker, fields, data, bytes)
-                                                 : land_put(worker, fields, data, bytes);
+    bool is_landed = fields->type == BT_UCX_RUNS
+                         ? fields->values[0] >> 32 == 0 && land_runs(worker, fields, data, bytes)
+                         : land_put(worker, fields, data, bytes);
     if (!is_landed)
         refuse(sender, "a put outside registered memory", bytes);
     else if (!count_landed(sender, fields->values[2]))
@@ -392,19 +397,39 @@ static bool keep_note(ucx_worker *worker, ucx_sender *sender, uint64_t n_before,
     return true;
 }
 
-static void take_note(ucx_worker *worker, const ucx_fields *fields, const void *data, size_t bytes,
-                      ucp_ep_h reply_ep)
+/* A note takes the number of its message, and is counted when it is handed over. */
+static void take_numbered_note(ucx_worker *worker, ucx_sender *sender, uint64_t number,
+                               const void *data, size_t bytes, ucp_ep_h reply_ep)
 {
-    ucx_sender *sender = find_sender(worker, fields->endpoint_id);
-    if (sender == NULL)
-        return;
-    uint64_t number = fields->values[0];
-    bool is_sane = bytes != 0 && bytes <= BT_SEND_BYTES_MAX && bytes == fields->values[1] &&
-                   number >= sender->n_landed && number - sender->n_landed < WINDOW;
+    bool is_sane = bytes != 0 && bytes <= BT_SEND_BYTES_MAX && number >= sender->n_landed &&
+                   number - sender->n_landed < WINDOW;
     if (sender->n_refused == 0 && (!is_sane || !keep_note(worker, sender, number, data, bytes)))
         refuse(sender, "a message out of order, or too many", bytes);
     if (sender->n_refused != 0 && reply_ep != NULL)
         answer(worker, reply_ep, sender, no_flush);
+}
+
+static void take_note(ucx_worker *worker, const ucx_fields *fields, const void *data, size_t bytes,
+                      ucp_ep_h reply_ep)
+{
+    ucx_sender *sender = find_sender(worker, fields->endpoint_id);
+    bool is_whole = bytes == fields->values[1];
+    if (sender != NULL)
+        take_numbered_note(worker, sender, fields->values[0], data, is_whole ? bytes : 0, reply_ep);
+}
+
+static void take_both(ucx_worker *worker, const ucx_fields *fields, const uint8_t *data,
+                      size_t bytes, ucp_ep_h reply_ep)
+{
+    ucx_sender *sender = find_sender(worker, fields->endpoint_id);
+    uint64_t note_bytes = fields->values[0] >> 32;
+    if (sender == NULL)
+        return;
+    if (note_bytes > bytes || !land_runs(worker, fields, data, bytes - note_bytes))
+        refuse(sender, "a put outside registered memory", bytes);
+    /* Also when it was refused: the writer hears of it. */
+    size_t before = note_bytes > bytes ? 0 : bytes - note_bytes;
+    take_numbered_note(worker, sender, fields->values[2], data + before, bytes - before, reply_ep);
 }
 
 static void take_question(ucx_worker *worker, const ucx_fields *fields, ucp_ep_h reply_ep)
@@ -462,6 +487,8 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_byte
     bool can_reply = (param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP) != 0;
     if (fields.type == BT_UCX_PUT || fields.type == BT_UCX_RUNS)
         take_put(worker, &fields, data, bytes);
+    else if (fields.type == BT_UCX_BOTH)
+        take_both(worker, &fields, data, bytes, can_reply ? param->reply_ep : NULL);
     else if (fields.type == BT_UCX_FLUSH)
         take_question(worker, &fields, can_reply ? param->reply_ep : NULL);
     else if (fields.type == BT_UCX_LANDED)

@@ -12,21 +12,25 @@
  *     PUT   endpoint id, number, run, data ------->  checked, copied, counted for that endpoint
  *     RUNS  endpoint id, number, list, data ------>  the same for several
  *     NOTE  endpoint id, number, data ------------->  held until all below its number have landed
+ *     BOTH  endpoint id, number, list, data, note ->  RUNS and the NOTE behind it
  *     FLUSH endpoint id, flush, messages sent ----->
  *           <--- LANDED flush, landed, refused        landed < sent (several lanes): asked again
  *
- * PUT, RUNS and NOTE of an endpoint are numbered together, from 0. UCX keeps the order of messages
- * on one lane, which is all it uses for messages of one segment (ours are, and none is a
+ * PUT, RUNS, NOTE and BOTH of an endpoint are numbered together, from 0. UCX keeps the order of
+ * messages on one lane, which is all it uses for messages of one segment (ours are, and none is a
  * rendezvous); with UCX_MAX_EAGER_LANES and small segments of the user's it may change it. The
  * target therefore goes by the numbers: `landed` is the first that is missing. A note behind a
  * refused put is never handed over; LANDED with flush -1 tells the writer, whose endpoint fails.
  *
  * Header, little-endian: 0 u32 magic "BTNM", 4 u32 type, 8 u64 endpoint id, then three u64:
- *   PUT 16 address, 24 bytes, 32 number; RUNS 16 entries, 24 bytes behind the list, 32 number; NOTE
- * 16 number, 24 bytes; FLUSH 16 flush, 24 sent; LANDED 16 flush, 24 landed, 32 refused. The list of
- * RUNS is the beginning of its data, an entry for each run: 0 u64 address of the first piece, 8 i64
- * from one to the next, 16 u32 pieces, 20 u32 bytes of each Thread rule: owner thread of the
- * worker. */
+ *   PUT 16 address, 24 bytes, 32 number
+ *   RUNS and BOTH 16 u32 entries, 20 u32 bytes of the note (RUNS: 0), 24 bytes between list and
+ *   note, 32 number
+ *   NOTE 16 number, 24 bytes; FLUSH 16 flush, 24 sent; LANDED 16 flush, 24 landed, 32 refused
+ * The list is the beginning of the data, an entry for each run: 0 u64 address of the first piece,
+ * 8 i64 from one to the next, 16 u32 pieces, 20 u32 bytes of each.
+ *
+ * Thread rule: owner thread of the worker. */
 #ifndef BT_TRANSPORT_UCX_MESSAGE_H
 #define BT_TRANSPORT_UCX_MESSAGE_H
 #include "transport/ucx_state.h"
@@ -39,6 +43,9 @@ enum {
      * that share a message leave room for their list. */
     BT_UCX_PART_BYTES_MAX = (128 << 10) - 256,
     BT_UCX_SHARED_BYTES_MAX = (128 << 10) - 256 - BT_UCX_PIECES_MAX * BT_UCX_ENTRY_BYTES,
+    /* A put that ends in no more than this waits for the note behind it: one system call at either
+     * end instead of two, for a copy more. */
+    BT_UCX_PARKED_BYTES_MAX = 16 << 10,
 };
 typedef enum {
     BT_UCX_PUT = 1,
@@ -46,6 +53,7 @@ typedef enum {
     BT_UCX_LANDED = 3,
     BT_UCX_NOTE = 4,
     BT_UCX_RUNS = 5,
+    BT_UCX_BOTH = 6,
 } bt_ucx_message_type;
 
 typedef struct {
@@ -66,7 +74,7 @@ struct ucx_message {
     ucx_worker *worker;
     bt_op *op;                               /* it is a part of; NULL for answers and notes */
     ucx_note *note;                          /* its data, owned; NULL: others' */
-    ucx_piece pieces[1 + BT_UCX_PIECES_MAX]; /* the list and what it speaks of */
+    ucx_piece pieces[2 + BT_UCX_PIECES_MAX]; /* the list, what it speaks of, a note */
     uint32_t n_pieces;
     uint8_t header[BT_UCX_HEADER_BYTES];
     uint8_t list[BT_UCX_PIECES_MAX * BT_UCX_ENTRY_BYTES];
@@ -98,6 +106,12 @@ bool bt_ucx_needs_messages(ucx_endpoint *endpoint);
 /* Sends the runs as parts of the put, ucx_pack.c. */
 ucs_status_t bt_ucx_send_runs(bt_op *op, const bt_run *runs, uint32_t n_runs,
                               ucs_memory_type_t memory_type);
+/* The end of a put may be parked until its endpoint does the next thing, or its worker progresses:
+ * sends it, with the note behind it (which it takes over) or alone (NULL). */
+ucs_status_t bt_ucx_unpark(ucx_endpoint *endpoint, ucx_note *note);
+void bt_ucx_unpark_all(ucx_worker *worker);
+/* It is never sent. */
+void bt_ucx_drop_parked(ucx_endpoint *endpoint, baton_status status, const char *detail);
 /* A datatype for messages sent with is_packed; destroyed with ucp_dt_destroy. */
 ucs_status_t bt_ucx_packed_create(ucp_datatype_t *packed_p);
 /* Asks the target whether all has landed; the answer is a part of the flush. */

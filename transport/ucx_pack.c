@@ -4,7 +4,9 @@
  *
  * Pieces are copied into UCX's segment when it is sent (a generic datatype). UCX's own lists of
  * pieces (iov) would save the copy, but 1.13 ends the process on some of their lengths
- * (proto_am.inl: "state.offset < req->send.length"); and the kernel then copies from the cache. */
+ * (proto_am.inl: "state.offset < req->send.length"); and the kernel then copies from the cache.
+ *
+ * A small end of a put is parked: the COMMIT behind it mostly comes at once, and leaves with it. */
 #include <string.h>
 
 #include "transport/ucx_message.h"
@@ -61,6 +63,83 @@ static ucs_status_t send_packed(packing *p)
     ucs_status_t status = bt_ucx_message_send(message, endpoint->handle, &sending);
     endpoint->n_messages += status == UCS_OK;
     return status;
+}
+
+static bool may_park(const packing *p)
+{
+    return p->message != NULL && p->bytes <= BT_UCX_PARKED_BYTES_MAX &&
+           p->memory_type == UCS_MEMORY_TYPE_HOST;
+}
+
+static void park(packing *p)
+{
+    ucx_endpoint *endpoint = p->op->owner;
+    ucx_message *message = p->message;
+    p->message = NULL;
+    message->n_pieces = 1 + p->n_pieces;
+    message->pieces[0] =
+        (ucx_piece){.at = message->list, .bytes = p->n_entries * BT_UCX_ENTRY_BYTES};
+    endpoint->parked = message;
+    endpoint->n_parked_entries = p->n_entries;
+    endpoint->parked_bytes = p->bytes;
+    endpoint->parked_number = endpoint->n_messages++;
+    p->op->n_pending++;
+    message->worker->n_parked++;
+}
+
+static ucx_message *take_parked(ucx_endpoint *endpoint)
+{
+    ucx_message *message = endpoint->parked;
+    endpoint->parked = NULL;
+    message->worker->n_parked--;
+    return message;
+}
+
+ucs_status_t bt_ucx_unpark(ucx_endpoint *endpoint, ucx_note *note)
+{
+    ucx_message *message = take_parked(endpoint);
+    bt_op *op = message->op;
+    uint64_t note_bytes = note != NULL ? note->n_bytes : 0;
+    if (note != NULL)
+        message->pieces[message->n_pieces++] =
+            (ucx_piece){.at = note->bytes, .bytes = note->n_bytes};
+    message->note = note;
+    const ucx_sending sending = {.fields = {note != NULL ? BT_UCX_BOTH : BT_UCX_RUNS,
+                                            endpoint->id,
+                                            {endpoint->n_parked_entries | note_bytes << 32,
+                                             endpoint->parked_bytes, endpoint->parked_number}},
+                                 .is_packed = true,
+                                 .memory_type = UCS_MEMORY_TYPE_HOST};
+    ucs_status_t status = bt_ucx_message_send(message, endpoint->handle, &sending);
+    if (status != UCS_OK) { /* its number will always be missing */
+        bt_ucx_record_failure(op, status);
+        bt_ucx_fail(endpoint, bt_status_from_ucs(status), ucs_status_string(status));
+    }
+    bt_ucx_finish_part(op);
+    return status;
+}
+
+void bt_ucx_unpark_all(ucx_worker *worker)
+{
+    for (ucx_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next) {
+        if (endpoint->parked == NULL)
+            continue;
+        if (endpoint->has_failed)
+            bt_ucx_drop_parked(endpoint, endpoint->failed.status, endpoint->failed.detail);
+        else
+            bt_ucx_unpark(endpoint, NULL);
+    }
+}
+
+void bt_ucx_drop_parked(ucx_endpoint *endpoint, baton_status status, const char *detail)
+{
+    if (endpoint->parked == NULL)
+        return;
+    ucx_message *message = take_parked(endpoint);
+    bt_op *op = message->op;
+    bt_ucx_message_give(message);
+    bt_op_set_failure(op, status, detail);
+    bt_ucx_finish_part(op);
 }
 
 static ucs_status_t begin(packing *p)
@@ -134,7 +213,9 @@ ucs_status_t bt_ucx_send_runs(bt_op *op, const bt_run *runs, uint32_t n_runs,
     ucs_status_t status = UCS_OK;
     for (uint32_t i = 0; i < n_runs && status == UCS_OK; i++)
         status = add_run(&p, &runs[i]);
-    if (status == UCS_OK)
+    if (status == UCS_OK && may_park(&p))
+        park(&p);
+    else if (status == UCS_OK)
         status = send_packed(&p);
     drop(&p);
     return status;

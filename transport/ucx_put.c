@@ -227,6 +227,8 @@ baton_status bt_ucx_put(bt_endpoint *base, bt_memory *local, bt_remote *remote, 
     ucx_endpoint *endpoint = (ucx_endpoint *)base;
     bt_op *op = NULL;
     uint64_t n_messages = endpoint->n_messages;
+    if (endpoint->parked != NULL)
+        bt_ucx_unpark(endpoint, NULL); /* its own operation says how that went */
     BATON_TRY(take_op(endpoint, BT_EVENT_PUT, user_data, &op));
     op->n_pending = 1; /* ours, so that it cannot finish while it is being posted */
     endpoint->n_ops++;

@@ -63,6 +63,7 @@ typedef struct {
     bt_op_pool pool;
     bt_op_queue done;
     uint32_t n_closing;         /* endpoints that wait for their puts before they close */
+    uint32_t n_parked;          /* endpoints with something parked */
     ucx_message *free_messages; /* messages of ours; slabs live as long as the worker */
     struct ucx_message_slab *slabs;
     uint32_t n_answers;    /* of ours that have not left */
@@ -107,6 +108,9 @@ struct ucx_endpoint {
     ucx_notes notes;                    /* wait for them */
     uint64_t id;                        /* random; names us to the target */
     uint64_t n_messages;                /* puts and notes in messages so far */
+    ucx_message *parked;                /* not sent yet; NULL: nothing */
+    uint32_t n_parked_entries;          /* of its list */
+    uint64_t parked_bytes, parked_number;
     uint64_t next_flush;
     bt_op_queue flushes; /* whose answer has not come; tag is the flush's number */
 };

@@ -140,7 +140,7 @@ int bt_ucx_worker_fd(bt_worker *worker)
 baton_status bt_ucx_worker_arm(bt_worker *base)
 {
     ucx_worker *worker = (ucx_worker *)base;
-    if (worker->done.first != NULL || worker->received.first != NULL)
+    if (worker->done.first != NULL || worker->received.first != NULL || worker->n_parked != 0)
         return BATON_ERR_BUSY;
     ucs_status_t status = ucp_worker_arm(worker->handle);
     if (status == UCS_ERR_BUSY)
@@ -174,6 +174,8 @@ uint32_t bt_ucx_worker_progress(bt_worker *base, bt_event *events, uint32_t max)
 {
     ucx_worker *worker = (ucx_worker *)base;
     bt_ucx_notes_clear(&worker->reported);
+    if (worker->n_parked != 0)
+        bt_ucx_unpark_all(worker);
     for (uint32_t round = 0; round < PROGRESS_ROUNDS_MAX && worker->received.first == NULL; round++)
         if (ucp_worker_progress(worker->handle) == 0)
             break;

@@ -162,6 +162,7 @@ static void send_raw(bt_pair *pair, uint64_t magic_and_type, uint64_t a, uint64_
 static const uint64_t put_type = UINT64_C(0x14d4e5442);
 static const uint64_t runs_type = UINT64_C(0x54d4e5442);
 static const uint64_t note_type = UINT64_C(0x44d4e5442);
+static const uint64_t both_type = UINT64_C(0x64d4e5442);
 
 static void begin_messages(bt_pair *pair)
 {
@@ -220,11 +221,11 @@ static void a_put_outside_registered_memory_is_refused_and_fails_the_flush(void 
     }
 }
 
-/* The list is the beginning of the data; n_bytes counts what is behind it. */
+/* The list is the beginning of the data; n_bytes counts what is behind it. A note may follow. */
 static void a_hostile_list_writes_nothing_and_is_refused(void **state)
 {
     (void)state;
-    enum { ENTRY = 24 };
+    enum { ENTRY = 24, NOTE = 3 };
     static const struct {
         uint64_t n_entries, claimed;
         size_t bytes;
@@ -249,20 +250,101 @@ static void a_hostile_list_writes_nothing_and_is_refused(void **state)
         {1, 64, 64 + ENTRY, 0, 0, UINT32_MAX, 64},
     };
     bt_expect_log("refused a put outside registered memory");
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+    const size_t n_bad = sizeof(bad) / sizeof(bad[0]);
+    for (size_t round = 0; round < 2 * n_bad; round++) {
+        size_t i = round % n_bad, note = round < n_bad ? 0 : NOTE;
         bt_pair pair;
         begin_messages(&pair);
         uint8_t *list = pair.source->base;
         put_u64(list, (uint64_t)(uintptr_t)pair.pool->base + (uint64_t)bad[i].offset);
         put_u64(list + 8, (uint64_t)bad[i].stride);
         put_u64(list + 16, bad[i].count | (uint64_t)bad[i].piece << 32);
-        send_raw(&pair, runs_type, bad[i].n_entries, bad[i].claimed, 40, bad[i].bytes,
-                 UCP_AM_SEND_FLAG_EAGER);
+        send_raw(&pair, note == 0 ? runs_type : both_type, bad[i].n_entries | note << 32,
+                 bad[i].claimed, 40, bad[i].bytes + note, UCP_AM_SEND_FLAG_EAGER);
         assert_pool_is_clear(&pair);
         assert_ok(bt_endpoint_flush(pair.endpoint, 3));
         assert_int_equal(bt_pair_next_event(&pair).status, BATON_ERR_REFUSED);
         bt_pair_close(&pair);
     }
+}
+
+/* Progresses both ends for a while; the target's last message, kind FAILED when there was none. */
+static bt_event progress_for_message(bt_pair *pair, uint32_t *n_messages)
+{
+    bt_event last = {.kind = BT_EVENT_FAILED};
+    *n_messages = 0;
+    for (int i = 0; i < 300; i++) {
+        bt_event event;
+        while (bt_worker_progress(pair->writer, &event, 1) == 1)
+            assert_int_equal(event.kind, BT_EVENT_PUT);
+        if (bt_worker_progress(pair->target, &event, 1) == 1) {
+            last = event;
+            *n_messages += 1;
+        }
+    }
+    return last;
+}
+
+static void a_note_with_a_put_that_is_no_note_is_refused(void **state)
+{
+    (void)state;
+    enum { LIST = 24, BYTES = 64 };
+    static const struct {
+        uint64_t type, note;
+        const char *log;
+    } bad[] = {{both_type, UINT32_MAX, "refused a put outside registered memory"},
+               {both_type, LIST + BYTES + 1, "refused a put outside registered memory"},
+               {both_type, 0, "refused a message out of order"},
+               {runs_type, 1, "refused a put outside registered memory"}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        bt_pair pair;
+        bt_expect_log(bad[i].log);
+        begin_messages(&pair);
+        uint8_t *list = pair.source->base;
+        put_u64(list, (uint64_t)(uintptr_t)pair.pool->base);
+        put_u64(list + 8, 0);
+        put_u64(list + 16, 1 | (uint64_t)BYTES << 32);
+        send_raw(&pair, bad[i].type, 1 | bad[i].note << 32, BYTES, 40, LIST + BYTES,
+                 UCP_AM_SEND_FLAG_EAGER);
+        assert_ok(bt_endpoint_flush(pair.endpoint, 3));
+        assert_int_equal(bt_pair_next_event(&pair).status, BATON_ERR_REFUSED);
+        bt_pair_close(&pair);
+    }
+}
+
+/* A small put waits for the note behind it, but not for long, and not when it is closed. */
+static void a_parked_put_leaves_with_the_next_thing(void **state)
+{
+    (void)state;
+    bt_pair pair;
+    begin_messages(&pair);
+    const ucx_endpoint *endpoint = (ucx_endpoint *)pair.endpoint;
+    bt_run run = bt_pair_run(&pair, 0, 4096, 64);
+    uint32_t n;
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 1));
+    assert_non_null(endpoint->parked);
+    assert_int_equal(bt_worker_arm(pair.writer), BATON_ERR_BUSY);
+    bt_pair_wait(&pair, BT_EVENT_PUT, 1); /* by progress alone */
+    assert_null(endpoint->parked);
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 2));
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 3));
+    assert_ok(bt_endpoint_send(pair.endpoint, "seen", 4));
+    assert_null(endpoint->parked);
+    assert_int_equal(endpoint->n_messages, 3); /* the note has no number of its own */
+    bt_event event = progress_for_message(&pair, &n);
+    assert_int_equal(n, 1);
+    assert_memory_equal(event.bytes, "seen", 4);
+    assert_memory_equal((uint8_t *)pair.pool->base + 4096, pair.source->base, 64);
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, 4));
+    bt_remote_release(pair.remote);
+    pair.remote = NULL;
+    bt_endpoint_close(pair.endpoint, BT_CLOSE_FORCE, 5);
+    event = bt_pair_next_event(&pair);
+    assert_int_equal(event.kind, BT_EVENT_PUT);
+    assert_int_equal(event.status, BATON_ERR_CANCELED);
+    bt_pair_wait(&pair, BT_EVENT_CLOSED, 5);
+    pair.endpoint = NULL;
+    bt_pair_close(&pair);
 }
 
 /* Over several rails a flush may overtake puts. */
@@ -284,23 +366,6 @@ static void a_flush_waits_for_messages_that_it_overtook(void **state)
     bt_pair_wait(&pair, BT_EVENT_FLUSH, 4);
     assert_memory_equal(pair.pool->base, pair.source->base, 64);
     bt_pair_close(&pair);
-}
-
-/* Progresses both ends for a while; the target's last message, kind FAILED when there was none. */
-static bt_event progress_for_message(bt_pair *pair, uint32_t *n_messages)
-{
-    bt_event last = {.kind = BT_EVENT_FAILED};
-    *n_messages = 0;
-    for (int i = 0; i < 300; i++) {
-        bt_event event;
-        while (bt_worker_progress(pair->writer, &event, 1) == 1)
-            assert_int_equal(event.kind, BT_EVENT_PUT);
-        if (bt_worker_progress(pair->target, &event, 1) == 1) {
-            last = event;
-            *n_messages += 1;
-        }
-    }
-    return last;
 }
 
 /* Over several lanes later messages may overtake earlier ones, whole bunches of them. */
@@ -504,6 +569,8 @@ int main(void)
         bt_test(a_put_outside_registered_memory_is_refused_and_fails_the_flush),
         bt_test(a_flush_waits_for_messages_that_it_overtook),
         bt_test(a_hostile_list_writes_nothing_and_is_refused),
+        bt_test(a_note_with_a_put_that_is_no_note_is_refused),
+        bt_test(a_parked_put_leaves_with_the_next_thing),
         bt_test(a_note_waits_for_a_put_that_it_and_others_overtook),
         bt_test(a_note_behind_a_refused_put_fails_the_endpoint),
         bt_test(notes_that_make_no_sense_are_refused),
