@@ -5,13 +5,13 @@
 #include "core/clock.h"
 #include "core/fail.h"
 #include "core/pollset.h"
+#include "core/thread.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,13 +76,7 @@ static void *run_lookup(void *arg)
 static baton_status start_lookup(lookup *l)
 {
     pthread_t thread;
-    sigset_t all, before;
-    sigfillset(&all); /* signals are the program's */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int err = pthread_create(&thread, NULL, run_lookup, l);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (err != 0)
-        return bt_fail_errno(bt_status_from_errno(err), err, "peer: looking up a name");
+    BATON_TRY(bt_thread_start(&thread, "baton-lookup", run_lookup, l));
     pthread_detach(thread);
     return BATON_OK;
 }

@@ -2,8 +2,8 @@
 #include "receiver/rxshell.h"
 
 #include "core/log.h"
+#include "core/thread.h"
 
-#include <signal.h>
 #include <string.h>
 
 static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_t wanted)
@@ -240,17 +240,9 @@ static void *progress_thread(void *ctx)
     return NULL;
 }
 
-/* Signals are the program's: its handlers must not run on a thread it does not know. */
 baton_status bt_rxshell_start_thread(baton_receiver *receiver)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int err = pthread_create(&receiver->thread, NULL, progress_thread, receiver);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (err != 0)
-        return bt_fail_errno(bt_status_from_errno(err), err, "receiver: progress thread");
-    pthread_setname_np(receiver->thread, "baton-receiver");
+    BATON_TRY(bt_thread_start(&receiver->thread, "baton-receiver", progress_thread, receiver));
     receiver->has_thread = true;
     return BATON_OK;
 }

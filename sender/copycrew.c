@@ -2,7 +2,6 @@
 #include "sender/copycrew.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "core/thread.h"
 
 enum { SPINS = 2000 }; /* some tens of microseconds */
 
@@ -156,26 +156,12 @@ baton_status bt_copycrew_run(bt_copycrew *crew, bt_copycrew_fn *fn, void *ctx, u
     return crew->status == BATON_OK ? BATON_OK : bt_fail(crew->status, "%s", crew->text);
 }
 
-/* Signals are the program's: its handlers must not run on a thread it does not know. */
 static baton_status start_helpers(bt_copycrew *crew, uint32_t n)
 {
-    sigset_t all, before;
-    int err = 0;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (err == 0 && crew->n_helpers < n) {
-        pthread_t *helper = &crew->helpers[crew->n_helpers];
-        err = pthread_create(helper, NULL, helper_main, crew);
-        if (err == 0) {
-            pthread_setname_np(*helper, "baton-copy");
-            crew->n_helpers++;
-        }
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return err == 0
-               ? BATON_OK
-               : bt_fail_errno(bt_status_from_errno(err), err, "copying: starting thread %u of %u",
-                               crew->n_helpers + 2, n + 1);
+    for (; crew->n_helpers < n; crew->n_helpers++)
+        BATON_TRY(
+            bt_thread_start(&crew->helpers[crew->n_helpers], "baton-copy", helper_main, crew));
+    return BATON_OK;
 }
 
 baton_status bt_copycrew_create(uint32_t n_threads, bt_copycrew **crew_p)

@@ -3,8 +3,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
-
-#include <signal.h>
+#include "core/thread.h"
 
 static baton_status open_socket(baton_sender *sender, bt_tx_link *link, bt_tx_port port,
                                 uint16_t number)
@@ -257,17 +256,9 @@ static void *progress_thread(void *ctx)
     return NULL;
 }
 
-/* Signals are the program's: its handlers must not run on a thread it does not know. */
 baton_status bt_txshell_start_thread(baton_sender *sender)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int err = pthread_create(&sender->thread, NULL, progress_thread, sender);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (err != 0)
-        return bt_fail_errno(bt_status_from_errno(err), err, "sender: progress thread");
-    pthread_setname_np(sender->thread, "baton-sender");
+    BATON_TRY(bt_thread_start(&sender->thread, "baton-sender", progress_thread, sender));
     sender->has_thread = true;
     return BATON_OK;
 }
