@@ -132,6 +132,23 @@ void bt_strbuf_escape(bt_strbuf *buf, const char *text)
     }
 }
 
+void bt_strbuf_escape_json(bt_strbuf *buf, const char *text)
+{
+    while (*text != '\0') {
+        uint32_t code = (unsigned char)*text;
+        size_t n = utf8_at(text, &code);
+        if (*text == '"' || *text == '\\')
+            bt_strbuf_printf(buf, "\\%c", *text);
+        else if (n == 0)
+            bt_strbuf_puts(buf, "\\ufffd");
+        else if (must_escape(code))
+            bt_strbuf_printf(buf, "\\u%04x", (unsigned)code);
+        else
+            bt_strbuf_append(buf, text, n);
+        text += n > 0 ? n : 1;
+    }
+}
+
 const char *bt_strbuf_text(const bt_strbuf *buf)
 {
     return buf->length != 0 ? buf->data : "";

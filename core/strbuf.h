@@ -25,6 +25,8 @@ __attribute__((format(printf, 2, 0))) void bt_strbuf_vprintf(bt_strbuf *buf, con
 /* UTF-8 text as it stands between the quotes of a double-quoted YAML text: \ " newline, control
  * characters and bytes that are no UTF-8 escaped. Also makes a foreign text fit for a log line. */
 void bt_strbuf_escape(bt_strbuf *buf, const char *text);
+/* Text as it stands between the quotes of a JSON string; bytes that are no UTF-8 become U+FFFD. */
+void bt_strbuf_escape_json(bt_strbuf *buf, const char *text);
 /* The text so far; "" when empty. Borrowed until the next append. */
 const char *bt_strbuf_text(const bt_strbuf *buf);
 /* Errors: NO_MEMORY (the text is incomplete). */
