@@ -299,6 +299,18 @@ baton_status bt_rails_join(bt_transport *const *rails, uint32_t n, bt_transport 
     return BATON_OK;
 }
 
+baton_status bt_rails_take_first(const bt_transport *transport, bool is_key, const void **bytes_p,
+                                 size_t *n_bytes)
+{
+    rails_parts parts;
+    if (transport->ops == &rails_ops)
+        return BATON_OK;
+    BATON_TRY(bt_rails_unseal(*bytes_p, *n_bytes, is_key, &parts));
+    *bytes_p = parts.bytes[0];
+    *n_bytes = parts.n_bytes[0];
+    return BATON_OK;
+}
+
 bool bt_rails_are_wanted(const bt_transport_options *options)
 {
     uint32_t n = 0;

@@ -133,6 +133,7 @@ baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t 
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "transport: wanted a worker address of 1 to %d bytes, found %zu",
                        BT_ADDRESS_BYTES_MAX, address_bytes);
+    BATON_TRY(bt_rails_take_first(worker->transport, false, &address, &address_bytes));
     const bt_cuda *entered = enter(worker->transport);
     baton_status status =
         worker->transport->ops->connect(worker, address, address_bytes, user_data, endpoint_p);
@@ -157,9 +158,10 @@ baton_status bt_remote_import(bt_endpoint *endpoint, const void *rkey, size_t rk
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "transport: wanted a remote key of 1 to %d bytes, found %zu",
                        BT_RKEY_BYTES_MAX, rkey_bytes);
-    const bt_cuda *entered = enter(endpoint->worker->transport);
-    baton_status status =
-        endpoint->worker->transport->ops->import(endpoint, rkey, rkey_bytes, remote_p);
+    bt_transport *transport = endpoint->worker->transport;
+    BATON_TRY(bt_rails_take_first(transport, true, &rkey, &rkey_bytes));
+    const bt_cuda *entered = enter(transport);
+    baton_status status = transport->ops->import(endpoint, rkey, rkey_bytes, remote_p);
     leave(entered);
     bt_transport_count(BT_LIVE_REMOTES, status == BATON_OK);
     return status;

@@ -40,6 +40,12 @@ static void a_peer_with_one_rail_is_reached(void **state)
     rdma_hand_off(OURS, "rxe1:1", "rc", WORK, "rails=1");
 }
 
+static void a_sender_with_one_rail_reaches_a_receiver_with_two(void **state)
+{
+    (void)state;
+    rdma_hand_off("rxe0:1", THEIRS, "rc", WORK, "device=rxe0:1 rails=1");
+}
+
 /* Of four equal devices auto takes two. */
 static void auto_takes_the_best_devices_as_rails(void **state)
 {
@@ -55,6 +61,7 @@ int main(void)
         bt_child_test(commit_waits_for_the_rail_that_is_late_and_out_of_order),
         bt_child_test(auto_takes_the_best_devices_as_rails),
         bt_child_test(a_peer_with_one_rail_is_reached),
+        bt_child_test(a_sender_with_one_rail_reaches_a_receiver_with_two),
     };
     return bt_run_tests(tests);
 }

@@ -176,22 +176,16 @@ static void small_puts_take_turns(void **state)
     end();
 }
 
-/* Either side may have more; a peer without rails is one. */
-static void as_many_rails_are_used_as_both_ends_have(void **state)
+/* One byte from a worker of `ours` into memory of `theirs`, over one rail. */
+static void check_one_rail(bt_transport *ours, bt_transport *theirs)
 {
-    (void)state;
-    make_nets();
-    bt_transport *two, *plain;
     bt_worker *writer, *target;
     bt_memory *pool;
     bt_endpoint *endpoint;
     bt_remote *remote;
-    const bt_transport_options options = {.backend = "loop", .loop_net = nets[0]};
-    assert_ok(open_rails(&two));
-    assert_ok(bt_transport_create(&options, &plain));
-    assert_ok(bt_worker_create(two, &writer));
-    assert_ok(bt_worker_create(plain, &target));
-    assert_ok(bt_memory_alloc(plain, 4096, BATON_MEMORY_HOST, &pool));
+    assert_ok(bt_worker_create(ours, &writer));
+    assert_ok(bt_worker_create(theirs, &target));
+    assert_ok(bt_memory_alloc(theirs, 4096, BATON_MEMORY_HOST, &pool));
     assert_ok(bt_endpoint_connect(writer, target->address, target->address_bytes, 1, &endpoint));
     assert_ok(bt_remote_import(endpoint, pool->rkey, pool->rkey_bytes, &remote));
     bt_path path;
@@ -206,10 +200,27 @@ static void as_many_rails_are_used_as_both_ends_have(void **state)
     assert_ok(bt_endpoint_flush(endpoint, 3));
     assert_int_equal(bt_next_event(writer, &target, 1).kind, BT_EVENT_FLUSH);
     assert_int_equal(*(uint8_t *)pool->base, 77);
+    assert_ok(bt_endpoint_send(endpoint, "commit", 6));
+    bt_event event = bt_next_event(target, &writer, 1);
+    assert_int_equal(event.kind, BT_EVENT_MESSAGE);
+    assert_memory_equal(event.bytes, "commit", 6);
     bt_remote_release(remote);
     bt_worker_destroy(writer);
     bt_worker_destroy(target);
     bt_memory_free(pool);
+}
+
+/* Either side may have more; a peer without rails is one. */
+static void as_many_rails_are_used_as_both_ends_have(void **state)
+{
+    (void)state;
+    make_nets();
+    bt_transport *two, *plain;
+    const bt_transport_options options = {.backend = "loop", .loop_net = nets[0]};
+    assert_ok(open_rails(&two));
+    assert_ok(bt_transport_create(&options, &plain));
+    check_one_rail(two, plain);
+    check_one_rail(plain, two);
     bt_transport_destroy(plain);
     bt_transport_destroy(two);
     destroy_nets();
@@ -229,6 +240,11 @@ static void parts_that_do_not_fit_are_refused(void **state)
     };
     static const size_t lengths[] = {4, 4, 9, 8, 9, 12};
     begin(NULL);
+    bt_transport *plain;
+    bt_worker *without_rails;
+    const bt_transport_options options = {.backend = "loop", .loop_net = nets[0]};
+    assert_ok(bt_transport_create(&options, &plain));
+    assert_ok(bt_worker_create(plain, &without_rails));
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const bt_seal seal = {.kind = BT_SEAL_ADDRESS,
                               .backend = BT_SEAL_RAILS,
@@ -241,9 +257,13 @@ static void parts_that_do_not_fit_are_refused(void **state)
         uint8_t *guarded = bt_guarded_copy(sealed, n);
         assert_fails(bt_endpoint_connect(pair.writer, guarded, n, 1, &endpoint),
                      BATON_ERR_INVALID_ARG, "parts");
+        assert_fails(bt_endpoint_connect(without_rails, guarded, n, 1, &endpoint),
+                     BATON_ERR_INVALID_ARG, "parts");
         bt_guarded_free(guarded, n);
         bt_free(sealed);
     }
+    bt_worker_destroy(without_rails);
+    bt_transport_destroy(plain);
     end();
 }
 
