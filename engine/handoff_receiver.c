@@ -244,6 +244,7 @@ static const bt_handoff_metric metrics[] = {
     FIELD(messages_total, BT_PROM_COUNTER, "Control messages."),
     FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed control messages."),
     FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
+    FIELD(moves_refused_total, BT_PROM_COUNTER, "Moves that a state machine refused: a bug."),
     FIELD(ring_messages_total, BT_PROM_COUNTER, "Messages that came through shared memory."),
     FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
     FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),

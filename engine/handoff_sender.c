@@ -301,6 +301,7 @@ static const bt_handoff_metric metrics[] = {
     FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
     FIELD(messages_dropped_total, BT_PROM_COUNTER, "Malformed messages."),
     FIELD(messages_stale_total, BT_PROM_COUNTER, "Messages of another life or ticket."),
+    FIELD(moves_refused_total, BT_PROM_COUNTER, "Moves that a state machine refused: a bug."),
     FIELD(peers_lost_total, BT_PROM_COUNTER, "Receivers lost."),
     FIELD(peers_ready, BT_PROM_GAUGE, "Receivers connected."),
     FIELD(transfers_live, BT_PROM_GAUGE, "Transfers now."),

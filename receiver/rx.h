@@ -20,6 +20,7 @@
 #include "core/doorbell.h"
 #include "core/framering.h"
 #include "core/process.h"
+#include "core/states.h"
 #include "store/store.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
@@ -68,22 +69,11 @@ typedef struct {
     void *ctx;
 } bt_rx_out;
 
-/* X(name): see the state table in rxtickets.c. */
-typedef enum {
-    BT_TICKET_NEW,     /* being made */
-    BT_TICKET_QUEUED,  /* waits for pages, holds nothing */
-    BT_TICKET_GRANTED, /* the sender may write its pages */
-    BT_TICKET_HELD,    /* complete; its chunks wait for decode */
-    BT_TICKET_REVOKED, /* failed; its pages are in quarantine until there is proof */
-    BT_TICKET_ENDED,   /* about to be freed */
-    BT_N_TICKET_STATES,
-} bt_rx_ticket_state;
-
 struct bt_rx_ticket {
     bt_rx_ticket *prev, *next; /* all tickets, oldest first */
     bt_rx_ticket *queue_next;  /* while QUEUED */
     bt_rx_ticket *hash_next;   /* same bucket by id */
-    bt_rx_ticket_state state;
+    bt_rx_ticket_state state;  /* core/states.def */
     uint64_t id;
     uint32_t generation;
     uint8_t nonce[BT_NONCE_BYTES];
@@ -283,13 +273,16 @@ bt_rx_ticket *bt_rx_ticket_named(bt_rx *rx, const bt_rx_peer *peer, const bt_tic
 /* As named, for a sender that takes itself out: without a nonce it speaks of a ticket whose grant
  * it has not seen, which it therefore never wrote for. */
 bt_rx_ticket *bt_rx_ticket_disowned(bt_rx *rx, const bt_rx_peer *peer, const bt_ticket_name *name);
-void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state state);
+/* The only way that a ticket changes its state, and what that means for its grant. False: the event
+ * is not legal there, or its guard fails; that is counted, and changes nothing. */
+bool bt_rx_ticket_move(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_change event);
 /* Fails a ticket in any live state: QUEUED and HELD end, GRANTED is revoked. */
 void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text);
 /* Proof or none, for a REVOKED ticket; ends it. */
-void bt_rx_ticket_settle(bt_rx *rx, bt_rx_ticket *ticket, bool proven);
-/* Ends a ticket whose grant is settled, and remembers the request as `state`. Frees it. */
-void bt_rx_ticket_end(bt_rx *rx, bt_rx_ticket *ticket, bt_request_state state, baton_status reason);
+void bt_rx_ticket_settle(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_change proof);
+/* The event ends the ticket: remembers the request as `state`, and frees the ticket. */
+void bt_rx_ticket_end(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_change event,
+                      bt_request_state state, baton_status reason);
 void bt_rx_tickets_tick(bt_rx *rx, uint64_t now_ns);
 /* Grants queued tickets, in order, while there are pages. */
 void bt_rx_pump_queue(bt_rx *rx);

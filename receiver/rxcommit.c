@@ -106,7 +106,8 @@ static baton_status finish(bt_rx *rx, bt_rx_ticket *ticket)
         return bt_fail(BATON_ERR_STATE, "commit: final, but %u of %u chunks have not landed",
                        ticket->n_chunks - held, ticket->n_chunks);
     uint64_t now_ns = bt_now_ns(rx->clock);
-    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_HELD);
+    if (!bt_rx_ticket_move(rx, ticket, BT_TICKET_ON_FINAL))
+        return bt_fail(BATON_ERR_STATE, "commit: final of a ticket that cannot be complete");
     ticket->lease_ns = bt_deadline_ns(now_ns, rx->options.timeouts.lease_ms * BT_NS_PER_MS);
     rx->stats.requests_ready_total++;
     baton_receiver_event event = {.kind = BATON_RECEIVER_READY,
@@ -126,6 +127,8 @@ static baton_status commit_granted(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg
     baton_status status = bt_rx_device_land(rx, ticket, commit);
     if (status != BATON_OK)
         return status;
+    if (!bt_rx_ticket_move(rx, ticket, BT_TICKET_ON_COMMIT))
+        return bt_fail(BATON_ERR_STATE, "commit: of a ticket that takes none");
     status = commit_ranges(rx, ticket, commit);
     if (status == BATON_OK && commit->final)
         status = finish(rx, ticket);

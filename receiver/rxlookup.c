@@ -283,6 +283,7 @@ void bt_rx_get_stats(bt_rx *rx, baton_receiver_stats *stats)
     stats->pages_quarantined = store.pages[BT_PAGE_QUARANTINED];
     stats->pages_retired = store.pages[BT_PAGE_RETIRED];
     stats->page_bytes = rx->page_bytes;
+    stats->moves_refused_total += store.moves_refused_total;
     stats->chunks_landed_total = store.landed_total;
     stats->chunks_evicted_total = store.evicted_total;
     stats->chunks_duplicate_total = store.duplicate_total;

@@ -195,12 +195,12 @@ static void fail_tickets(bt_rx *rx, bt_rx_peer *peer, baton_status reason, const
     }
 }
 
-static void settle_tickets(bt_rx *rx, bt_rx_peer *peer, bool proven)
+static void settle_tickets(bt_rx *rx, bt_rx_peer *peer, bt_rx_ticket_change proof)
 {
     for (bt_rx_ticket *ticket = rx->first_ticket, *next; ticket != NULL; ticket = next) {
         next = ticket->next;
         if (ticket->peer == peer && ticket->state == BT_TICKET_REVOKED)
-            bt_rx_ticket_settle(rx, ticket, proven);
+            bt_rx_ticket_settle(rx, ticket, proof);
     }
 }
 
@@ -218,7 +218,7 @@ static baton_status renew_worker(bt_rx *rx, bt_rx_peer *peer, uint32_t connectio
     peer->worker = fresh;
     peer->connection = connection;
     rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, true);
-    settle_tickets(rx, peer, true);
+    settle_tickets(rx, peer, BT_TICKET_ON_UNPLUGGED);
     bt_rx_pump_queue(rx);
     return BATON_OK;
 }
@@ -268,7 +268,7 @@ void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     bt_rx_answer(rx, BT_RX_ALLOC_PORT, &peer->routes[BT_RX_ALLOC_PORT], message, &answer);
 }
 
-static void remove_peer(bt_rx *rx, bt_rx_peer *peer, bool proven)
+static void remove_peer(bt_rx *rx, bt_rx_peer *peer, bt_rx_ticket_change proof)
 {
     bt_rx_peer **link = &rx->peers;
     while (*link != peer)
@@ -280,7 +280,7 @@ static void remove_peer(bt_rx *rx, bt_rx_peer *peer, bool proven)
     rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, false);
     bt_worker_destroy(peer->worker);
     peer->worker = NULL;
-    settle_tickets(rx, peer, proven);
+    settle_tickets(rx, peer, proof);
     for (bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
         if (ticket->peer == peer) /* held: it needs its sender no more */
             ticket->peer = NULL;
@@ -316,7 +316,12 @@ void bt_rx_peer_lost(bt_rx *rx, bt_rx_peer *peer, baton_status reason, bool exit
     fail_tickets(rx, peer, reason, baton_strerror(reason));
     if (reason == BATON_ERR_CLOSED)
         send_revokes(rx, peer, bt_now_ns(rx->clock)); /* the only time that they are said */
-    remove_peer(rx, peer, exited || !peer->same_host);
+    bt_rx_ticket_change proof = BT_TICKET_ON_PATIENCE;
+    if (exited)
+        proof = BT_TICKET_ON_EXITED;
+    else if (!peer->same_host)
+        proof = BT_TICKET_ON_UNPLUGGED;
+    remove_peer(rx, peer, proof);
 }
 
 static uint64_t oldest_revoked_ns(const bt_rx *rx, const bt_rx_peer *peer)

@@ -64,9 +64,7 @@ uint32_t bt_rx_release_request(bt_rx *rx, const char *request, size_t bytes)
             continue;
         n++;
         if (ticket->state == BT_TICKET_HELD) {
-            bt_grant_end(rx->store, ticket->grant, true);
-            ticket->grant = NULL;
-            bt_rx_ticket_end(rx, ticket, BT_REQUEST_PINNED, BATON_OK);
+            bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_CONSUMED, BT_REQUEST_PINNED, BATON_OK);
         } else if (ticket->state != BT_TICKET_REVOKED) {
             bt_rx_ticket_fail(rx, ticket, BATON_ERR_CANCELED, "released by the proxy");
         }
@@ -148,9 +146,7 @@ void bt_rx_consume(bt_rx *rx, const bt_rx_command *command)
             if (ticket->state != BT_TICKET_HELD || ticket->n_tokens != command->n_tokens[i] ||
                 memcmp(&ticket->last_key, &command->keys[i], sizeof(ticket->last_key)) != 0)
                 continue;
-            bt_grant_end(rx->store, ticket->grant, true);
-            ticket->grant = NULL;
-            bt_rx_ticket_end(rx, ticket, BT_REQUEST_PINNED, BATON_OK);
+            bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_CONSUMED, BT_REQUEST_PINNED, BATON_OK);
             return;
         }
     }

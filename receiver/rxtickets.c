@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tickets: what an ALLOC is granted, and how that ends.
+/* Tickets: what an ALLOC is granted, and how that ends. Their moves: core/states.def.
  *
  *   NEW ──▶ QUEUED ──▶ GRANTED ──▶ HELD ──▶ ENDED
  *    │        │           │
@@ -16,15 +16,6 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
-
-/* Bit `to` of row `from`. */
-static const uint32_t legal_moves[BT_N_TICKET_STATES] = {
-    [BT_TICKET_NEW] = 1u << BT_TICKET_QUEUED | 1u << BT_TICKET_GRANTED | 1u << BT_TICKET_ENDED,
-    [BT_TICKET_QUEUED] = 1u << BT_TICKET_GRANTED | 1u << BT_TICKET_ENDED,
-    [BT_TICKET_GRANTED] = 1u << BT_TICKET_HELD | 1u << BT_TICKET_REVOKED | 1u << BT_TICKET_ENDED,
-    [BT_TICKET_HELD] = 1u << BT_TICKET_ENDED,
-    [BT_TICKET_REVOKED] = 1u << BT_TICKET_ENDED,
-};
 
 static void queue_remove(bt_rx *rx, bt_rx_ticket *ticket)
 {
@@ -50,10 +41,48 @@ static void queue_append(bt_rx *rx, bt_rx_ticket *ticket)
     rx->n_queued++;
 }
 
-void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state state)
+static bool guard_holds(const bt_rx_ticket *ticket, bt_rx_ticket_guard guard)
 {
-    (void)legal_moves; /* for builds without assert */
-    assert((legal_moves[ticket->state] & 1u << state) != 0);
+    switch (guard) {
+    case BT_TICKET_IF_SECURED:
+        return ticket->grant != NULL && bt_grant_chunks(ticket->grant) == ticket->n_chunks;
+    case BT_TICKET_IF_WHOLE:
+        return ticket->grant != NULL && bt_grant_held(ticket->grant) == ticket->n_chunks;
+    case BT_TICKET_IF_NOTHING:
+        return ticket->grant == NULL;
+    default:
+        return true;
+    }
+}
+
+/* What the move does to the pages and holds of the ticket. */
+static void settle_grant(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_action action)
+{
+    bt_grant *grant = ticket->grant;
+    ticket->grant = NULL;
+    switch (action) {
+    case BT_TICKET_DO_QUARANTINE:
+        if (!bt_grant_end(rx->store, grant, false)) /* else every chunk had been committed */
+            ticket->grant = grant;
+        break;
+    case BT_TICKET_DO_FREE:
+        bt_grant_end(rx->store, grant, true);
+        break;
+    case BT_TICKET_DO_PROVE:
+        bt_grant_prove(rx->store, grant);
+        break;
+    case BT_TICKET_DO_RETIRE:
+        bt_grant_retire(rx->store, grant);
+        break;
+    default: /* PUBLISH goes chunk by chunk, in rxcommit.c */
+        ticket->grant = grant;
+    }
+}
+
+static void enter_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state state)
+{
+    if (ticket->state == state)
+        return;
     if (ticket->state == BT_TICKET_QUEUED)
         queue_remove(rx, ticket);
     rx->n_held -= ticket->state == BT_TICKET_HELD;
@@ -65,6 +94,21 @@ void bt_rx_ticket_set_state(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_state 
     if (state == BT_TICKET_QUEUED)
         queue_append(rx, ticket);
     rx->n_held += state == BT_TICKET_HELD;
+}
+
+bool bt_rx_ticket_move(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_change event)
+{
+    const bt_move *move = bt_state_next(&bt_ticket_states, ticket->state, event);
+    if (move != NULL && guard_holds(ticket, move->guard)) {
+        enter_state(rx, ticket, move->to);
+        settle_grant(rx, ticket, move->action);
+        return true;
+    }
+    rx->stats.moves_refused_total++;
+    bt_error("receiver: refused: %s of a ticket that is %s request=%s",
+             bt_state_event_name(&bt_ticket_states, event),
+             bt_state_name(&bt_ticket_states, ticket->state), ticket->request);
+    return false;
 }
 
 bt_rx_ticket *bt_rx_ticket_find(bt_rx *rx, uint64_t id)
@@ -269,7 +313,7 @@ static baton_status try_grant(bt_rx *rx, bt_rx_ticket *ticket)
     ticket->granted_ns = ticket->named_ns = bt_now_ns(rx->clock);
     bt_free(ticket->keys);
     ticket->keys = NULL;
-    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_GRANTED);
+    bt_rx_ticket_move(rx, ticket, BT_TICKET_ON_GRANT);
     rx->stats.tickets_granted_total++;
     rx->stats.chunks_present_total += ticket->present_chunks;
     return BATON_OK;
@@ -288,7 +332,7 @@ static baton_status place_ticket(bt_rx *rx, bt_rx_ticket *ticket, bool may_queue
         return bt_fail(BATON_ERR_OVERLOADED,
                        "alloc: wanted %u pages now, %u requests wait for some", ticket->n_chunks,
                        rx->n_queued);
-    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_QUEUED);
+    bt_rx_ticket_move(rx, ticket, BT_TICKET_ON_QUEUE);
     rx->stats.tickets_queued_total++;
     return BATON_OK;
 }
@@ -352,7 +396,7 @@ void bt_rx_on_alloc(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     status = place_ticket(rx, ticket, message->u.alloc.may_queue != 0);
     if (status != BATON_OK) {
         answer_refused(rx, ticket, status);
-        bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, status);
+        bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_REFUSE, BT_REQUEST_FAILED, status);
         return;
     }
     answer_alloc(rx, ticket);
@@ -373,7 +417,7 @@ void bt_rx_pump_queue(bt_rx *rx)
             answer_refused(rx, ticket, status);
         rx->ring_peer = before;
         if (status != BATON_OK)
-            bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, status);
+            bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_REFUSE, BT_REQUEST_FAILED, status);
     }
 }
 
@@ -400,16 +444,15 @@ static void tell_proxy(bt_rx *rx, const bt_rx_ticket *ticket, baton_status statu
 
 static void revoke(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text)
 {
-    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_REVOKED);
+    if (!bt_rx_ticket_move(rx, ticket, BT_TICKET_ON_FAIL))
+        return;
     ticket->reason = reason;
     ticket->revoked_ns = bt_now_ns(rx->clock);
     snprintf(ticket->reason_text, sizeof(ticket->reason_text), "%s", text);
     if (ticket->peer != NULL)
         ticket->peer->last_revoke_ns = 0; /* the next tick says so */
-    if (bt_grant_end(rx->store, ticket->grant, false)) {
-        ticket->grant = NULL; /* every chunk had been committed: nothing is left to write */
-        bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, reason);
-    }
+    if (ticket->grant == NULL) /* every chunk had been committed: nothing is left to write */
+        bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_EMPTY, BT_REQUEST_FAILED, reason);
 }
 
 void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text)
@@ -423,35 +466,28 @@ void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, con
         revoke(rx, ticket, reason, text);
         return;
     }
-    if (ticket->state == BT_TICKET_HELD) {
-        bt_grant_end(rx->store, ticket->grant, true);
-        ticket->grant = NULL;
-    } else if (ticket->state == BT_TICKET_QUEUED && ticket->peer != NULL) {
+    if (ticket->state == BT_TICKET_QUEUED && ticket->peer != NULL) {
         bt_fail(reason, "%s", text);
         answer_refused(rx, ticket, reason);
     }
-    bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, reason);
+    bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_FAIL, BT_REQUEST_FAILED, reason);
 }
 
-void bt_rx_ticket_settle(bt_rx *rx, bt_rx_ticket *ticket, bool proven)
+void bt_rx_ticket_settle(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_change proof)
 {
-    assert(ticket->state == BT_TICKET_REVOKED);
-    if (proven)
-        bt_grant_prove(rx->store, ticket->grant);
-    else
-        bt_grant_retire(rx->store, ticket->grant);
-    ticket->grant = NULL;
-    if (!proven)
+    if (proof == BT_TICKET_ON_PATIENCE)
         bt_warn("receiver: pages retired, their writer was never proven done request=%s",
                 ticket->request);
-    bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, ticket->reason);
+    bt_rx_ticket_end(rx, ticket, proof, BT_REQUEST_FAILED, ticket->reason);
 }
 
-void bt_rx_ticket_end(bt_rx *rx, bt_rx_ticket *ticket, bt_request_state state, baton_status reason)
+void bt_rx_ticket_end(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_change event,
+                      bt_request_state state, baton_status reason)
 {
-    assert(ticket->grant == NULL);
+    if (!bt_rx_ticket_move(rx, ticket, event))
+        return;
+    assert(ticket->state == BT_TICKET_ENDED && ticket->grant == NULL);
     bt_rx_remember(rx, ticket, state, reason);
-    bt_rx_ticket_set_state(rx, ticket, BT_TICKET_ENDED);
     unlink_ticket(rx, ticket);
     ticket_free(ticket);
 }
@@ -467,13 +503,11 @@ void bt_rx_on_cancel(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     }
     if (ticket->state == BT_TICKET_REVOKED) {
         if (cancel->drained)
-            bt_rx_ticket_settle(rx, ticket, true);
+            bt_rx_ticket_settle(rx, ticket, BT_TICKET_ON_DRAINED);
     } else if (ticket->state == BT_TICKET_GRANTED && cancel->drained) {
         report(rx, ticket, BATON_RECEIVER_FAILED, BATON_ERR_CANCELED, "canceled by the sender");
         rx->stats.requests_failed_total++;
-        bt_grant_end(rx->store, ticket->grant, true);
-        ticket->grant = NULL;
-        bt_rx_ticket_end(rx, ticket, BT_REQUEST_FAILED, BATON_ERR_CANCELED);
+        bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_CANCEL, BT_REQUEST_FAILED, BATON_ERR_CANCELED);
     } else {
         bt_rx_ticket_fail(rx, ticket, BATON_ERR_CANCELED, "canceled by the sender");
     }
@@ -487,7 +521,7 @@ void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     bt_rx_ticket *ticket = bt_rx_ticket_disowned(rx, peer, &message->u.drained);
     if (ticket == NULL || ticket->state != BT_TICKET_REVOKED)
         return;
-    bt_rx_ticket_settle(rx, ticket, true);
+    bt_rx_ticket_settle(rx, ticket, BT_TICKET_ON_DRAINED);
     bt_rx_pump_queue(rx);
 }
 
@@ -516,9 +550,8 @@ void bt_rx_tickets_tick(bt_rx *rx, uint64_t now_ns)
             rx->stats.holds_expired_total++;
             report(rx, ticket, BATON_RECEIVER_EXPIRED, BATON_ERR_LEASE_EXPIRED, text);
             tell_proxy(rx, ticket, BATON_ERR_LEASE_EXPIRED, text);
-            bt_grant_end(rx->store, ticket->grant, true);
-            ticket->grant = NULL;
-            bt_rx_ticket_end(rx, ticket, BT_REQUEST_EXPIRED, BATON_ERR_LEASE_EXPIRED);
+            bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_EXPIRED, BT_REQUEST_EXPIRED,
+                             BATON_ERR_LEASE_EXPIRED);
         }
     }
 }

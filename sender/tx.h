@@ -19,6 +19,7 @@
 #include "core/eventqueue.h"
 #include "core/framering.h"
 #include "core/process.h"
+#include "core/states.h"
 #include "sender/txpath.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
@@ -76,16 +77,6 @@ typedef struct {
     void *ctx;
 } bt_tx_out;
 
-typedef enum {
-    BT_TX_PEER_DOWN,    /* waits for its next attempt, or for somebody who wants it */
-    BT_TX_PEER_INIT,    /* INIT is sent */
-    BT_TX_PEER_MEMREG,  /* MEMREG is sent */
-    BT_TX_PEER_MEASURE, /* how fast it is, is being found out */
-    BT_TX_PEER_READY,
-    BT_TX_PEER_CLOSING, /* its endpoint is being closed */
-    BT_TX_N_PEER_STATES,
-} bt_tx_peer_state;
-
 typedef struct bt_tx_region {
     uint32_t region, generation, n_pages;
     uint64_t base, page_bytes;
@@ -98,8 +89,8 @@ struct bt_tx_peer {
     void *shell; /* the shell's: its sockets */
     char host[BT_TX_HOST_BYTES];
     uint16_t init_port, alloc_port;
-    bt_tx_peer_state state;
-    bool keep; /* connected in advance: reconnects by itself */
+    bt_tx_peer_state state; /* core/states.def */
+    bool keep;              /* connected in advance: reconnects by itself */
     /* Until then INIT is said, wanted or not: the connection ended with pages granted, and the
      * receiver keeps them from everybody until it hears of it. 0: nothing is owed. */
     uint64_t owes_proof_until_ns;
@@ -195,25 +186,14 @@ typedef struct {
     uint32_t first, last, n;
 } bt_tx_list;
 
-/* X(name): see the state table in txtransfers.c. */
-typedef enum {
-    BT_TX_WAIT_PEER,
-    BT_TX_WAIT_GRANT,
-    BT_TX_MOVING,
-    BT_TX_COMMITTING, /* the final COMMIT is sent */
-    BT_TX_DRAINING,   /* failed; puts or flushes are still under way */
-    BT_TX_ENDED,
-    BT_TX_N_STATES,
-} bt_tx_state;
-
 struct bt_tx_transfer {
     bt_tx_transfer *prev, *next; /* all, oldest first */
     bt_tx_transfer *hash_next;   /* inbox: same bucket by id; then the list of the dead */
     baton_transfer id;
     uint64_t user_data;
-    bt_tx_state state;
-    bt_tx_peer *peer; /* set when the owner has taken BEGIN */
-    baton_key *keys;  /* [n_chunks] */
+    bt_tx_state state; /* core/states.def */
+    bt_tx_peer *peer;  /* set when the owner has taken BEGIN */
+    baton_key *keys;   /* [n_chunks] */
     uint32_t n_chunks, last_tokens;
     bt_tx_chunk *chunks;                                 /* [n_chunks] */
     uint8_t *pushed;                                     /* [n_chunks] inbox lock */
@@ -471,7 +451,9 @@ void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message
 void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message);
 void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
 void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
-void bt_tx_set_state(bt_tx_transfer *transfer, bt_tx_state state);
+/* The only way that a transfer changes its state. False: the event is not legal there, or its guard
+ * fails; that is counted, and changes nothing. The action is the caller's. */
+bool bt_tx_transfer_move(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change event);
 void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reason,
                          const char *text);
 /* Ends a DRAINING transfer when nothing of it is under way any more. */

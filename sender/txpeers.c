@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Peers: one receiver rank each, from INIT to the endpoint that writes its pages.
+/* Peers: one receiver rank each, from INIT to the endpoint that writes its pages. Their moves:
+ * core/states.def.
  *
  *   DOWN ──▶ INIT ──▶ MEMREG ──▶ MEASURE ──▶ READY
  *    ▲ ▲       │         │          │           │
@@ -23,25 +24,30 @@ enum { REFUSED_MS = 5000 }; /* a path that is not good enough is looked at again
  * the proof. */
 enum { PROOF_MS = 70000 };
 
-/* Bit `to` of row `from`. */
-static const uint32_t legal_moves[BT_TX_N_PEER_STATES] = {
-    [BT_TX_PEER_DOWN] = 1u << BT_TX_PEER_INIT,
-    [BT_TX_PEER_INIT] = 1u << BT_TX_PEER_MEMREG | 1u << BT_TX_PEER_DOWN,
-    [BT_TX_PEER_MEMREG] = 1u << BT_TX_PEER_MEASURE | 1u << BT_TX_PEER_CLOSING,
-    [BT_TX_PEER_MEASURE] = 1u << BT_TX_PEER_READY | 1u << BT_TX_PEER_CLOSING,
-    [BT_TX_PEER_READY] = 1u << BT_TX_PEER_CLOSING,
-    [BT_TX_PEER_CLOSING] = 1u << BT_TX_PEER_DOWN,
-};
-
-static void set_state(bt_tx *tx, bt_tx_peer *peer, bt_tx_peer_state state)
+static bool guard_holds(const bt_tx_peer *peer, bt_tx_peer_guard guard)
 {
-    (void)legal_moves; /* for builds without assert */
-    assert((legal_moves[peer->state] & 1u << state) != 0);
+    return guard == BT_TX_PEER_IF_NONE ||
+           (peer->endpoint != NULL) == (guard == BT_TX_PEER_IF_ENDPOINT);
+}
+
+/* The only way that a peer changes its state. False: the event is not legal there, or its guard
+ * fails; that is counted, and changes nothing. */
+static bool move(bt_tx *tx, bt_tx_peer *peer, bt_tx_peer_change event)
+{
+    const bt_move *next = bt_state_next(&bt_peer_states, peer->state, event);
+    if (next == NULL || !guard_holds(peer, next->guard)) {
+        bt_tx_stat(tx, &tx->stats.moves_refused_total, 1);
+        bt_error("sender: refused: %s of a peer that is %s peer=%s:%u",
+                 bt_state_event_name(&bt_peer_states, event),
+                 bt_state_name(&bt_peer_states, peer->state), peer->host, peer->init_port);
+        return false;
+    }
     pthread_mutex_lock(&tx->stats_lock);
     tx->stats.peers_ready -= peer->state == BT_TX_PEER_READY;
-    tx->stats.peers_ready += state == BT_TX_PEER_READY;
+    tx->stats.peers_ready += next->to == BT_TX_PEER_READY;
     pthread_mutex_unlock(&tx->stats_lock);
-    peer->state = state;
+    peer->state = next->to;
+    return true;
 }
 
 bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port)
@@ -130,7 +136,7 @@ static void send_init(bt_tx *tx, bt_tx_peer *peer)
     peer->refusal = BATON_OK;
     if (bt_tx_request(tx, peer, NULL, BT_TX_INIT_PORT, &message, tx->options.timeouts.connect_ms,
                       &peer->hello) == BATON_OK)
-        set_state(tx, peer, BT_TX_PEER_INIT);
+        move(tx, peer, BT_TX_PEER_ON_HELLO);
     else
         back_off(tx, peer);
 }
@@ -201,7 +207,7 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
     peer->connection = ++tx->last_connection; /* the next endpoint needs a worker of its own */
     peer->owes_proof_until_ns = 0;
     watch_process(tx, peer);
-    set_state(tx, peer, BT_TX_PEER_MEMREG);
+    move(tx, peer, BT_TX_PEER_ON_ACCEPTED);
     bt_tx_ask_regions(tx, peer);
     if (peer->hello == NULL) /* nothing would ever end this wait */
         bt_tx_peer_down(tx, peer, BATON_ERR_NO_MEMORY, "init: no memory for MEMREG");
@@ -294,7 +300,7 @@ static void on_measured(bt_tx *tx, bt_tx_peer *peer)
     }
     peer->n_failures = 0;
     peer->last_heard_ns = peer->last_heartbeat_ns = bt_now_ns(tx->clock);
-    set_state(tx, peer, BT_TX_PEER_READY);
+    move(tx, peer, BT_TX_PEER_ON_MEASURED);
     if (bt_framering_is_up(&peer->to_receiver)) /* its answer lets the rings be used */
         send_heartbeats(tx, peer, peer->last_heartbeat_ns);
     bt_tx_path_publish(tx, peer, BATON_OK, "");
@@ -323,7 +329,7 @@ void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *messa
     if (!is_first)
         return;
     bt_tx_ring_open(tx, peer, &message->u.memreg_answer.ring);
-    set_state(tx, peer, BT_TX_PEER_MEASURE);
+    move(tx, peer, BT_TX_PEER_ON_REGIONS);
     if (peer->measure.state == BT_TX_MEASURE_OFF)
         on_measured(tx, peer);
 }
@@ -335,7 +341,7 @@ static void lose_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status reas
 {
     bool asks_again = reason == BATON_ERR_PEER_RESTARTED;
     if (transfer->state == BT_TX_WAIT_GRANT && asks_again)
-        bt_tx_set_state(transfer, BT_TX_WAIT_PEER);
+        bt_tx_transfer_move(tx, transfer, BT_TX_ON_FORGOTTEN);
     else if (transfer->state != BT_TX_WAIT_PEER || !asks_again)
         bt_tx_transfer_fail(tx, transfer, reason, text);
 }
@@ -381,7 +387,7 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
         close(peer->pidfd);
         peer->pidfd = -1;
     }
-    set_state(tx, peer, peer->endpoint != NULL ? BT_TX_PEER_CLOSING : BT_TX_PEER_DOWN);
+    move(tx, peer, BT_TX_PEER_ON_LOST);
     /* The owner of a transfer learns of the end only once the endpoint is gone: see settle. */
     for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
         next = transfer->next;
@@ -425,7 +431,7 @@ bool bt_tx_peers_close(bt_tx *tx)
 void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
 {
     peer->endpoint = NULL;
-    set_state(tx, peer, BT_TX_PEER_DOWN);
+    move(tx, peer, BT_TX_PEER_ON_CLOSED);
     for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
         next = transfer->next;
         if (transfer->peer == peer && transfer->state == BT_TX_DRAINING)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transfers: from ALLOC to DONE or FAILED.
+/* Transfers: from ALLOC to DONE or FAILED. Their moves: core/states.def.
  *
  *   WAIT_PEER ◀─▶ WAIT_GRANT ──▶ MOVING ──▶ COMMITTING ──▶ ENDED
  *       │             │            └────┬──────┘
@@ -21,20 +21,36 @@ enum {
     COMMIT_BEHIND_CHUNKS = (BT_SEND_BYTES_MAX - 2048) / 8,
 };
 
-/* Bit `to` of row `from`. */
-static const uint32_t legal_moves[BT_TX_N_STATES] = {
-    [BT_TX_WAIT_PEER] = 1u << BT_TX_WAIT_GRANT | 1u << BT_TX_ENDED,
-    [BT_TX_WAIT_GRANT] = 1u << BT_TX_WAIT_PEER | 1u << BT_TX_MOVING | 1u << BT_TX_ENDED,
-    [BT_TX_MOVING] = 1u << BT_TX_COMMITTING | 1u << BT_TX_DRAINING,
-    [BT_TX_COMMITTING] = 1u << BT_TX_ENDED | 1u << BT_TX_DRAINING,
-    [BT_TX_DRAINING] = 1u << BT_TX_ENDED,
-};
-
-void bt_tx_set_state(bt_tx_transfer *transfer, bt_tx_state state)
+static bool is_complete(const bt_tx_transfer *transfer)
 {
-    (void)legal_moves; /* for builds without assert */
-    assert((legal_moves[transfer->state] & 1u << state) != 0);
-    transfer->state = state;
+    return transfer->n_committed + transfer->n_present == transfer->n_chunks;
+}
+
+static bool guard_holds(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_guard guard)
+{
+    switch (guard) {
+    case BT_TX_IF_COMPLETE:
+        return is_complete(transfer);
+    case BT_TX_IF_QUIET:
+        return transfer->n_puts_out == 0 && !transfer->flush_out &&
+               !bt_tx_device_is_busy(tx, transfer);
+    default:
+        return true;
+    }
+}
+
+bool bt_tx_transfer_move(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change event)
+{
+    const bt_move *move = bt_state_next(&bt_transfer_states, transfer->state, event);
+    if (move != NULL && guard_holds(tx, transfer, move->guard)) {
+        transfer->state = move->to;
+        return true;
+    }
+    bt_tx_stat(tx, &tx->stats.moves_refused_total, 1);
+    bt_error("sender: refused: %s of a transfer that is %s request=%s",
+             bt_state_event_name(&bt_transfer_states, event),
+             bt_state_name(&bt_transfer_states, transfer->state), transfer->request);
+    return false;
 }
 
 /* While it is queued a ticket has neither generation nor nonce: they come with the grant. */
@@ -68,9 +84,11 @@ static void free_chunks(bt_tx *tx, bt_tx_transfer *transfer)
 }
 
 /* Reports, and forgets. Sources are free by now: nothing of the transfer is under way. */
-static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status status, const char *text)
+static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change change,
+                         baton_status status, const char *text)
 {
-    bt_tx_set_state(transfer, BT_TX_ENDED);
+    if (!bt_tx_transfer_move(tx, transfer, change))
+        return;
     bt_tx_retract(tx, transfer);
     free_chunks(tx, transfer);
     baton_sender_event event = {
@@ -114,7 +132,7 @@ static void send_alloc(bt_tx *tx, bt_tx_transfer *transfer)
             .may_queue = 1,
             .notice = bt_blob_of_text(transfer->notice),
         }};
-    bt_tx_set_state(transfer, BT_TX_WAIT_GRANT);
+    bt_tx_transfer_move(tx, transfer, BT_TX_ON_ALLOC);
     baton_status status = bt_tx_request(tx, transfer->peer, transfer, BT_TX_ALLOC_PORT, &message,
                                         tx->options.timeouts.alloc_ms, &transfer->alloc);
     if (status != BATON_OK)
@@ -183,11 +201,11 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
     if (transfer->state == BT_TX_WAIT_PEER || transfer->state == BT_TX_WAIT_GRANT) {
         if (transfer->state == BT_TX_WAIT_GRANT && reason != BATON_ERR_REFUSED)
             say_farewell(tx, transfer, true);
-        end_transfer(tx, transfer, reason, transfer->reason_text);
+        end_transfer(tx, transfer, BT_TX_ON_FAIL, reason, transfer->reason_text);
         return;
     }
     transfer->progress_ns = bt_now_ns(tx->clock);
-    bt_tx_set_state(transfer, BT_TX_DRAINING);
+    bt_tx_transfer_move(tx, transfer, BT_TX_ON_FAIL);
     bt_tx_transfer_settle(tx, transfer);
 }
 
@@ -205,15 +223,16 @@ void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)
     if (transfer->n_puts_out > 0 || transfer->flush_out || gpu_is_busy ||
         peer->state == BT_TX_PEER_CLOSING)
         return;
-    if (transfer->force_closed || peer->state != BT_TX_PEER_READY) {
-        /* nothing to say: INIT with a new connection number is the proof */
-    } else if (transfer->revoked) {
+    bt_tx_change change = transfer->force_closed || peer->state != BT_TX_PEER_READY
+                              ? BT_TX_ON_CUT /* INIT with a new connection number is the proof */
+                              : BT_TX_ON_DRAINED;
+    if (change == BT_TX_ON_DRAINED && transfer->revoked) {
         bt_message message = {.type = BT_MSG_DRAINED, .u.drained = name_of(transfer)};
         bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
-    } else {
+    } else if (change == BT_TX_ON_DRAINED) {
         say_farewell(tx, transfer, true);
     }
-    end_transfer(tx, transfer, transfer->reason, transfer->reason_text);
+    end_transfer(tx, transfer, change, transfer->reason, transfer->reason_text);
 }
 
 static baton_status take_runs(bt_tx_transfer *transfer, const bt_msg_alloc_answer *answer)
@@ -256,7 +275,7 @@ static void on_granted(bt_tx *tx, bt_tx_transfer *transfer, const bt_msg_alloc_a
         return;
     }
     transfer->granted_ns = transfer->progress_ns = bt_now_ns(tx->clock);
-    bt_tx_set_state(transfer, BT_TX_MOVING);
+    bt_tx_transfer_move(tx, transfer, BT_TX_ON_GRANTED);
     for (uint32_t i = 0; i < transfer->n_chunks; i++) {
         bt_tx_chunk *chunk = &transfer->chunks[i];
         if (chunk->generation != 0)
@@ -290,7 +309,8 @@ void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message
         bt_blob_to_text(message->text, text, sizeof(text));
         set_reason(transfer, (baton_status)message->status, text);
         bt_tx_pending_drop(tx, transfer->alloc);
-        end_transfer(tx, transfer, (baton_status)message->status, transfer->reason_text);
+        end_transfer(tx, transfer, BT_TX_ON_REFUSED, (baton_status)message->status,
+                     transfer->reason_text);
         return;
     }
     if (answer->outcome == BT_ALLOC_QUEUED) {
@@ -351,11 +371,6 @@ static uint32_t take_ready(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t m
     }
     transfer->n_committed += *n_chunks;
     return n;
-}
-
-static bool is_complete(const bt_tx_transfer *transfer)
-{
-    return transfer->n_committed + transfer->n_present == transfer->n_chunks;
 }
 
 static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
@@ -420,13 +435,13 @@ void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
     if (status != BATON_OK)
         bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
     else if (final)
-        bt_tx_set_state(transfer, BT_TX_COMMITTING);
+        bt_tx_transfer_move(tx, transfer, BT_TX_ON_FINAL);
 }
 
 void bt_tx_transfer_finish(bt_tx *tx, bt_tx_transfer *transfer)
 {
     if (transfer->n_puts_out == 0 && !transfer->flush_out)
-        end_transfer(tx, transfer, BATON_OK, "");
+        end_transfer(tx, transfer, BT_TX_ON_DONE, BATON_OK, "");
 }
 
 /* A COMMIT behind the data was taken, so the data was there. */

@@ -98,16 +98,16 @@ void bt_index_remove(bt_store *store, bt_chunk *chunk)
     lru_remove(store, chunk);
 }
 
-static bool is_claimed(const bt_chunk *chunk)
+bool bt_chunk_is_claimed(const bt_chunk *chunk)
 {
     return chunk->n_holds > 0 || chunk->n_pins > 0;
 }
 
 void bt_chunk_evict(bt_store *store, bt_chunk *chunk)
 {
-    assert(!is_claimed(chunk));
+    assert(!bt_chunk_is_claimed(chunk));
     bt_index_remove(store, chunk);
-    bt_page_set(store, chunk->page, BT_PAGE_FREE);
+    bt_page_move(store, chunk->page, BT_PAGE_ON_EVICT);
     store->evicted_total++;
 }
 
@@ -121,7 +121,7 @@ static void unclaimed(bt_store *store, bt_chunk *chunk)
 
 void bt_chunk_hold(bt_store *store, bt_chunk *chunk)
 {
-    if (!is_claimed(chunk))
+    if (!bt_chunk_is_claimed(chunk))
         lru_remove(store, chunk);
     chunk->n_holds++;
 }
@@ -130,13 +130,13 @@ void bt_chunk_unhold(bt_store *store, bt_chunk *chunk)
 {
     assert(chunk->n_holds > 0);
     chunk->n_holds--;
-    if (!is_claimed(chunk))
+    if (!bt_chunk_is_claimed(chunk))
         unclaimed(store, chunk);
 }
 
 void bt_chunk_pin(bt_store *store, bt_chunk *chunk)
 {
-    if (!is_claimed(chunk))
+    if (!bt_chunk_is_claimed(chunk))
         lru_remove(store, chunk);
     chunk->n_pins++;
 }
@@ -145,13 +145,13 @@ void bt_chunk_unpin(bt_store *store, bt_chunk *chunk)
 {
     assert(chunk->n_pins > 0);
     chunk->n_pins--;
-    if (!is_claimed(chunk))
+    if (!bt_chunk_is_claimed(chunk))
         unclaimed(store, chunk);
 }
 
 void bt_chunk_touch(bt_store *store, bt_chunk *chunk)
 {
-    if (is_claimed(chunk))
+    if (bt_chunk_is_claimed(chunk))
         return;
     lru_remove(store, chunk);
     lru_append(store, chunk);

@@ -208,7 +208,7 @@ static bt_chunk *publish(bt_store *store, const bt_grant *grant, uint32_t i)
         .hash = grant->chunks[i].hash,
         .n_tokens = bt_grant_tokens_of(store, grant, i),
     };
-    bt_page_set(store, page, BT_PAGE_LANDED);
+    bt_page_move(store, page, BT_PAGE_ON_PUBLISH);
     bt_index_insert(store, chunk);
     return chunk;
 }
@@ -228,7 +228,7 @@ baton_status bt_store_commit(bt_store *store, bt_grant *grant, uint32_t chunk, b
     if (landed != NULL && landed->n_tokens == bt_grant_tokens_of(store, grant, chunk)) {
         *duplicate = true;
         store->duplicate_total++;
-        bt_page_set(store, grant->chunks[chunk].page, BT_PAGE_FREE);
+        bt_page_move(store, grant->chunks[chunk].page, BT_PAGE_ON_DUPLICATE);
     } else if (landed != NULL) {
         return bt_fail(BATON_ERR_INVALID_ARG, "store: chunk %u has landed with %u tokens", chunk,
                        landed->n_tokens);
@@ -239,15 +239,16 @@ baton_status bt_store_commit(bt_store *store, bt_grant *grant, uint32_t chunk, b
     return BATON_OK;
 }
 
-/* Every page that is in state `from` goes to `to`; returns how many. */
+/* The event happens to every page of a chunk that is `from`, which then is `to`; returns how many.
+ */
 static uint32_t move_pages(bt_store *store, bt_grant *grant, chunk_state from, chunk_state to,
-                           bt_page_state page_state)
+                           bt_page_change event)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < grant->n_chunks; i++) {
         if (grant->chunks[i].state != from)
             continue;
-        bt_page_set(store, grant->chunks[i].page, page_state);
+        bt_page_move(store, grant->chunks[i].page, event);
         grant->chunks[i].state = to;
         n++;
     }
@@ -261,9 +262,9 @@ bool bt_grant_end(bt_store *store, bt_grant *grant, bool drained)
     release_holds(store, grant);
     uint32_t n_left = 0;
     if (drained)
-        move_pages(store, grant, CHUNK_RESERVED, CHUNK_NONE, BT_PAGE_FREE);
+        move_pages(store, grant, CHUNK_RESERVED, CHUNK_NONE, BT_PAGE_ON_GIVE_BACK);
     else
-        n_left = move_pages(store, grant, CHUNK_RESERVED, CHUNK_QUARANTINED, BT_PAGE_QUARANTINED);
+        n_left = move_pages(store, grant, CHUNK_RESERVED, CHUNK_QUARANTINED, BT_PAGE_ON_ABORT);
     if (n_left == 0)
         grant_free(grant);
     return n_left == 0;
@@ -272,13 +273,13 @@ bool bt_grant_end(bt_store *store, bt_grant *grant, bool drained)
 void bt_grant_prove(bt_store *store, bt_grant *grant)
 {
     assert(grant->ended);
-    move_pages(store, grant, CHUNK_QUARANTINED, CHUNK_NONE, BT_PAGE_FREE);
+    move_pages(store, grant, CHUNK_QUARANTINED, CHUNK_NONE, BT_PAGE_ON_PROOF);
     grant_free(grant);
 }
 
 void bt_grant_retire(bt_store *store, bt_grant *grant)
 {
     assert(grant->ended);
-    move_pages(store, grant, CHUNK_QUARANTINED, CHUNK_NONE, BT_PAGE_RETIRED);
+    move_pages(store, grant, CHUNK_QUARANTINED, CHUNK_NONE, BT_PAGE_ON_RETIRE);
     grant_free(grant);
 }

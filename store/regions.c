@@ -4,6 +4,7 @@
 
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "core/log.h"
 
 #include <assert.h>
 #include <sodium.h>
@@ -120,15 +121,32 @@ uint32_t bt_store_region_retired(const bt_store *store, uint32_t region)
     return store->regions[region].n_by_state[BT_PAGE_RETIRED];
 }
 
-void bt_page_set(bt_store *store, bt_page_ref page, bt_page_state state)
+static void enter_state(bt_store_region *region, uint32_t page, bt_page_state state)
+{
+    region->n_by_state[region->states[page]]--;
+    region->n_by_state[state]++;
+    region->states[page] = (uint8_t)state;
+    if (state == BT_PAGE_FREE && page < region->first_maybe_free)
+        region->first_maybe_free = page;
+}
+
+bool bt_page_move(bt_store *store, bt_page_ref page, bt_page_change event)
 {
     bt_store_region *region = &store->regions[page.region];
     assert(page.region < BT_STORE_REGIONS_MAX && page.page < region->n_pages);
-    region->n_by_state[region->states[page.page]]--;
-    region->n_by_state[state]++;
-    region->states[page.page] = (uint8_t)state;
-    if (state == BT_PAGE_FREE && page.page < region->first_maybe_free)
-        region->first_maybe_free = page.page;
+    bt_page_state state = region->states[page.page];
+    const bt_move *move = bt_state_next(&bt_page_states, state, event);
+    bool holds = move != NULL && (move->guard != BT_PAGE_IF_UNCLAIMED ||
+                                  !bt_chunk_is_claimed(&region->chunks[page.page]));
+    if (holds) {
+        enter_state(region, page.page, move->to);
+        return true;
+    }
+    store->moves_refused_total++;
+    bt_error("store: refused: %s of a page that is %s region=%u page=%u",
+             bt_state_event_name(&bt_page_states, event), bt_state_name(&bt_page_states, state),
+             page.region, page.page);
+    return false;
 }
 
 uint32_t bt_pages_free(const bt_store *store)
@@ -152,7 +170,7 @@ bt_page_ref bt_page_take(bt_store *store)
             page++;
         region->first_maybe_free = page + 1;
         bt_page_ref taken = {.region = i, .page = page};
-        bt_page_set(store, taken, BT_PAGE_RESERVED);
+        bt_page_move(store, taken, BT_PAGE_ON_TAKE);
         return taken;
     }
     assert(false && "a free page was promised");
@@ -171,6 +189,7 @@ void bt_store_get_stats(const bt_store *store, bt_store_stats *stats)
         .duplicate_total = store->duplicate_total,
         .landed_total = store->landed_total,
         .present_total = store->present_total,
+        .moves_refused_total = store->moves_refused_total,
     };
     for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
         if (!store->regions[i].used)

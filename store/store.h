@@ -8,6 +8,8 @@
  *                                       \-------retire--> RETIRED      (until its region is
  * removed)
  *
+ *   The moves of a page are a table: core/states.def.
+ *
  *   free + reserved + landed + quarantined + retired = all pages, after every call.
  *
  * A grant is one request's claim: each of its chunks is RESERVED (a page that the sender writes) or
@@ -18,6 +20,9 @@
 #define BT_STORE_STORE_H
 #include <baton/keys.h>
 #include <baton/status.h>
+
+#include "core/states.h"
+
 #include <stdbool.h>
 
 enum { BT_STORE_REGIONS_MAX = 64 };
@@ -31,19 +36,11 @@ typedef struct {
     uint32_t page;
 } bt_page_ref;
 
-typedef enum {
-    BT_PAGE_FREE,
-    BT_PAGE_RESERVED,
-    BT_PAGE_LANDED,
-    BT_PAGE_QUARANTINED,
-    BT_PAGE_RETIRED,
-    BT_N_PAGE_STATES,
-} bt_page_state;
-
 typedef struct {
     uint64_t pages[BT_N_PAGE_STATES];
     uint64_t pages_total;
     uint64_t evicted_total, duplicate_total, landed_total, present_total;
+    uint64_t moves_refused_total; /* that no page may make: a bug of ours */
 } bt_store_stats;
 
 /* max_pages: about how many pages there will be, for the size of the hash tables. */

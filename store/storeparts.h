@@ -37,11 +37,13 @@ struct bt_store {
     bt_chunk lru;      /* list head: lru_next is the least recently used */
     uint32_t n_lru;
     bt_store_region regions[BT_STORE_REGIONS_MAX];
-    uint64_t evicted_total, duplicate_total, landed_total, present_total;
+    uint64_t evicted_total, duplicate_total, landed_total, present_total, moves_refused_total;
 };
 
 /* Pages. */
-void bt_page_set(bt_store *store, bt_page_ref page, bt_page_state state);
+/* The only way that a page changes its state. False: the event is not legal there; that is counted,
+ * and changes nothing. */
+bool bt_page_move(bt_store *store, bt_page_ref page, bt_page_change event);
 uint32_t bt_pages_free(const bt_store *store); /* of regions that are not closed */
 /* Takes the lowest free page, so that neighbours come together; there must be one. */
 bt_page_ref bt_page_take(bt_store *store);
@@ -61,6 +63,8 @@ void bt_index_remove(bt_store *store, bt_chunk *chunk);
 bt_chunk **bt_index_tails(bt_store *store, const baton_key *parent); /* head of the bucket's list */
 bool bt_key_equal(const baton_key *a, const baton_key *b);
 
+/* A hold or a pin is on it. */
+bool bt_chunk_is_claimed(const bt_chunk *chunk);
 /* Claims keep a chunk out of the LRU list; without any it goes to the list's young end, or, in a
  * closed region, is evicted at once. */
 void bt_chunk_hold(bt_store *store, bt_chunk *chunk);

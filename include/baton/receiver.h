@@ -90,6 +90,7 @@ typedef struct {
     uint64_t events_dropped_total; /* nobody polled them: the oldest of more than 4,096 */
     uint64_t peers, peers_lost_total;
     uint64_t tickets_live, tickets_queued, holds_live, pins_live;
+    uint64_t moves_refused_total; /* of a state machine: a bug of ours, harmless so far */
 } baton_receiver_stats;
 
 /* Errors: INVALID_ARG, CONFIG, NO_MEMORY, ADDRESS_IN_USE (names the port), PERMISSION (would bind

@@ -140,6 +140,7 @@ typedef struct {
     uint64_t transfers_live;
     uint64_t peers_mapped, peers_put, peers_staged; /* of peers_ready */
     uint64_t peers_refused_total;                   /* for require_rdma or min_gbps */
+    uint64_t moves_refused_total; /* of a state machine: a bug of ours, harmless so far */
 } baton_sender_stats;
 
 /* One receiver rank, as this sender sees it. GB/s of 10^9 bytes, measured when connecting; 0: not

@@ -448,10 +448,30 @@ static void closing_revokes_what_is_live(void **state)
     test_free(kit.taken.bytes);
 }
 
+/* None of our own code asks for these; were it to, nothing may follow but a count. */
+static void moves_that_are_not_in_the_table_change_nothing(void **state)
+{
+    (void)state;
+    bt_expect_log("refused");
+    open_kit(4);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    bt_rx_ticket *ticket = kit.rx->first_ticket;
+    assert_false(bt_rx_ticket_move(kit.rx, ticket, BT_TICKET_ON_DRAINED));
+    assert_false(bt_rx_ticket_move(kit.rx, ticket, BT_TICKET_ON_CONSUMED));
+    assert_false(bt_rx_ticket_move(kit.rx, ticket, BT_N_TICKET_CHANGES));
+    assert_false(bt_rx_ticket_move(kit.rx, ticket, BT_TICKET_ON_FINAL)); /* nothing has landed */
+    assert_int_equal(ticket->state, BT_TICKET_GRANTED);
+    assert_int_equal(stats_now().moves_refused_total, 4);
+    assert_int_equal(stats_now().pages_reserved, 2);
+    rx_kit_close(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(alloc_is_granted_with_a_page_for_each_chunk),
+        bt_test(moves_that_are_not_in_the_table_change_nothing),
         bt_test(chunks_that_are_there_are_not_sent_again),
         bt_test(a_full_pool_queues_first_come_first_served),
         bt_test(what_never_fits_is_refused_with_both_numbers),

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storekit.h"
 
+#include "store/storeparts.h"
+
 #include "core/alloc.h"
 
 static void a_grant_is_all_or_nothing(void **state)
@@ -202,10 +204,37 @@ static void a_failing_allocation_leaves_nothing_behind(void **state)
     }
 }
 
+static void a_page_makes_no_move_that_its_table_lacks(void **state)
+{
+    (void)state;
+    bt_expect_log("refused");
+    bt_store *store;
+    assert_ok(bt_store_create(KIT_CHUNK, 2, &store));
+    assert_ok(bt_store_region_add(store, 0, 2));
+    const bt_page_ref page = {.region = 0, .page = 1};
+    assert_false(bt_page_move(store, page, BT_PAGE_ON_PUBLISH));
+    assert_true(bt_page_move(store, page, BT_PAGE_ON_TAKE));
+    assert_false(bt_page_move(store, page, BT_PAGE_ON_TAKE));
+    assert_true(bt_page_move(store, page, BT_PAGE_ON_ABORT));
+    assert_false(bt_page_move(store, page, BT_PAGE_ON_GIVE_BACK));
+    assert_true(bt_page_move(store, page, BT_PAGE_ON_PROOF));
+    assert_true(bt_page_move(store, page, BT_PAGE_ON_TAKE));
+    assert_true(bt_page_move(store, page, BT_PAGE_ON_PUBLISH));
+    bt_page_chunk(store, page)->n_pins = 1;
+    assert_false(bt_page_move(store, page, BT_PAGE_ON_EVICT));
+    bt_store_stats stats;
+    bt_store_get_stats(store, &stats);
+    assert_int_equal(stats.moves_refused_total, 4);
+    assert_int_equal(stats.pages[BT_PAGE_LANDED], 1);
+    assert_int_equal(stats.pages[BT_PAGE_FREE], 1);
+    bt_store_destroy(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(a_grant_is_all_or_nothing),
+        bt_test(a_page_makes_no_move_that_its_table_lacks),
         bt_test(a_landed_chunk_is_held_and_not_granted_again),
         bt_test(a_grant_that_fails_for_lack_of_pages_holds_nothing),
         bt_test(making_room_never_evicts_what_the_request_itself_found),
