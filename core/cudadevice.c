@@ -5,6 +5,7 @@
 #include "core/fail.h"
 
 #include <pthread.h>
+#include <string.h>
 
 static bt_cu_address address_of(const void *memory)
 {
@@ -82,17 +83,29 @@ void bt_cuda_close(bt_cuda *cuda)
     bt_free(cuda);
 }
 
+/* Of the calling thread: how often it has entered, and its capture mode before the first. */
+static _Thread_local struct {
+    uint32_t depth;
+    int mode;
+} entered;
+
 baton_status bt_cuda_enter(const bt_cuda *cuda)
 {
     bt_cu_result result = cuda->driver->context_push(cuda->context);
     if (result != BT_CU_SUCCESS)
         return bt_fail_cuda(cuda->driver, result, "wanted to use GPU %d", cuda->device);
+    if (entered.depth++ == 0) {
+        entered.mode = BT_CU_CAPTURE_MODE_RELAXED;
+        cuda->driver->exchange_capture_mode(&entered.mode); /* fails for bad arguments only */
+    }
     return BATON_OK;
 }
 
 void bt_cuda_leave(const bt_cuda *cuda)
 {
     bt_cu_context popped;
+    if (--entered.depth == 0)
+        cuda->driver->exchange_capture_mode(&entered.mode);
     cuda->driver->context_pop(&popped);
 }
 
@@ -128,7 +141,8 @@ void bt_cuda_free(const bt_cuda *cuda, void *memory)
 baton_status bt_cuda_pin(const bt_cuda *cuda, void *memory, size_t bytes)
 {
     BATON_TRY(bt_cuda_enter(cuda));
-    bt_cu_result result = cuda->driver->host_register(memory, bytes, BT_CU_HOST_REGISTER_PORTABLE);
+    bt_cu_result result = cuda->driver->host_register(
+        memory, bytes, BT_CU_HOST_REGISTER_PORTABLE | BT_CU_HOST_REGISTER_DEVICEMAP);
     bt_cuda_leave(cuda);
     if (result != BT_CU_SUCCESS)
         return bt_fail_cuda(cuda->driver, result,
@@ -143,6 +157,61 @@ void bt_cuda_unpin(const bt_cuda *cuda, void *memory)
         return;
     cuda->driver->host_unregister(memory);
     bt_cuda_leave(cuda);
+}
+
+baton_status bt_cuda_alloc_pinned(const bt_cuda *cuda, size_t bytes, void **memory_p)
+{
+    enum { PAGE = 4096 };
+    size_t rounded = (bytes + PAGE - 1) / PAGE * PAGE;
+    void *memory = rounded >= bytes ? bt_aligned_alloc(PAGE, rounded) : NULL;
+    if (memory == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "cuda: wanted %zu bytes of host memory", bytes);
+    memset(memory, 0, rounded);
+    baton_status status = bt_cuda_pin(cuda, memory, rounded);
+    if (status != BATON_OK) {
+        bt_free(memory);
+        return status;
+    }
+    *memory_p = memory;
+    return BATON_OK;
+}
+
+void bt_cuda_free_pinned(const bt_cuda *cuda, void *memory)
+{
+    if (memory == NULL)
+        return;
+    bt_cuda_unpin(cuda, memory);
+    bt_free(memory);
+}
+
+/* With the context entered. */
+static baton_status record(const bt_cuda *cuda, bt_cu_stream stream, bt_cu_event *event)
+{
+    int capture = BT_CU_CAPTURE_STATUS_NONE;
+    bt_cu_result result = cuda->driver->stream_is_capturing(stream, &capture);
+    if (result == BT_CU_SUCCESS && capture != BT_CU_CAPTURE_STATUS_NONE)
+        return bt_fail(BATON_ERR_STATE, "cuda: wanted an event behind a stream, found the stream "
+                                        "being captured into a graph; call when it is not");
+    if (result == BT_CU_SUCCESS)
+        result = cuda->driver->event_create(event, BT_CU_EVENT_DISABLE_TIMING);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(cuda->driver, result, "wanted an event");
+    result = cuda->driver->event_record(*event, stream);
+    if (result == BT_CU_SUCCESS)
+        return BATON_OK;
+    cuda->driver->event_destroy(*event);
+    return bt_fail_cuda(cuda->driver, result, "wanted an event behind a stream");
+}
+
+baton_status bt_cuda_record(const bt_cuda *cuda, bt_cu_stream stream, bt_cu_event *event_p)
+{
+    bt_cu_event event;
+    BATON_TRY(bt_cuda_enter(cuda));
+    baton_status status = record(cuda, stream, &event);
+    bt_cuda_leave(cuda);
+    if (status == BATON_OK)
+        *event_p = event;
+    return status;
 }
 
 baton_status bt_cuda_copy(const bt_cuda *cuda, void *to, const void *from, size_t bytes)

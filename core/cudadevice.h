@@ -26,7 +26,10 @@ typedef struct {
 baton_status bt_cuda_open(bt_cuda **cuda_p);
 void bt_cuda_close(bt_cuda *cuda); /* NULL is allowed. */
 
-/* Makes the context current for this thread, until leave. Errors: IO (the context is broken). */
+/* Makes the context current for this thread, until leave; may be nested. While a stream is being
+ * captured into a graph somewhere in the process, calls of a thread that is not `relaxed` fail and
+ * spoil the capture (cuThreadExchangeStreamCaptureMode): between enter and leave the thread is.
+ * Errors: IO (the context is broken). */
 baton_status bt_cuda_enter(const bt_cuda *cuda);
 void bt_cuda_leave(const bt_cuda *cuda);
 
@@ -36,6 +39,12 @@ void bt_cuda_free(const bt_cuda *cuda, void *memory); /* NULL is allowed. */
 /* Pins host memory. Errors: NO_MEMORY, INVALID_ARG, IO. */
 baton_status bt_cuda_pin(const bt_cuda *cuda, void *memory, size_t bytes);
 void bt_cuda_unpin(const bt_cuda *cuda, void *memory);
+/* Host memory that is pinned, zeroed, in pages of its own. Errors: NO_MEMORY, IO. */
+baton_status bt_cuda_alloc_pinned(const bt_cuda *cuda, size_t bytes, void **memory_p);
+void bt_cuda_free_pinned(const bt_cuda *cuda, void *memory); /* NULL is allowed. */
+/* An event behind what is queued on the stream, which the caller destroys. Enters by itself.
+ * Errors: STATE (the stream is being captured: the event would never come), NO_MEMORY, IO. */
+baton_status bt_cuda_record(const bt_cuda *cuda, bt_cu_stream stream, bt_cu_event *event_p);
 /* Copies between any two kinds of memory and waits for it. Errors: IO, INVALID_ARG. */
 baton_status bt_cuda_copy(const bt_cuda *cuda, void *to, const void *from, size_t bytes);
 /* memory is the device's own. False too when the driver does not know the address. */

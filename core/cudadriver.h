@@ -30,6 +30,7 @@ enum { /* CUresult */
        BT_CU_ILLEGAL_ADDRESS = 700,
        BT_CU_NOT_SUPPORTED = 801,
        BT_CU_SYSTEM_DRIVER_MISMATCH = 803,
+       BT_CU_CAPTURE_UNSUPPORTED = 900,
 };
 enum { /* CUdevice_attribute, and what the second answers: CUGPUDirectRDMAWritesOrdering */
        BT_CU_DEVICE_FLUSH_WRITES_OPTIONS = 117,
@@ -43,6 +44,9 @@ enum { /* flags and CUpointer_attribute */
        BT_CU_STREAM_NON_BLOCKING = 1,
        BT_CU_EVENT_DISABLE_TIMING = 2,
        BT_CU_HOST_REGISTER_PORTABLE = 1,
+       BT_CU_HOST_REGISTER_DEVICEMAP = 2,
+       BT_CU_CAPTURE_MODE_RELAXED = 2,
+       BT_CU_CAPTURE_STATUS_NONE = 0,
        BT_CU_POINTER_MEMORY_TYPE = 2,
        BT_CU_MEMORY_TYPE_HOST = 1,
        BT_CU_MEMORY_TYPE_DEVICE = 2,
@@ -78,6 +82,8 @@ enum { /* flags and CUpointer_attribute */
     X(stream_synchronize, cuStreamSynchronize, (bt_cu_stream stream))                           \
     X(stream_wait_event, cuStreamWaitEvent,                                                     \
       (bt_cu_stream stream, bt_cu_event event, unsigned flags))                                 \
+    X(stream_is_capturing, cuStreamIsCapturing, (bt_cu_stream stream, int *status))             \
+    X(exchange_capture_mode, cuThreadExchangeStreamCaptureMode, (int *mode))                    \
     X(launch_host_function, cuLaunchHostFunc,                                                   \
       (bt_cu_stream stream, bt_cu_host_function function, void *user_data))                     \
     X(event_create, cuEventCreate, (bt_cu_event * event, unsigned flags))                       \

@@ -12,6 +12,7 @@ extern "C" {
 #include "core/alloc.h"
 #include "core/fail.h"
 #include "kernels/kv_check.h"
+#include "kernels/kv_kernels.h"
 }
 
 namespace
@@ -111,15 +112,21 @@ struct scratch {
     size_t tiles_bytes;
 };
 
-baton_status make_scratch(const baton_kv_view *view, const baton_kv_tokens *tokens,
-                          uint32_t first_layer, bt_gpu_copy *copy, uint32_t *unit, scratch *made)
+baton_status plan_scratch(const bt_gpu_copy *copy, scratch *made)
 {
     uint64_t n_tiles = (copy->page_bytes + BT_GPU_TILE_BYTES - 1) / BT_GPU_TILE_BYTES;
-    uint64_t entries = bt_gpu_table_entries(copy);
     if (n_tiles > MAX_GRID)
         return bt_fail(BATON_ERR_TOO_LARGE, "kv: a page of %llu bytes is too large for one launch",
                        (unsigned long long)copy->page_bytes);
     *made = scratch{nullptr, COUNTER_BYTES, copy->digest != nullptr ? 8 * (size_t)n_tiles : 0};
+    return BATON_OK;
+}
+
+baton_status make_scratch(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                          uint32_t first_layer, bt_gpu_copy *copy, uint32_t *unit, scratch *made)
+{
+    uint64_t entries = bt_gpu_table_entries(copy);
+    BATON_TRY(plan_scratch(copy, made));
     uint64_t *table = copy->small_table;
     if (entries > BT_GPU_SMALL_TABLE) {
         made->host_bytes += sizeof(uint64_t) * entries;
@@ -165,7 +172,7 @@ baton_status copy_layers(const baton_kv_view *view, const baton_kv_tokens *token
 {
     bt_gpu_copy copy;
     uint32_t unit = 1;
-    scratch made;
+    scratch made{};
     BATON_TRY(bt_gpu_plan(view, tokens, n_layers, page, to_page, &copy));
     copy.digest = digest;
     BATON_TRY(make_scratch(view, tokens, first_layer, &copy, &unit, &made));
@@ -189,7 +196,56 @@ baton_status digest_layers(const baton_kv_view *view, const baton_kv_tokens *tok
     return copy_layers(view, tokens, first_layer, n_layers, page, to_page, digest, stream);
 }
 
+/* A kernel that is not in the binary for this device fails here, not in the middle of a hand-off.
+ */
+bool can_run(bool digests)
+{
+    cudaFuncAttributes attributes;
+    int device = 0, has_pools = 0;
+    bool is_there = cudaFuncGetAttributes(&attributes, move_tiles<16, true>) == cudaSuccess;
+    if (is_there && digests)
+        is_there = cudaGetDevice(&device) == cudaSuccess &&
+                   cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, device) ==
+                       cudaSuccess &&
+                   has_pools != 0;
+    cudaGetLastError(); /* the answer is no, which is no error of whoever calls CUDA next */
+    return is_there;
+}
+
+baton_status gather_any(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                        uint32_t first_layer, uint32_t n_layers, void *page, uint64_t page_bytes,
+                        uint64_t *digest, struct CUstream_st *stream)
+{
+    if (digest != nullptr)
+        return baton_kv_gather_digest_cuda(view, tokens, first_layer, n_layers, page, page_bytes,
+                                           digest, stream);
+    return baton_kv_gather_cuda(view, tokens, first_layer, n_layers, page, page_bytes, stream);
+}
+
+baton_status digest_bytes(const void *bytes, uint64_t n, uint64_t *digest,
+                          struct CUstream_st *stream)
+{
+    bt_gpu_copy copy;
+    uint32_t unit;
+    scratch made{};
+    if (bytes == nullptr || n == 0 || digest == nullptr)
+        return bt_fail(BATON_ERR_INVALID_ARG, "kv: wanted bytes to digest, and a place for it");
+    BATON_TRY(check_reachable("bytes to digest", bytes));
+    BATON_TRY(check_reachable("digest", digest));
+    bt_gpu_plan_digest(bytes, n, &copy, &unit);
+    copy.digest = digest;
+    BATON_TRY(plan_scratch(&copy, &made));
+    cudaError_t error = queue_with_scratch(&copy, unit, &made, stream);
+    return error == cudaSuccess ? BATON_OK : fail_cuda(error, "to digest bytes");
+}
+
 } /* namespace */
+
+extern "C" const bt_kv_kernels *bt_kv_kernels_built(void)
+{
+    static const bt_kv_kernels kernels = {can_run, gather_any, digest_bytes};
+    return &kernels;
+}
 
 extern "C" baton_status baton_kv_gather_cuda(const baton_kv_view *view,
                                              const baton_kv_tokens *tokens, uint32_t first_layer,

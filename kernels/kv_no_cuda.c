@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CUDA entry points of a build without CUDA: they exist and say so. */
 #include "core/fail.h"
+#include "kernels/kv_kernels.h"
 
 #include <baton/kv.h>
 
@@ -46,4 +47,9 @@ baton_status baton_kv_scatter_digest_cuda(const baton_kv_view *view, const baton
     (void)view, (void)tokens, (void)first_layer, (void)n_layers;
     (void)page, (void)page_bytes, (void)digest, (void)stream;
     return refuse();
+}
+
+const bt_kv_kernels *bt_kv_kernels_built(void)
+{
+    return NULL;
 }

@@ -43,6 +43,34 @@ baton_status bt_gpu_plan(const baton_kv_view *view, const baton_kv_tokens *token
     return BATON_OK;
 }
 
+static uint32_t widest_unit(uint64_t bits)
+{
+    uint32_t widest = BT_GPU_MAX_UNIT;
+    while (bits % widest != 0)
+        widest /= 2;
+    return widest;
+}
+
+/* One token, one head, one plane, and the token is skipped: its bytes are read, and count. */
+void bt_gpu_plan_digest(const void *bytes, uint64_t n, bt_gpu_copy *copy, uint32_t *unit)
+{
+    *copy = (bt_gpu_copy){
+        .page = (uint8_t *)(uintptr_t)bytes,
+        .page_bytes = n,
+        .head_bytes = n,
+        .n_heads = 1,
+        .n_tokens = 1,
+        .n_planes = 1,
+        .is_small = n <= INT32_MAX,
+        .small_table = {0, BT_GPU_SKIPPED},
+    };
+    if (copy->is_small) {
+        copy->by_head_bytes = bt_gpu_divider_of((uint32_t)n);
+        copy->by_heads = copy->by_tokens = bt_gpu_divider_of(1);
+    }
+    *unit = widest_unit((uintptr_t)bytes | n);
+}
+
 void bt_gpu_fill_table(const baton_kv_view *view, const baton_kv_tokens *tokens,
                        uint32_t first_layer, const bt_gpu_copy *copy, uint64_t *table,
                        uint32_t *unit)
@@ -61,8 +89,5 @@ void bt_gpu_fill_table(const baton_kv_view *view, const baton_kv_tokens *tokens,
         offsets[t] = slot < 0 ? BT_GPU_SKIPPED : bt_kv_slot_offset(view, (uint64_t)slot);
         bits |= slot < 0 ? 0 : offsets[t];
     }
-    uint32_t widest = BT_GPU_MAX_UNIT;
-    while (bits % widest != 0)
-        widest /= 2;
-    *unit = widest;
+    *unit = widest_unit(bits);
 }

@@ -54,6 +54,8 @@ baton_status bt_gpu_plan(const baton_kv_view *view, const baton_kv_tokens *token
 void bt_gpu_fill_table(const baton_kv_view *view, const baton_kv_tokens *tokens,
                        uint32_t first_layer, const bt_gpu_copy *copy, uint64_t *table,
                        uint32_t *unit);
+/* A copy that moves nothing, for the digest of bytes[n], n > 0: its small table is filled. */
+void bt_gpu_plan_digest(const void *bytes, uint64_t n, bt_gpu_copy *copy, uint32_t *unit);
 bt_gpu_divider bt_gpu_divider_of(uint32_t divisor); /* 0 < divisor < 2^31 */
 
 BATON_END_DECLS

@@ -126,7 +126,8 @@ typedef struct {
     uint32_t generation, n_pages;
     bt_memory *memory;              /* what peers write */
     void *pages;                    /* what decode reads: memory's base, or device memory of ours */
-    struct bt_rx_arrival *arrivals; /* [n_pages] where they differ, see rxdevice.h */
+    struct bt_rx_arrival *arrivals; /* [n_pages] where a GPU has a part in landing: rxdevice.h */
+    uint64_t *digests;              /* [n_pages] pinned; NULL: the CPU takes them */
 } bt_rx_region;
 
 typedef struct {

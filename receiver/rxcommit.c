@@ -3,7 +3,6 @@
 #include "receiver/rxdevice.h"
 
 #include "core/log.h"
-#include "kernels/digest.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -49,13 +48,10 @@ static baton_status check_digest(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t
     bt_page_ref page;
     if (!bt_grant_page(ticket->grant, chunk, &page))
         return BATON_OK; /* committed before, or present: checked then */
-    const void *bytes;
     size_t n = (size_t)(bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes);
     uint64_t found = 0;
     pthread_mutex_unlock(&rx->lock);
-    baton_status status = bt_rx_device_read(rx, page, n, &bytes);
-    if (status == BATON_OK)
-        found = bt_digest(bytes, n);
+    baton_status status = bt_rx_device_digest(rx, page, n, &found);
     pthread_mutex_lock(&rx->lock);
     BATON_TRY(status);
     rx->stats.digests_checked_total++;

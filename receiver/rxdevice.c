@@ -3,6 +3,8 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "kernels/digest.h"
+#include "kernels/kv_kernels.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -11,13 +13,13 @@
 /* The driver rings the doorbell; this is for when it would not take the ring. */
 #define LOOK_AGAIN_NS BT_NS_PER_MS
 
-/* A page's copy to the device, for one grant. */
+/* A page's copy to the device, or the digest of it there, for one grant. */
 struct bt_rx_arrival {
     uint64_t ticket; /* 0: none */
     uint64_t batch;
 };
 
-/* The copies of one COMMIT: done when the event behind them is. */
+/* What was queued for one COMMIT: done when the event behind them is. */
 typedef struct copy_batch {
     struct copy_batch *next;
     bt_cu_event done;
@@ -34,7 +36,8 @@ typedef struct kept_commit {
 struct bt_rx_device {
     bt_cuda *cuda;
     bt_cuda_waker *waker;
-    bool is_direct; /* peers write device memory */
+    bool is_direct;               /* peers write device memory */
+    const bt_kv_kernels *kernels; /* of direct pages' digests; NULL: the CPU takes them */
     bt_cu_stream stream;
     copy_batch *first, **last, *spare; /* batches n_done + 1 ... n_queued */
     uint64_t n_queued, n_done;
@@ -60,6 +63,20 @@ static baton_status make_stream(rx_device *device)
     return BATON_OK;
 }
 
+/* Those that can take a digest: whether there will be some, senders say. */
+static baton_status find_kernels(bt_rx *rx)
+{
+    rx_device *device = rx->device;
+    if (!device->is_direct || rx->options.memory != BATON_MEMORY_CUDA_DEVICE)
+        return BATON_OK;
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    const bt_kv_kernels *kernels = bt_kv_kernels_get(device->cuda->driver);
+    if (kernels != NULL && kernels->can_run(true))
+        device->kernels = kernels;
+    bt_cuda_leave(device->cuda);
+    return BATON_OK;
+}
+
 baton_status bt_rx_device_create(bt_rx *rx)
 {
     if (rx->options.memory == BATON_MEMORY_HOST)
@@ -74,6 +91,7 @@ baton_status bt_rx_device_create(bt_rx *rx)
     BATON_TRY(make_stream(device));
     bool is_seen = device->cuda->orders_writes || device->cuda->can_flush;
     device->is_direct = rx->transport->reaches_device && is_seen;
+    BATON_TRY(find_kernels(rx));
     bt_info("receiver: pool of a GPU gpu=\"%s\" memory=%s path=%s writes=%s", device->cuda->name,
             rx->options.memory == BATON_MEMORY_CUDA_DEVICE ? "cuda" : "cuda_host",
             device->is_direct || rx->options.memory == BATON_MEMORY_CUDA_HOST ? "direct" : "staged",
@@ -118,11 +136,17 @@ void bt_rx_device_destroy(bt_rx *rx)
         bt_cuda_leave(device->cuda);
     }
     bt_cuda_waker_close(device->waker);
-    if (device->host_page != NULL)
-        bt_cuda_unpin(device->cuda, device->host_page);
-    bt_free(device->host_page);
+    bt_cuda_free_pinned(device->cuda, device->host_page);
     bt_free(device);
     rx->device = NULL;
+}
+
+static baton_status make_arrivals(const bt_rx *rx, bt_rx_region *region, size_t bytes)
+{
+    region->arrivals = bt_calloc(bytes / (size_t)rx->page_bytes, sizeof(*region->arrivals));
+    if (region->arrivals == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: arrivals of %zu bytes", bytes);
+    return BATON_OK;
 }
 
 static baton_status make_direct(bt_rx *rx, bt_rx_region *region, size_t bytes)
@@ -133,15 +157,18 @@ static baton_status make_direct(bt_rx *rx, bt_rx_region *region, size_t bytes)
     else
         BATON_TRY(bt_memory_alloc(rx->transport, bytes, BATON_MEMORY_CUDA_DEVICE, &region->memory));
     region->pages = region->memory->base;
-    return BATON_OK;
+    if (rx->device->kernels == NULL)
+        return BATON_OK;
+    BATON_TRY(make_arrivals(rx, region, bytes));
+    return bt_cuda_alloc_pinned(rx->device->cuda,
+                                bytes / (size_t)rx->page_bytes * sizeof(*region->digests),
+                                (void **)&region->digests);
 }
 
 static baton_status make_staged(bt_rx *rx, bt_rx_region *region, size_t bytes)
 {
     const bt_cuda *cuda = rx->device->cuda;
-    region->arrivals = bt_calloc(bytes / (size_t)rx->page_bytes, sizeof(*region->arrivals));
-    if (region->arrivals == NULL)
-        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: arrivals of %zu bytes", bytes);
+    BATON_TRY(make_arrivals(rx, region, bytes));
     if (rx->options.pool_base == NULL)
         BATON_TRY(bt_cuda_alloc(cuda, bytes, &region->pages));
     else if (bt_cuda_is_device_memory(cuda, rx->options.pool_base))
@@ -164,14 +191,17 @@ baton_status bt_rx_device_region(bt_rx *rx, bt_rx_region *region, size_t bytes)
 
 void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region)
 {
-    bool is_staged = region->arrivals != NULL;
     bt_memory_free(region->memory);
+    if (region->digests != NULL)
+        bt_cuda_free_pinned(rx->device->cuda, region->digests);
+    bool is_staged = region->arrivals != NULL && !rx->device->is_direct;
     if (is_staged && region->pages != rx->options.pool_base)
         bt_cuda_free(rx->device->cuda, region->pages);
     bt_free(region->arrivals);
     region->memory = NULL;
     region->pages = NULL;
     region->arrivals = NULL;
+    region->digests = NULL;
 }
 
 static void *landing_address(const bt_rx *rx, bt_page_ref page)
@@ -195,60 +225,86 @@ static copy_batch *take_batch(rx_device *device)
     return NULL;
 }
 
-static bt_cu_result copy_page(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t chunk,
-                              bt_page_ref page)
+/* What a COMMIT asks for, of one page: its copy to the device, or its digest. */
+static baton_status queue_page(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t chunk,
+                               bt_page_ref page)
 {
     const rx_device *device = rx->device;
+    const bt_rx_region *region = &rx->regions[page.region];
     uint64_t bytes = bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes;
-    rx->regions[page.region].arrivals[page.page] =
+    region->arrivals[page.page] =
         (struct bt_rx_arrival){.ticket = ticket->id, .batch = device->n_queued + 1};
-    return device->cuda->driver->copy_async(address_of(bt_rx_page_address(rx, page)),
-                                            address_of(landing_address(rx, page)), bytes,
-                                            device->stream);
+    if (device->is_direct)
+        return device->kernels->digest(landing_address(rx, page), bytes,
+                                       &region->digests[page.page], device->stream);
+    bt_cu_result result = device->cuda->driver->copy_async(address_of(bt_rx_page_address(rx, page)),
+                                                           address_of(landing_address(rx, page)),
+                                                           bytes, device->stream);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(device->cuda->driver, result, "wanted pages copied to the device");
+    return BATON_OK;
 }
 
-/* None of the copies of the batch under way counts. Those that were queued do no harm: whatever is
- * copied to their pages later comes behind them. */
+/* Walks over the pages that a COMMIT names: chunks that have none of their own are there already.
+ */
+typedef struct {
+    bt_list_cursor cursor;
+    bt_chunk_range range; /* what is left of it */
+} page_walk;
+
+static bool next_page(page_walk *walk, const bt_rx_ticket *ticket, const bt_msg_commit *commit,
+                      uint32_t *chunk, bt_page_ref *page)
+{
+    for (;;) {
+        if (walk->range.count == 0 && !bt_message_next_range(commit, &walk->cursor, &walk->range))
+            return false;
+        if (walk->range.count == 0)
+            continue;
+        *chunk = walk->range.first++;
+        walk->range.count--;
+        if (bt_grant_page(ticket->grant, *chunk, page))
+            return true;
+    }
+}
+
+static struct bt_rx_arrival *arrival_of(const bt_rx *rx, bt_page_ref page)
+{
+    return &rx->regions[page.region].arrivals[page.page];
+}
+
+/* Nothing of the batch under way counts. What was queued does no harm: whatever is done to those
+ * pages later comes behind it. */
 static void forget_batch(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
 {
-    bt_list_cursor cursor = {0};
-    bt_chunk_range range;
-    while (bt_message_next_range(commit, &cursor, &range)) {
-        for (uint32_t i = range.first; i < range.first + range.count; i++) {
-            bt_page_ref page;
-            if (!bt_grant_page(ticket->grant, i, &page))
-                continue;
-            struct bt_rx_arrival *arrival = &rx->regions[page.region].arrivals[page.page];
-            if (arrival->batch == rx->device->n_queued + 1)
-                *arrival = (struct bt_rx_arrival){0};
-        }
+    page_walk walk = {0};
+    uint32_t chunk;
+    bt_page_ref page;
+    while (next_page(&walk, ticket, commit, &chunk, &page)) {
+        struct bt_rx_arrival *arrival = arrival_of(rx, page);
+        if (arrival->batch == rx->device->n_queued + 1)
+            *arrival = (struct bt_rx_arrival){0};
     }
 }
 
-/* Starts the copies that this COMMIT is the first to ask for; *n of them. *newest: the batch that
- * the last of its pages is in. */
-static bt_cu_result copy_pages(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit,
-                               uint32_t *n, uint64_t *newest)
+/* Queues what this COMMIT is the first to ask for; *n pages. *newest: the batch that the last of
+ * its pages is in. */
+static baton_status queue_pages(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit,
+                                uint32_t *n, uint64_t *newest)
 {
-    bt_cu_result result = BT_CU_SUCCESS;
-    bt_list_cursor cursor = {0};
-    bt_chunk_range range;
+    page_walk walk = {0};
+    uint32_t chunk;
+    bt_page_ref page;
     *n = 0;
     *newest = 0;
-    while (bt_message_next_range(commit, &cursor, &range)) {
-        for (uint32_t i = range.first; i < range.first + range.count; i++) {
-            bt_page_ref page;
-            if (!bt_grant_page(ticket->grant, i, &page))
-                continue;
-            const struct bt_rx_arrival *arrival = &rx->regions[page.region].arrivals[page.page];
-            if (arrival->ticket != ticket->id && result == BT_CU_SUCCESS) {
-                result = copy_page(rx, ticket, i, page);
-                (*n)++;
-            }
-            *newest = arrival->batch > *newest ? arrival->batch : *newest;
+    while (next_page(&walk, ticket, commit, &chunk, &page)) {
+        const struct bt_rx_arrival *arrival = arrival_of(rx, page);
+        if (arrival->ticket != ticket->id) {
+            BATON_TRY(queue_page(rx, ticket, chunk, page));
+            (*n)++;
         }
+        *newest = arrival->batch > *newest ? arrival->batch : *newest;
     }
-    return result;
+    return BATON_OK;
 }
 
 /* With the context entered. */
@@ -264,19 +320,19 @@ static baton_status end_batch(rx_device *device, copy_batch *batch)
     return BATON_OK;
 }
 
-static baton_status land_staged(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+/* OK: what was queued for all of its pages is done. */
+static baton_status land_queued(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
 {
     rx_device *device = rx->device;
     uint32_t n = 0;
     uint64_t newest = 0;
     BATON_TRY(bt_cuda_enter(device->cuda));
-    baton_status status = BATON_OK;
     copy_batch *batch = take_batch(device);
-    bt_cu_result result =
-        batch != NULL ? copy_pages(rx, ticket, commit, &n, &newest) : BT_CU_OUT_OF_MEMORY;
-    if (result != BT_CU_SUCCESS)
-        status = bt_fail_cuda(device->cuda->driver, result, "wanted pages copied to the device");
-    else if (n > 0)
+    baton_status status = batch != NULL
+                              ? queue_pages(rx, ticket, commit, &n, &newest)
+                              : bt_fail_cuda(device->cuda->driver, BT_CU_OUT_OF_MEMORY,
+                                             "wanted an event for what a COMMIT waits for");
+    if (status == BATON_OK && n > 0)
         status = end_batch(device, batch);
     if (batch != NULL && (status != BATON_OK || n == 0)) {
         batch->next = device->spare;
@@ -289,6 +345,14 @@ static baton_status land_staged(bt_rx *rx, const bt_rx_ticket *ticket, const bt_
     return newest <= device->n_done ? BATON_OK : BATON_IN_PROGRESS;
 }
 
+/* What peers wrote is flushed before a kernel looks at it. */
+static baton_status land_direct(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    BATON_TRY(bt_cuda_flush_writes(rx->device->cuda));
+    bool is_digested = rx->device->kernels != NULL && commit->digests.bytes > 0;
+    return is_digested ? land_queued(rx, ticket, commit) : BATON_OK;
+}
+
 baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
 {
     rx_device *device = rx->device;
@@ -296,7 +360,7 @@ baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_m
         return BATON_OK;
     if (device->status != BATON_OK)
         return bt_fail(device->status, "receiver: the GPU has failed, nothing lands any more");
-    return device->is_direct ? bt_cuda_flush_writes(device->cuda) : land_staged(rx, ticket, commit);
+    return device->is_direct ? land_direct(rx, ticket, commit) : land_queued(rx, ticket, commit);
 }
 
 /* The COMMIT of this ticket that is kept. A sender has one under way at a time. */
@@ -348,33 +412,23 @@ baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_messa
     return BATON_OK;
 }
 
-static baton_status make_host_page(bt_rx *rx)
+baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, uint64_t *digest)
 {
     rx_device *device = rx->device;
-    void *page = bt_aligned_alloc(4096, (size_t)rx->page_bytes);
-    if (page == NULL)
-        return bt_fail(BATON_ERR_NO_MEMORY, "receiver: a page of %" PRIu64 " bytes",
-                       rx->page_bytes);
-    baton_status status = bt_cuda_pin(device->cuda, page, (size_t)rx->page_bytes);
-    if (status != BATON_OK) {
-        bt_free(page);
-        return status;
-    }
-    device->host_page = page;
-    return BATON_OK;
-}
-
-baton_status bt_rx_device_read(bt_rx *rx, bt_page_ref page, size_t bytes, const void **host_p)
-{
+    const bt_rx_region *region = &rx->regions[page.region];
     const void *from = landing_address(rx, page);
-    if (rx->regions[page.region].memory->kind != BATON_MEMORY_CUDA_DEVICE) {
-        *host_p = from;
+    if (region->digests != NULL) {
+        *digest = region->digests[page.page];
         return BATON_OK;
     }
-    if (rx->device->host_page == NULL)
-        BATON_TRY(make_host_page(rx));
-    BATON_TRY(bt_cuda_copy(rx->device->cuda, rx->device->host_page, from, bytes));
-    *host_p = rx->device->host_page;
+    if (region->memory->kind == BATON_MEMORY_CUDA_DEVICE) {
+        if (device->host_page == NULL)
+            BATON_TRY(
+                bt_cuda_alloc_pinned(device->cuda, (size_t)rx->page_bytes, &device->host_page));
+        BATON_TRY(bt_cuda_copy(device->cuda, device->host_page, from, bytes));
+        from = device->host_page;
+    }
+    *digest = bt_digest(from, bytes);
     return BATON_OK;
 }
 
@@ -397,7 +451,7 @@ static void count_done(rx_device *device)
             return;
         if (result != BT_CU_SUCCESS) {
             device->status =
-                bt_fail_cuda(device->cuda->driver, result, "wanted pages copied to the device");
+                bt_fail_cuda(device->cuda->driver, result, "wanted pages to land on the device");
             bt_error("receiver: nothing lands any more: %s", baton_last_error());
             return;
         }
@@ -445,20 +499,8 @@ uint64_t bt_rx_device_wake_ns(const bt_rx *rx, uint64_t now_ns)
 baton_status bt_rx_device_mark(bt_rx *rx, struct CUstream_st *stream, bt_cu_event *event_p)
 {
     bt_cuda *cuda;
-    bt_cu_event event;
     BATON_TRY(bt_transport_cuda(rx->transport, &cuda));
-    BATON_TRY(bt_cuda_enter(cuda));
-    bt_cu_result result = cuda->driver->event_create(&event, BT_CU_EVENT_DISABLE_TIMING);
-    if (result == BT_CU_SUCCESS) {
-        result = cuda->driver->event_record(event, stream);
-        if (result != BT_CU_SUCCESS)
-            cuda->driver->event_destroy(event);
-    }
-    bt_cuda_leave(cuda);
-    if (result != BT_CU_SUCCESS)
-        return bt_fail_cuda(cuda->driver, result, "wanted an event behind the stream");
-    *event_p = event;
-    return BATON_OK;
+    return bt_cuda_record(cuda, stream, event_p);
 }
 
 /* A device that has failed reads nothing any more. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool in the memory of a GPU: how bytes get there, and from when on they may be read there.
  *
- *   direct:  sender ──RDMA, cuda_ipc──▶ device page                  COMMIT: flush, then visible
+ *   direct:  sender ──RDMA, cuda_ipc──▶ device page        COMMIT: flush, digest, then visible
  *   staged:  sender ──any path──▶ pinned page ──copy──▶ device page  COMMIT: visible after the copy
  *
  * Staged is what happens where the transport cannot reach device memory, or the device can neither
@@ -9,8 +9,11 @@
  * is the one that senders know; pages, grants and quarantine mean that one. Copies go through one
  * stream, in order, so a late copy of an older grant is overwritten before anybody may look.
  *
- * A COMMIT whose copies are not done is kept and looked at again, from the start, when they are.
- * Pins of GPUs live until their event, also beyond their time limit: the GPU will finish.
+ * Digests are of what peers wrote: the CPU's of a pinned page; of a direct one, a kernel's on the
+ * same stream, into a pinned word of the page's own; without kernels, of a copy to the host.
+ *
+ * A COMMIT whose copies or digests are not done is kept and looked at again, from the start, when
+ * they are. Pins of GPUs live until their event, also beyond their time limit: the GPU will finish.
  *
  * Thread rule: owner thread with rx->lock held, but for what says otherwise. */
 #ifndef BT_RECEIVER_RXDEVICE_H
@@ -34,8 +37,9 @@ baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_m
 /* Keeps a COMMIT, one of a ticket, until what it waits for is done; then it is handled anew. Others
  * of that ticket are dropped meanwhile. Errors: NO_MEMORY. */
 baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_message *message);
-/* What was written to a page, for the CPU; valid until the next call. Errors: IO. */
-baton_status bt_rx_device_read(bt_rx *rx, bt_page_ref page, size_t bytes, const void **host_p);
+/* The digest of what was written to a page, host memory included; the bytes of a COMMIT that has
+ * landed. Lock not needed. Errors: NO_MEMORY, IO. */
+baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, uint64_t *digest);
 
 /* Any thread, lock not held. An event behind what is queued on the stream. Errors: UNSUPPORTED, IO.
  */

@@ -156,6 +156,8 @@ typedef struct {
     bool is_direct;  /* device memory that puts read where it is */
     bt_memory *page; /* data is in page `device_slot` of ours, which goes back; NULL: the user's */
     uint32_t device_slot;
+    bool has_digest; /* the GPU took it */
+    uint64_t digest;
 } bt_tx_source;
 
 /* What waits for the user. Most events are SOURCE_FREE, which is a chunk and no more: they are made

@@ -4,6 +4,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "kernels/kv_copies.h"
+#include "kernels/kv_kernels.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -21,7 +22,8 @@ typedef struct device_copy {
     bt_tx_transfer *transfer;
     uint32_t chunk;
     bool needs_host;
-    uint32_t slot; /* RUNNING */
+    bool takes_digest; /* on the GPU */
+    uint32_t slot;     /* RUNNING */
     uint64_t started_ns;
 } device_copy;
 
@@ -32,12 +34,15 @@ typedef struct {
 struct bt_tx_device {
     bt_tx *tx;
     bt_cuda *cuda;
+    const bt_kv_kernels *kernels; /* NULL: none */
+    bool kernels_digest;
     bt_cuda_waker *waker;
     bt_cu_stream gathers, copies; /* ours */
     bt_cu_stream watch;           /* waits for the users' events, only to wake the owner up */
     bt_memory *device_memory;     /* registered pages; NULL: puts do not reach device memory */
     void *device_pages;           /* [staging_chunks][page_bytes] */
     bt_memory *pinned;            /* [staging_chunks][page_bytes]; made when first needed */
+    uint64_t *digests;            /* [staging_chunks] pinned; NULL: not the GPU's */
     device_slot *slots;           /* [staging_chunks] */
     uint32_t *free_slots;         /* stack */
     uint32_t n_slots, n_free_slots;
@@ -98,8 +103,16 @@ static baton_status fill_device(tx_device *device)
     BATON_TRY(bt_cuda_waker_open(tx->bell, &device->waker));
     BATON_TRY(bt_cuda_enter(device->cuda));
     baton_status status = make_streams(device);
+    device->kernels = bt_kv_kernels_get(device->cuda->driver);
+    if (device->kernels != NULL && !device->kernels->can_run(false))
+        device->kernels = NULL;
+    device->kernels_digest = device->kernels != NULL && device->kernels->can_run(true);
     bt_cuda_leave(device->cuda);
-    return status;
+    BATON_TRY(status);
+    return device->kernels_digest
+               ? bt_cuda_alloc_pinned(device->cuda, device->n_slots * sizeof(*device->digests),
+                                      (void **)&device->digests)
+               : BATON_OK;
 }
 
 static baton_status get_device(bt_tx *tx, tx_device **device_p)
@@ -115,8 +128,9 @@ static baton_status get_device(bt_tx *tx, tx_device **device_p)
             bt_tx_device_destroy(device);
             return status;
         }
-        bt_info("sender: moves device memory gpu=\"%s\" path=%s pages=%u", device->cuda->name,
-                tx->transport->reaches_device ? "direct" : "staged", device->n_slots);
+        bt_info("sender: moves device memory gpu=\"%s\" path=%s pages=%u kernels=%s",
+                device->cuda->name, tx->transport->reaches_device ? "direct" : "staged",
+                device->n_slots, device->kernels != NULL ? "yes" : "no");
         tx->device = device;
     }
     *device_p = tx->device;
@@ -161,6 +175,7 @@ void bt_tx_device_destroy(tx_device *device)
     destroy_streams(device);
     bt_cuda_waker_close(device->waker);
     bt_memory_free(device->pinned);
+    bt_cuda_free_pinned(device->cuda, device->digests);
     if (device->device_memory != NULL)
         bt_memory_free(device->device_memory);
     else if (device->cuda != NULL)
@@ -202,10 +217,12 @@ baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t ch
     if (copy == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "sender: a copy of a GPU");
     const bt_tx_source *source = &transfer->chunks[chunk].source;
+    bool has_digest = transfer->peer->digests != BT_DIGESTS_OFF;
     *copy = (device_copy){.state = source->ready != NULL ? COPY_WAITING : COPY_READY,
                           .transfer = transfer,
                           .chunk = chunk,
-                          .needs_host = needs_host};
+                          .needs_host = needs_host || (has_digest && !device->kernels_digest),
+                          .takes_digest = has_digest && device->kernels_digest};
     *device->last = copy;
     device->last = &copy->next;
     transfer->chunks[chunk].state = BT_TX_CHUNK_COPYING;
@@ -236,28 +253,29 @@ static baton_status query(const tx_device *device, bt_cu_event event)
     return bt_fail_cuda(device->cuda->driver, result, "wanted an event of the GPU");
 }
 
-/* The whole chunk to `page` on the device. */
+/* The whole chunk to `page` on the device; digest NULL: none is wanted. */
 static baton_status gather(tx_device *device, const bt_tx_source *source, void *page,
-                           uint64_t bytes)
+                           uint64_t bytes, uint64_t *digest)
 {
     const bt_cuda_driver *driver = device->cuda->driver;
+    const bt_kv_kernels *kernels = device->kernels;
     if (source->view == NULL) {
         bt_cu_result result =
             driver->copy_async(address_of(page), address_of(source->data), bytes, device->gathers);
-        return result == BT_CU_SUCCESS ? BATON_OK : bt_fail_cuda(driver, result, "wanted a copy");
+        if (result != BT_CU_SUCCESS)
+            return bt_fail_cuda(driver, result, "wanted a copy");
+        return digest != NULL ? kernels->digest(page, bytes, digest, device->gathers) : BATON_OK;
     }
     uint32_t n_layers = source->view->n_layers;
-    baton_status status = BATON_ERR_UNSUPPORTED;
-    if (!driver->is_given)
-        status = baton_kv_gather_cuda(source->view, &source->tokens, 0, n_layers, page, bytes,
-                                      device->gathers);
-    if (status == BATON_ERR_UNSUPPORTED) /* built without kernels */
-        status = bt_kv_gather_copies(driver, source->view, &source->tokens, 0, n_layers, page,
-                                     bytes, device->gathers);
-    return status;
+    if (kernels != NULL)
+        return kernels->gather(source->view, &source->tokens, 0, n_layers, page, bytes, digest,
+                               device->gathers);
+    return bt_kv_gather_copies(driver, source->view, &source->tokens, 0, n_layers, page, bytes,
+                               device->gathers);
 }
 
-/* Queues gather and, for the host, the copy behind it; the slot's `done` is behind all. */
+/* Queues gather and, for the host, the copy behind it; the slot's `done` is behind all. A source
+ * that is put from where it is only has its digest taken. */
 static baton_status queue_copies(tx_device *device, const device_copy *copy, uint64_t bytes)
 {
     const bt_cuda_driver *driver = device->cuda->driver;
@@ -265,7 +283,10 @@ static baton_status queue_copies(tx_device *device, const device_copy *copy, uin
     const bt_tx_source *source = &copy->transfer->chunks[copy->chunk].source;
     uint64_t at = copy->slot * device->tx->page_bytes;
     uint8_t *page = (uint8_t *)device->device_pages + at;
-    BATON_TRY(gather(device, source, page, bytes));
+    uint64_t *digest = copy->takes_digest ? &device->digests[copy->slot] : NULL;
+    BATON_TRY(source->is_direct
+                  ? device->kernels->digest(source->data, bytes, digest, device->gathers)
+                  : gather(device, source, page, bytes, digest));
     bt_cu_stream last = device->gathers;
     bt_cu_result result = BT_CU_SUCCESS;
     if (copy->needs_host) {
@@ -292,15 +313,19 @@ static baton_status make_pinned(tx_device *device)
                            BATON_MEMORY_CUDA_HOST, &device->pinned);
 }
 
+static baton_status make_room(tx_device *device, const device_copy *copy)
+{
+    if (device->device_pages == NULL && !copy->transfer->chunks[copy->chunk].source.is_direct)
+        BATON_TRY(make_pages(device));
+    return copy->needs_host && device->pinned == NULL ? make_pinned(device) : BATON_OK;
+}
+
 /* Starts a READY copy in a free slot. When queueing fails half way, what has been queued is waited
  * for before the slot may be used again: that happens once in the life of a device. */
 static baton_status run(tx_device *device, device_copy *copy)
 {
     bt_tx *tx = device->tx;
-    if (device->device_pages == NULL)
-        BATON_TRY(make_pages(device));
-    if (copy->needs_host && device->pinned == NULL)
-        BATON_TRY(make_pinned(device));
+    BATON_TRY(make_room(device, copy));
     BATON_TRY(bt_cuda_enter(device->cuda));
     copy->slot = device->free_slots[device->n_free_slots - 1];
     baton_status status =
@@ -325,16 +350,24 @@ static bool is_movable(const tx_device *device, const device_copy *copy)
         return true;
     source->is_direct = !copy->needs_host && source->view == NULL &&
                         bt_tx_find_registered(device->tx, source->data, source->bytes) != NULL;
-    return source->is_direct;
+    return source->is_direct && !copy->takes_digest;
 }
 
-/* The gather is behind us: the user's memory is free, and the page stands for it. */
-static void put_page_in_place(tx_device *device, const device_copy *copy)
+/* All is behind us: the user's memory is free, and the page stands for it, or it is put from where
+ * it is. */
+static void put_in_place(tx_device *device, const device_copy *copy)
 {
     bt_tx *tx = device->tx;
     bt_tx_chunk *chunk = &copy->transfer->chunks[copy->chunk];
     uint64_t bytes = bt_tx_chunk_bytes(tx, copy->transfer, copy->chunk);
     bt_memory *memory = copy->needs_host ? device->pinned : device->device_memory;
+    uint64_t digest = copy->takes_digest ? device->digests[copy->slot] : 0;
+    if (chunk->source.is_direct) {
+        chunk->source.has_digest = true;
+        chunk->source.digest = digest;
+        device->free_slots[device->n_free_slots++] = copy->slot;
+        return;
+    }
     bt_tx_source_free(tx, copy->transfer, copy->chunk, &chunk->source);
     chunk->source = (bt_tx_source){
         .data = (uint8_t *)memory->base + copy->slot * tx->page_bytes,
@@ -342,6 +375,8 @@ static void put_page_in_place(tx_device *device, const device_copy *copy)
         .memory = memory->kind,
         .page = memory,
         .device_slot = copy->slot,
+        .has_digest = copy->takes_digest,
+        .digest = digest,
     };
     if (copy->needs_host)
         bt_tx_stat(tx, &tx->stats.bytes_staged_total, bytes);
@@ -367,7 +402,7 @@ static baton_status advance(tx_device *device, device_copy *copy)
     }
     baton_status status = query(device, device->slots[copy->slot].done);
     if (status == BATON_OK)
-        put_page_in_place(device, copy);
+        put_in_place(device, copy);
     else if (status < 0) /* a device that has failed runs nothing any more */
         device->free_slots[device->n_free_slots++] = copy->slot;
     return status;

@@ -7,10 +7,11 @@
  *                └──── host memory, or puts read the source where it is ────▶ PUSHED again
  *
  * A page of ours is one of staging_chunks. Where puts reach device memory, the page is there, and
- * put from there; else (also for mapped peers and for digests, which the CPU does) it is copied on
- * to pinned memory, chunk k while chunk k+1 is gathered. A page is taken only for a transfer that
+ * put from there; else (also for mapped peers) it is copied on to pinned memory, chunk k while chunk k+1 is gathered. A page is taken only for a transfer that
  * has its grant, and given back only when nobody reads it any more: what is queued on a GPU cannot
- * be called back, so a transfer that is canceled waits for its copies.
+ * be called back, so a transfer that is canceled waits for its copies. A digest is taken by the
+ * gather itself and comes back with it, also of a source that is put from where it is; only without
+ * kernels (kernels/kv_kernels.h) it is the CPU's, and wants pinned memory.
  *
  * Thread rule: owner thread. */
 #ifndef BT_SENDER_TXDEVICE_H
@@ -19,8 +20,8 @@
 
 /* The chunk cannot be moved as it is. */
 bool bt_tx_device_wants(const bt_tx_source *source);
-/* Takes a PUSHED chunk over: it is COPYING. needs_host: the CPU must be able to read it. Errors:
- * UNSUPPORTED, NO_MEMORY, IO. */
+/* Takes a PUSHED chunk over: it is COPYING. needs_host: the CPU must be able to read it, whatever
+ * becomes of its digest. Errors: UNSUPPORTED, NO_MEMORY, IO. */
 baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
                                 bool needs_host);
 /* Moves all of them on; fails transfers whose GPU fails. */

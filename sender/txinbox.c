@@ -251,17 +251,7 @@ static baton_status check_view(const bt_tx *tx, const bt_tx_source *source)
 /* On the caller's thread, whose context may be the only one that knows its stream. */
 static baton_status record_ready(bt_tx_source *source, struct CUstream_st *stream)
 {
-    const bt_cuda_driver *driver = source->cuda->driver;
-    BATON_TRY(bt_cuda_enter(source->cuda));
-    bt_cu_result result = driver->event_create(&source->ready, BT_CU_EVENT_DISABLE_TIMING);
-    if (result == BT_CU_SUCCESS) {
-        result = driver->event_record(source->ready, stream);
-        if (result != BT_CU_SUCCESS)
-            driver->event_destroy(source->ready);
-    }
-    bt_cuda_leave(source->cuda);
-    if (result != BT_CU_SUCCESS)
-        return bt_fail_cuda(driver, result, "push: wanted an event behind the stream");
+    BATON_TRY(bt_cuda_record(source->cuda, stream, &source->ready));
     source->owns_ready = true;
     return BATON_OK;
 }

@@ -144,13 +144,24 @@ static baton_status run_copies(bt_tx *tx, bt_tx_transfer *transfer, turn *t)
     return status;
 }
 
+/* Where the CPU's digest of the chunk goes; NULL: none is wanted, or the GPU has taken it. */
+static uint64_t *wanted_digest(const bt_tx_transfer *transfer, bt_tx_chunk *chunk)
+{
+    if (transfer->peer->digests == BT_DIGESTS_OFF)
+        return NULL;
+    if (!chunk->source.has_digest)
+        return &chunk->digest;
+    chunk->digest = chunk->source.digest;
+    return NULL;
+}
+
 static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
                                 const bt_tx_region *region, turn *t)
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
     uint8_t *page = region->mapped + chunk->page * region->page_bytes;
-    uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
+    uint64_t *digest = wanted_digest(transfer, chunk);
     if (tx->copies != NULL) {
         if (!bt_tx_copies_have_room(tx->copies))
             BATON_TRY(run_copies(tx, transfer, t));
@@ -217,7 +228,7 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
-    uint64_t *digest = transfer->peer->digests != BT_DIGESTS_OFF ? &chunk->digest : NULL;
+    uint64_t *digest = wanted_digest(transfer, chunk);
     if (chunk->source.view == NULL &&
         (tx->options.path != BATON_PATH_STAGED || chunk->source.page != NULL)) {
         *memory = chunk->source.page != NULL ? chunk->source.page
@@ -363,8 +374,7 @@ static baton_status move_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, 
     BATON_TRY(bt_tx_chunk_region(tx, transfer, i, &region));
     if (bt_tx_device_wants(&chunk->source))
         return bt_tx_device_start(tx, transfer, i,
-                                  region->mapped != NULL || !transfer->peer->puts_from_device ||
-                                      transfer->peer->digests != BT_DIGESTS_OFF);
+                                  region->mapped != NULL || !transfer->peer->puts_from_device);
     if (region->mapped != NULL)
         return move_mapped(tx, transfer, i, region, t);
     return move_put(tx, transfer, i, region);

@@ -65,6 +65,13 @@ void fakecuda_run_copy(const op *o)
         memset(to, o->value, o->bytes);
 }
 
+static void free_op(op *o)
+{
+    fakecuda_drop_event(o->event);
+    free(o->arguments);
+    free(o);
+}
+
 static bool can_run(const struct CUstream_st *stream)
 {
     const op *o = stream->first;
@@ -99,12 +106,11 @@ static void run_first(struct CUstream_st *stream)
     } else if (o->kind == OP_HOST) {
         stream->is_running = true;
         pthread_mutex_unlock(&fakecuda_gpu.lock);
-        o->function(o->user_data);
+        o->function(o->arguments != NULL ? o->arguments : o->user_data);
         pthread_mutex_lock(&fakecuda_gpu.lock);
         stream->is_running = false;
     }
-    fakecuda_drop_event(o->event);
-    free(o);
+    free_op(o);
     fakecuda_free_stream_if_done(stream);
     pthread_cond_broadcast(&fakecuda_gpu.changed);
 }
@@ -161,8 +167,10 @@ bt_cu_result fakecuda_queue(bt_cu_stream stream, op wanted)
     if (stream == NULL)
         stream = &fakecuda_gpu.default_stream;
     op *o = malloc(sizeof(*o));
-    if (o == NULL)
+    if (o == NULL) {
+        free(wanted.arguments);
         return BT_CU_OUT_OF_MEMORY;
+    }
     *o = wanted;
     if (o->event != NULL)
         o->event->n_users++;
@@ -209,6 +217,8 @@ static void reset(void)
     fakecuda_gpu.broken = BT_CU_SUCCESS;
     fakecuda_gpu.rng = 1;
     fakecuda_gpu.copies_total = fakecuda_gpu.flushes_total = fakecuda_gpu.pageable_total = 0;
+    fakecuda_gpu.kernels_total = fakecuda_gpu.spoiled_total = 0;
+    fakecuda_gpu.is_capturing = false;
     pthread_mutex_unlock(&fakecuda_gpu.lock);
 }
 
@@ -235,8 +245,7 @@ static void drop_queued(struct CUstream_st *stream)
 {
     for (op *o = stream->first, *next; o != NULL; o = next) {
         next = o->next;
-        fakecuda_drop_event(o->event);
-        free(o);
+        free_op(o);
         fakecuda_gpu.n_queued--;
     }
     stream->first = NULL;
@@ -275,7 +284,9 @@ static void counts(fakecuda_counts *out)
                              .queued = fakecuda_gpu.n_queued,
                              .copies_total = fakecuda_gpu.copies_total,
                              .flushes_total = fakecuda_gpu.flushes_total,
-                             .pageable_total = fakecuda_gpu.pageable_total};
+                             .pageable_total = fakecuda_gpu.pageable_total,
+                             .kernels_total = fakecuda_gpu.kernels_total,
+                             .spoiled_total = fakecuda_gpu.spoiled_total};
     pthread_mutex_unlock(&fakecuda_gpu.lock);
 }
 
@@ -289,6 +300,14 @@ static void *host(const void *device)
     return bytes;
 }
 
+static void capture(bool is_on, bt_cu_stream stream)
+{
+    pthread_mutex_lock(&fakecuda_gpu.lock);
+    fakecuda_gpu.is_capturing = is_on;
+    fakecuda_gpu.captured = stream;
+    pthread_mutex_unlock(&fakecuda_gpu.lock);
+}
+
 __attribute__((visibility("default"))) extern const fakecuda fakecuda_control;
 const fakecuda fakecuda_control = {
     .reset = reset,
@@ -300,4 +319,6 @@ const fakecuda fakecuda_control = {
     .step = step,
     .counts = counts,
     .host = host,
+    .capture = capture,
+    .launch = fakecuda_launch,
 };

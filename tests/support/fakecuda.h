@@ -34,6 +34,7 @@ typedef enum {
     FAKECUDA_EVENT_RECORD,
     FAKECUDA_LAUNCH_HOST,
     FAKECUDA_FLUSH,
+    FAKECUDA_LAUNCH,
     FAKECUDA_N_CALLS,
 } fakecuda_call;
 
@@ -42,6 +43,8 @@ typedef struct {
     uint32_t queued;                                       /* operations that have not run */
     uint64_t copies_total, flushes_total;
     uint64_t pageable_total; /* asynchronous copies from or to host memory that is not pinned */
+    uint64_t kernels_total;
+    uint64_t spoiled_total; /* calls that would have spoiled a capture */
 } fakecuda_counts;
 
 typedef struct {
@@ -61,6 +64,13 @@ typedef struct {
     void (*counts)(fakecuda_counts *out);
     /* Where a device byte really is. NULL: no such memory. */
     void *(*host)(const void *device);
+    /* From now on some stream of the process is being captured, in the strictest mode; of this
+     * stream even itself (NULL: another one). */
+    void (*capture)(bool is_on, bt_cu_stream stream);
+    /* What a compiled kernel does when it is launched: arguments [bytes] are copied, the function
+     * runs when the stream has come so far. */
+    bt_cu_result (*launch)(bt_cu_stream stream, void (*kernel)(void *arguments),
+                           const void *arguments, size_t bytes);
 } fakecuda;
 
 /* Loads it, once, and makes the library use it; resets it. Never NULL. */

@@ -18,6 +18,17 @@ static bt_cu_result needs_context(void)
     return n_contexts > 0 ? BT_CU_SUCCESS : BT_CU_INVALID_CONTEXT;
 }
 
+static _Thread_local int capture_mode; /* the strictest is what threads begin with */
+
+/* For calls that may wait for the device. */
+static bt_cu_result forbidden_in_captures(void)
+{
+    if (!fakecuda_gpu.is_capturing || capture_mode == BT_CU_CAPTURE_MODE_RELAXED)
+        return BT_CU_SUCCESS;
+    fakecuda_gpu.spoiled_total++;
+    return BT_CU_CAPTURE_UNSUPPORTED;
+}
+
 static range *find_start(range *ranges, uint32_t n, uint64_t from)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -38,6 +49,18 @@ static void remove_range(range *ranges, uint32_t *n, range *gone)
 BT_CUDA_FUNCTIONS(DECLARE)
 BT_CUDA_OPTIONAL_FUNCTIONS(DECLARE)
 #undef DECLARE
+
+#define LOCKED_UNSAFE(body)                       \
+    do {                                          \
+        pthread_mutex_lock(&fakecuda_gpu.lock);   \
+        bt_cu_result result_ = needs_context();   \
+        if (result_ == BT_CU_SUCCESS)             \
+            result_ = forbidden_in_captures();    \
+        if (result_ == BT_CU_SUCCESS)             \
+            body;                                 \
+        pthread_mutex_unlock(&fakecuda_gpu.lock); \
+        return result_;                           \
+    } while (0)
 
 #define LOCKED(body)                              \
     do {                                          \
@@ -182,7 +205,7 @@ static bt_cu_result allocate(bt_cu_address *address, size_t bytes)
 
 EXPORT bt_cu_result cuMemAlloc_v2(bt_cu_address *address, size_t bytes)
 {
-    LOCKED(result_ = allocate(address, bytes));
+    LOCKED_UNSAFE(result_ = allocate(address, bytes));
 }
 
 static bt_cu_result release(bt_cu_address address)
@@ -216,8 +239,8 @@ static bt_cu_result pin(void *base, size_t bytes)
 
 EXPORT bt_cu_result cuMemHostRegister_v2(void *base, size_t bytes, unsigned flags)
 {
-    (void)flags;
-    LOCKED(result_ = pin(base, bytes));
+    LOCKED_UNSAFE(result_ = (flags & BT_CU_HOST_REGISTER_DEVICEMAP) != 0 ? pin(base, bytes)
+                                                                         : BT_CU_INVALID_VALUE);
 }
 
 EXPORT bt_cu_result cuMemHostUnregister(void *base)
@@ -263,7 +286,7 @@ static bt_cu_result copy_now(op o)
 EXPORT bt_cu_result cuMemcpy(bt_cu_address to, bt_cu_address from, size_t bytes)
 {
     const op o = {.kind = OP_COPY, .to = to, .from = from, .bytes = bytes};
-    LOCKED(result_ = copy_now(o));
+    LOCKED_UNSAFE(result_ = copy_now(o));
 }
 
 /* As the real one, it returns before it has been done. */
@@ -340,7 +363,7 @@ static bt_cu_result synchronize(struct CUstream_st *stream)
 
 EXPORT bt_cu_result cuStreamSynchronize(bt_cu_stream stream)
 {
-    LOCKED(result_ = synchronize(stream != NULL ? stream : &fakecuda_gpu.default_stream));
+    LOCKED_UNSAFE(result_ = synchronize(stream != NULL ? stream : &fakecuda_gpu.default_stream));
 }
 
 EXPORT bt_cu_result cuStreamWaitEvent(bt_cu_stream stream, bt_cu_event event, unsigned flags)
@@ -348,6 +371,50 @@ EXPORT bt_cu_result cuStreamWaitEvent(bt_cu_stream stream, bt_cu_event event, un
     (void)flags;
     LOCKED(result_ = fakecuda_queue(
                stream, (op){.kind = OP_WAIT, .event = event, .record = event->n_recorded}));
+}
+
+EXPORT bt_cu_result cuThreadExchangeStreamCaptureMode(int *mode)
+{
+    int before = capture_mode;
+    capture_mode = *mode;
+    *mode = before;
+    return BT_CU_SUCCESS;
+}
+
+EXPORT bt_cu_result cuStreamIsCapturing(bt_cu_stream stream, int *status)
+{
+    LOCKED(*status = fakecuda_gpu.is_capturing && stream != NULL && stream == fakecuda_gpu.captured
+                         ? 1
+                         : BT_CU_CAPTURE_STATUS_NONE);
+}
+
+static bt_cu_result launch_kernel(bt_cu_stream stream, op o)
+{
+    bt_cu_result result = fakecuda_fault(FAKECUDA_LAUNCH);
+    if (result != BT_CU_SUCCESS) {
+        free(o.arguments);
+        return result;
+    }
+    fakecuda_gpu.kernels_total++;
+    return fakecuda_queue(stream, o);
+}
+
+bt_cu_result fakecuda_launch(bt_cu_stream stream, void (*kernel)(void *arguments),
+                             const void *arguments, size_t bytes)
+{
+    void *copy = malloc(bytes);
+    if (copy == NULL)
+        return BT_CU_OUT_OF_MEMORY;
+    memcpy(copy, arguments, bytes);
+    const op o = {.kind = OP_HOST, .function = kernel, .arguments = copy};
+    pthread_mutex_lock(&fakecuda_gpu.lock);
+    bt_cu_result result = needs_context();
+    if (result == BT_CU_SUCCESS)
+        result = launch_kernel(stream, o);
+    else
+        free(copy);
+    pthread_mutex_unlock(&fakecuda_gpu.lock);
+    return result;
 }
 
 static bt_cu_result launch(bt_cu_stream stream, op o)
@@ -407,7 +474,7 @@ EXPORT bt_cu_result cuEventRecord(bt_cu_event event, bt_cu_stream stream)
 
 EXPORT bt_cu_result cuEventQuery(bt_cu_event event)
 {
-    LOCKED(result_ = event->n_done >= event->n_recorded ? BT_CU_SUCCESS : BT_CU_NOT_READY);
+    LOCKED_UNSAFE(result_ = event->n_done >= event->n_recorded ? BT_CU_SUCCESS : BT_CU_NOT_READY);
 }
 
 /* As for streams: a held GPU runs what is waited for. */
@@ -423,7 +490,7 @@ static bt_cu_result wait_for_event(bt_cu_event event)
 
 EXPORT bt_cu_result cuEventSynchronize(bt_cu_event event)
 {
-    LOCKED(result_ = wait_for_event(event));
+    LOCKED_UNSAFE(result_ = wait_for_event(event));
 }
 
 static bt_cu_result flush(void)

@@ -36,6 +36,7 @@ typedef struct op {
     uint64_t record; /* RECORD: its number; WAIT: the one it waits for */
     bt_cu_host_function function;
     void *user_data;
+    void *arguments; /* owned; of a kernel */
 } op;
 
 struct CUstream_st {
@@ -61,7 +62,9 @@ typedef struct {
     uint32_t fail_in[FAKECUDA_N_CALLS];
     bt_cu_result fail_with[FAKECUDA_N_CALLS];
     bt_cu_result broken;
-    uint64_t rng, copies_total, flushes_total, pageable_total;
+    uint64_t rng, copies_total, flushes_total, pageable_total, kernels_total, spoiled_total;
+    bool is_capturing;
+    bt_cu_stream captured;
 } fakecuda_state;
 
 extern fakecuda_state fakecuda_gpu;
@@ -82,7 +85,10 @@ void fakecuda_free_stream_if_done(struct CUstream_st *stream);
 bool fakecuda_run_one(void);
 /* As above, of this stream where it can run. */
 bool fakecuda_run_one_of(struct CUstream_st *stream);
-/* Takes a reference on its event. stream NULL: the default one. */
+/* With a context, and without the lock. */
+bt_cu_result fakecuda_launch(bt_cu_stream stream, void (*kernel)(void *arguments),
+                             const void *arguments, size_t bytes);
+/* Takes a reference on its event, and its arguments over. stream NULL: the default one. */
 bt_cu_result fakecuda_queue(bt_cu_stream stream, op wanted);
 
 #endif

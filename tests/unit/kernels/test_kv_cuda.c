@@ -4,9 +4,11 @@
 #include "kv_case.h"
 
 #include "kernels/digest.h"
+#include "kernels/kv_kernels.h"
 #include "kernels/kv_reference.h"
 
 #include <cuda_runtime_api.h>
+#include <stdlib.h>
 
 enum { ROUNDS = 150 };
 
@@ -142,6 +144,35 @@ static void a_chunk_of_a_real_model_moves(void **state)
     test_free(random);
 }
 
+/* As the library uses it: bytes on the device, the digest in registered host memory. */
+static void bytes_on_the_device_have_the_cpus_digest(void **state)
+{
+    (void)state;
+    enum { PAGE = 4096, MOST = 40 * BT_DIGEST_TILE_BYTES };
+    bt_rng rng = {.state = 34};
+    const bt_kv_kernels *kernels = bt_kv_kernels_built();
+    assert_true(kernels->can_run(true));
+    uint8_t *random = test_malloc(MOST), *device = NULL;
+    uint64_t *digests = aligned_alloc(PAGE, PAGE);
+    assert_non_null(digests);
+    bt_rng_fill(&rng, random, MOST);
+    assert_int_equal(cudaMalloc((void **)&device, MOST), cudaSuccess);
+    assert_int_equal(cudaMemcpy(device, random, MOST, cudaMemcpyHostToDevice), cudaSuccess);
+    assert_int_equal(
+        cudaHostRegister(digests, PAGE, cudaHostRegisterPortable | cudaHostRegisterMapped),
+        cudaSuccess);
+    for (uint32_t i = 0; i < PAGE / sizeof(*digests); i++) {
+        uint64_t at = i % 17, n = 1 + bt_rng_below(&rng, i % 4 == 0 ? MOST - at : 600);
+        assert_ok(kernels->digest(device + at, n, &digests[i], NULL));
+        assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+        assert_true(digests[i] == bt_digest(random + at, n));
+    }
+    cudaHostUnregister(digests);
+    free(digests);
+    cudaFree(device);
+    test_free(random);
+}
+
 static void ordinary_host_memory_is_refused(void **state)
 {
     (void)state;
@@ -168,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(the_gpu_moves_what_the_reference_moves),
         bt_test(a_chunk_of_a_real_model_moves),
+        bt_test(bytes_on_the_device_have_the_cpus_digest),
         bt_test(ordinary_host_memory_is_refused),
     };
     return bt_run_tests(tests);

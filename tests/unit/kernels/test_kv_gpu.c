@@ -216,6 +216,35 @@ static uint8_t *reserve(uint64_t bytes)
     return base;
 }
 
+/* Nothing moves, also where the bytes lie at an odd address. */
+static void bytes_of_every_size_have_the_cpus_digest(void **state)
+{
+    (void)state;
+    bt_rng rng = {.state = 80};
+    for (uint32_t round = 0; round < 200; round++) {
+        uint64_t n = 1 + bt_rng_below(&rng, round % 4 == 0 ? 40 * BT_GPU_TILE_BYTES : 600);
+        uint64_t at = bt_rng_below(&rng, 17);
+        uint8_t *bytes = random_page(&rng, at + n);
+        uint8_t *before = bt_guarded_copy(bytes, at + n);
+        launch l = {.digests = true};
+        bt_gpu_plan_digest(bytes + at, n, &l.copy, &l.unit);
+        assert_int_equal(((uintptr_t)(bytes + at) | n) % l.unit, 0);
+        l.tiles = bt_calloc(bt_gpu_n_tiles(&l.copy), sizeof(*l.tiles));
+        assert_non_null(l.tiles);
+        l.copy.tiles = l.tiles;
+        l.copy.n_done = &l.n_done;
+        l.copy.digest = &l.digest;
+        bt_gpu_shim_step = steps[round % (sizeof(steps) / sizeof(steps[0]))];
+        run(&l);
+        assert_int_equal(l.digest, bt_digest(bytes + at, n));
+        assert_memory_equal(bytes, before, at + n);
+        forget(&l);
+        bt_guarded_free(before, at + n);
+        bt_guarded_free(bytes, at + n);
+    }
+    bt_gpu_shim_step = 1;
+}
+
 static void paged_kv_may_be_larger_than_4_gib(void **state)
 {
     (void)state;
@@ -333,6 +362,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(every_layout_moves_exactly_the_mapped_bytes),
         bt_test(pages_of_every_size_have_the_cpus_digest),
+        bt_test(bytes_of_every_size_have_the_cpus_digest),
         bt_test(paged_kv_may_be_larger_than_4_gib),
         bt_test(pages_may_be_larger_than_4_gib),
         bt_test(multiplying_divides),

@@ -4,7 +4,7 @@
 #include "handoffkit.h"
 
 #include "core/alloc.h"
-#include "support/fakecuda.h"
+#include "support/fakekernels.h"
 
 static const fakecuda *gpu;
 
@@ -17,11 +17,20 @@ static const pair_options pools[] = {
     {DEVICE, .n_pages = 8, .reaches_device = true, .mapped = true, .digests = BATON_DIGESTS_FULL},
     {.memory = BATON_MEMORY_CUDA_HOST, .n_pages = 8, .mapped = true},
 };
-enum { N_POOLS = sizeof(pools) / sizeof(pools[0]), N_STAGED = 3 };
+enum { N_POOLS = sizeof(pools) / sizeof(pools[0]), N_STAGED = 3, DIRECT_DIGESTS = 4 };
 
 static void open_pool(const pair_options *options)
 {
     gpu = bt_fakecuda_open();
+    bt_fakekernels_use(NULL);
+    pair_create(&kit, options);
+}
+
+/* The GPU has kernels, too. */
+static void open_with_kernels(const pair_options *options)
+{
+    gpu = bt_fakecuda_open();
+    bt_fakekernels_use(gpu);
     pair_create(&kit, options);
 }
 
@@ -82,9 +91,12 @@ static uint32_t visible(uint32_t n)
 static void every_length_lands_in_every_kind_of_pool(void **state)
 {
     (void)state;
-    for (size_t p = 0; p < N_POOLS; p++) {
+    for (size_t p = 0; p < 2 * N_POOLS; p++) {
         bt_rng rng = {p};
-        open_pool(&pools[p]);
+        if (p < N_POOLS)
+            open_pool(&pools[p]);
+        else
+            open_with_kernels(&pools[p - N_POOLS]);
         gpu->set_mode(FAKECUDA_HELD);
         for (uint32_t n = 1; n <= 5 * PAIR_CHUNK; n += 2) {
             pair_tokens(n, 0, n, tokens);
@@ -97,6 +109,10 @@ static void every_length_lands_in_every_kind_of_pool(void **state)
             step_all();
             pair_check_clean(&kit);
         }
+        fakecuda_counts counts;
+        gpu->counts(&counts);
+        assert_int_equal(counts.kernels_total,
+                         p == N_POOLS + DIRECT_DIGESTS ? kit.rx->stats.digests_checked_total : 0);
         close_pool();
     }
 }
@@ -121,6 +137,74 @@ static void a_key_is_invisible_until_its_bytes_are_on_the_device(void **state)
         fakecuda_counts counts;
         gpu->counts(&counts);
         assert_int_equal(counts.copies_total, 3); /* however often COMMIT was said */
+        close_pool();
+    }
+}
+
+static void a_key_is_invisible_until_the_gpu_has_taken_its_digest(void **state)
+{
+    (void)state;
+    gpu = bt_fakecuda_open();
+    gpu->set_write_ordering(0, 1);
+    bt_fakekernels_use(gpu);
+    pair_create(&kit, &pools[DIRECT_DIGESTS]);
+    kit.n_duplicates = 2;
+    gpu->set_mode(FAKECUDA_HELD);
+    pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 3 * PAIR_CHUNK);
+    pair_advance(&kit, 3000);
+    assert_int_equal(visible(3 * PAIR_CHUNK), 0);
+    assert_int_equal(kit.n_ready + kit.senders[0].n_done, 0);
+    fakecuda_counts counts;
+    gpu->counts(&counts);
+    assert_true(counts.flushes_total > 0); /* what a NIC wrote is what the kernels read */
+    step_all();
+    pair_advance(&kit, 2);
+    assert_int_equal(kit.n_ready, 1);
+    assert_int_equal(kit.rx->stats.digests_checked_total, 3);
+    check_all(3 * PAIR_CHUNK);
+    gpu->counts(&counts);
+    assert_int_equal(counts.kernels_total, 3); /* however often COMMIT was said */
+    close_pool();
+}
+
+static bool lose_commits(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    k->filter_count += message->type == BT_MSG_COMMIT;
+    return message->type != BT_MSG_COMMIT;
+}
+
+static void a_byte_that_changed_on_the_way_fails_the_transfer(void **state)
+{
+    (void)state;
+    bt_expect_log("digest of chunk 2");
+    for (uint32_t has_kernels = 0; has_kernels < 2; has_kernels++) {
+        pair_options options = pools[DIRECT_DIGESTS];
+        options.commit = BATON_COMMIT_SOCKET;
+        if (has_kernels != 0)
+            open_with_kernels(&options);
+        else
+            open_pool(&options);
+        pair_tokens(1, 0, 4 * PAIR_CHUNK, tokens);
+        kit.filter = lose_commits;
+        hand_off(0, "r", 4 * PAIR_CHUNK);
+        assert_true(kit.filter_count > 0);
+        const bt_tx_chunk *chunk = &kit.senders[0].tx->first->chunks[2];
+        const uint8_t *page =
+            bt_rx_page_address(kit.rx, (bt_page_ref){.region = chunk->region, .page = chunk->page});
+        *(uint8_t *)gpu->host(page + 5) ^= 0x10;
+        kit.filter = NULL;
+        pair_advance(&kit, 1000);
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        assert_int_equal(kit.senders[0].end.status, BATON_ERR_DIGEST_MISMATCH);
+        assert_int_equal(kit.rx->stats.digests_failed_total, 1);
+        assert_int_equal(kit.n_ready, 0);
+        assert_true(visible(4 * PAIR_CHUNK) <= 2 * PAIR_CHUNK);
+        pair_check_clean(&kit); /* out of quarantine, now that the sender has drained */
+        hand_off(0, "s", 4 * PAIR_CHUNK);
+        pair_advance(&kit, 2);
+        check_all(4 * PAIR_CHUNK);
         close_pool();
     }
 }
@@ -278,10 +362,11 @@ static void a_call_that_fails_once_costs_one_transfer(void **state)
 {
     (void)state;
     static const fakecuda_call calls[] = {FAKECUDA_COPY_ASYNC, FAKECUDA_EVENT_CREATE,
-                                          FAKECUDA_EVENT_RECORD, FAKECUDA_LAUNCH_HOST};
+                                          FAKECUDA_EVENT_RECORD, FAKECUDA_LAUNCH_HOST,
+                                          FAKECUDA_LAUNCH};
     for (size_t c = 0; c < sizeof(calls) / sizeof(calls[0]); c++) {
         for (uint32_t nth = 1; nth <= 3; nth++) {
-            open_pool(&pools[0]);
+            open_with_kernels(&pools[calls[c] == FAKECUDA_LAUNCH ? DIRECT_DIGESTS : 0]);
             gpu->fail_call(calls[c], nth, BT_CU_OUT_OF_MEMORY);
             pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
             hand_off(0, "r", 3 * PAIR_CHUNK);
@@ -437,6 +522,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(every_length_lands_in_every_kind_of_pool),
         bt_test(a_key_is_invisible_until_its_bytes_are_on_the_device),
+        bt_test(a_key_is_invisible_until_the_gpu_has_taken_its_digest),
+        bt_test(a_byte_that_changed_on_the_way_fails_the_transfer),
         bt_test(commits_that_wait_for_a_gpu_are_bounded),
         bt_test(what_a_nic_wrote_is_flushed_before_it_is_visible),
         bt_test(what_cannot_be_flushed_is_not_served),

@@ -4,7 +4,7 @@
 #include "handoffkit.h"
 
 #include "core/alloc.h"
-#include "support/fakecuda.h"
+#include "support/fakekernels.h"
 
 enum {
     N_BLOCKS = 2 * PAIR_MAX_CHUNKS + 3,
@@ -30,6 +30,7 @@ static struct {
 static void open_engine(const pair_options *options)
 {
     gpu = bt_fakecuda_open();
+    bt_fakekernels_use(NULL);
     pair_create(&kit, options);
     assert_ok(bt_cuda_open(&engine.cuda));
     assert_ok(bt_cuda_alloc(engine.cuda, CACHE, (void **)&engine.cache));
@@ -147,14 +148,22 @@ static const pair_options paths[] = {
     {.n_pages = 8, .path = BATON_PATH_PUT, .reaches_device = true, .digests = BATON_DIGESTS_FULL},
     {.n_pages = 8, .path = BATON_PATH_STAGED, .reaches_device = true},
 };
-enum { N_PATHS = sizeof(paths) / sizeof(paths[0]) };
+enum { N_PATHS = sizeof(paths) / sizeof(paths[0]), N_VARIANTS = 2 * N_PATHS };
+
+/* Every path without kernels, then with. */
+static const pair_options *open_variant(size_t v)
+{
+    open_engine(&paths[v % N_PATHS]);
+    bt_fakekernels_use(v < N_PATHS ? NULL : gpu);
+    return &paths[v % N_PATHS];
+}
 
 static void every_length_arrives_on_every_path_whatever_the_streams_order(void **state)
 {
     (void)state;
-    for (size_t p = 0; p < N_PATHS; p++) {
-        bt_rng rng = {p};
-        open_engine(&paths[p]);
+    for (size_t v = 0; v < N_VARIANTS; v++) {
+        bt_rng rng = {v};
+        const pair_options *path = open_variant(v);
         gpu->set_mode(FAKECUDA_HELD);
         for (uint32_t n = 1; n <= 5 * PAIR_CHUNK; n += 3) {
             pair_tokens(n, 0, n, tokens);
@@ -165,12 +174,16 @@ static void every_length_arrives_on_every_path_whatever_the_streams_order(void *
             pair_check_clean(&kit);
         }
         assert_int_equal(kit.senders[0].n_failed, 0);
-        bool is_direct = paths[p].reaches_device && paths[p].path == BATON_PATH_PUT &&
-                         paths[p].digests == BATON_DIGESTS_OFF;
+        bool has_kernels = v >= N_PATHS;
+        bool is_direct = path->reaches_device && path->path == BATON_PATH_PUT &&
+                         (path->digests == BATON_DIGESTS_OFF || has_kernels);
         assert_int_equal(bt_log_seen(is_direct ? "path=direct" : "gpu=\"a fake GPU\"") > 0, 1);
         baton_sender_stats stats;
+        fakecuda_counts counts;
         bt_tx_get_stats(kit.senders[0].tx, &stats);
+        gpu->counts(&counts);
         assert_int_equal(stats.bytes_staged_total, is_direct ? 0 : stats.bytes_sent_total);
+        assert_int_equal(counts.kernels_total, has_kernels ? stats.chunks_sent_total : 0);
         close_engine();
     }
 }
@@ -225,9 +238,9 @@ static void nothing_is_read_before_the_event_and_free_after_the_gather(void **st
 static void a_source_that_is_free_may_be_overwritten(void **state)
 {
     (void)state;
-    for (size_t p = 0; p < N_PATHS; p++) {
+    for (size_t p = 0; p < N_VARIANTS; p++) {
         bt_rng rng = {100 + p};
-        open_engine(&paths[p]);
+        open_variant(p);
         gpu->set_mode(FAKECUDA_HELD);
         uint32_t n = 5 * PAIR_CHUNK, n_free = 0;
         pair_tokens(1, 0, n, tokens);
@@ -248,10 +261,10 @@ static void a_source_that_is_free_may_be_overwritten(void **state)
     }
 }
 
-static void registered_device_memory_in_one_piece_is_put_from_where_it_is(void **state)
+static void put_from_where_it_is(const pair_options *path)
 {
-    (void)state;
-    open_engine(&paths[0]);
+    open_engine(path);
+    bt_fakekernels_use(gpu);
     bt_tx *tx = kit.senders[0].tx;
     uint8_t *data_on_gpu, page[PAIR_PAGE_BYTES];
     assert_ok(bt_cuda_alloc(engine.cuda, PAIR_PAGE_BYTES, (void **)&data_on_gpu));
@@ -272,10 +285,92 @@ static void registered_device_memory_in_one_piece_is_put_from_where_it_is(void *
     gpu->counts(&after);
     assert_int_equal(kit.senders[0].n_done, 1);
     assert_int_equal(after.allocations, before.allocations); /* no pages were made */
+    assert_int_equal(after.kernels_total, path->digests != BATON_DIGESTS_OFF);
+    assert_int_equal(kit.rx->stats.digests_checked_total, path->digests != BATON_DIGESTS_OFF);
     assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), PAIR_CHUNK);
     bt_tx_destroy(tx);
     kit.senders[0].tx = NULL;
     bt_cuda_free(engine.cuda, data_on_gpu);
+    close_engine();
+}
+
+static void registered_device_memory_in_one_piece_is_put_from_where_it_is(void **state)
+{
+    (void)state;
+    put_from_where_it_is(&paths[0]);
+    put_from_where_it_is(&paths[4]); /* its digest, too, is taken where it is */
+}
+
+static bool lose_commits(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    k->filter_count += message->type == BT_MSG_COMMIT;
+    return message->type != BT_MSG_COMMIT;
+}
+
+/* The GPU took the digest of what it read: what is spoiled behind it does not pass. */
+static void a_byte_that_changes_behind_the_digest_does_not_pass(void **state)
+{
+    (void)state;
+    bt_expect_log("digest of chunk 0");
+    for (size_t p = 3; p < 5; p++) {
+        pair_options options = paths[p];
+        options.commit = BATON_COMMIT_SOCKET;
+        open_engine(&options);
+        bt_fakekernels_use(gpu);
+        kit.senders[0].tx->options.spoil_byte = p == 3; /* in the mapped page */
+        kit.filter = lose_commits;
+        pair_tokens(1, 0, PAIR_CHUNK, tokens);
+        start("r", PAIR_CHUNK);
+        pair_advance(&kit, 5);
+        assert_true(kit.filter_count > 0);
+        const bt_tx_chunk *chunk = &kit.senders[0].tx->first->chunks[0];
+        if (p == 4) { /* put from the device */
+            bt_page_ref page = {.region = chunk->region, .page = chunk->page};
+            *(uint8_t *)bt_rx_page_address(kit.rx, page) ^= 1;
+        }
+        kit.filter = NULL;
+        pair_advance(&kit, 500);
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        assert_int_equal(kit.senders[0].end.status, BATON_ERR_DIGEST_MISMATCH);
+        assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), 0);
+        assert_int_equal(kit.rx->stats.digests_failed_total, 1);
+        pair_check_clean(&kit);
+        close_engine();
+    }
+}
+
+/* An engine captures a graph on one of its threads, in the strictest mode: what ours does meanwhile
+ * neither fails nor spoils the capture. */
+static void a_capture_elsewhere_is_left_alone(void **state)
+{
+    (void)state;
+    for (size_t v = 0; v < N_VARIANTS; v++) {
+        open_variant(v);
+        pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
+        gpu->capture(true, NULL);
+        start("r", 3 * PAIR_CHUNK);
+        pair_advance(&kit, 10);
+        assert_int_equal(kit.senders[0].n_done, 1);
+        gpu->capture(false, NULL);
+        assert_int_equal(pair_check(&kit, tokens, 3 * PAIR_CHUNK), 3 * PAIR_CHUNK);
+        fakecuda_counts counts;
+        gpu->counts(&counts);
+        assert_int_equal(counts.spoiled_total, 0);
+        close_engine();
+    }
+}
+
+static void a_push_behind_a_captured_stream_is_refused(void **state)
+{
+    (void)state;
+    open_engine(&paths[0]);
+    pair_tokens(1, 0, PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, PAIR_CHUNK, 0);
+    gpu->capture(true, engine.stream);
+    assert_fails(push(transfer, PAIR_CHUNK, 0, BATON_SOURCE_AFTER_STREAM, NULL), BATON_ERR_STATE,
+                 "captured into a graph");
+    gpu->capture(false, NULL);
     close_engine();
 }
 
@@ -411,9 +506,9 @@ static void without_a_driver_a_push_says_what_is_missing(void **state)
 static void a_storm_leaves_nothing_behind(void **state)
 {
     (void)state;
-    for (size_t p = 0; p < N_PATHS; p++) {
+    for (size_t p = 0; p < N_VARIANTS; p++) {
         bt_rng rng = {1000 + p};
-        open_engine(&paths[p]);
+        open_variant(p);
         gpu->set_mode(FAKECUDA_HELD);
         uint32_t n_begun = 0;
         for (uint32_t round = 0; round < 15; round++) {
@@ -446,6 +541,9 @@ int main(void)
         bt_test(nothing_is_read_before_the_event_and_free_after_the_gather),
         bt_test(a_source_that_is_free_may_be_overwritten),
         bt_test(registered_device_memory_in_one_piece_is_put_from_where_it_is),
+        bt_test(a_byte_that_changes_behind_the_digest_does_not_pass),
+        bt_test(a_capture_elsewhere_is_left_alone),
+        bt_test(a_push_behind_a_captured_stream_is_refused),
         bt_test(cancel_waits_for_a_copy_in_flight_but_not_for_an_event),
         bt_test(a_copy_that_never_ends_fails_the_transfer_and_ends_it_when_it_does),
         bt_test(a_gpu_that_fails_fails_its_transfers_and_nothing_else),
