@@ -101,19 +101,24 @@ function(baton_test_properties name)
         SKIP_RETURN_CODE 77 ENVIRONMENT "${env};${ARG_ENV}")
 endfunction()
 
-# baton_fuzz(NAME SOURCES ... LINK ... CORPUS dir): with BATON_FUZZ a libFuzzer program; otherwise a
-# unit test that replays the corpus through the same entry point.
+# baton_fuzz(NAME SOURCES ... LINK ... CORPUS dir...): with BATON_FUZZ a libFuzzer program; otherwise
+# a unit test that replays the corpus through the same entry point. The target `fuzzers` is all of
+# them, and build/<preset>/fuzz/targets has a line for each: its name and its corpus (scripts/fuzz.sh).
+add_custom_target(fuzzers)
 function(baton_fuzz name)
     if(NOT BATON_TESTS)
         return()
     endif()
-    cmake_parse_arguments(ARG "" "CORPUS" "SOURCES;LINK" ${ARGN})
+    cmake_parse_arguments(ARG "" "" "SOURCES;LINK;CORPUS" ${ARGN})
     add_executable(${name} ${ARG_SOURCES})
+    add_dependencies(fuzzers ${name})
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
     target_link_libraries(${name} PRIVATE bt_flags ${ARG_LINK})
     if(BATON_FUZZ)
         target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
         target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+        list(JOIN ARG_CORPUS " " corpus)
+        set_property(GLOBAL APPEND_STRING PROPERTY BATON_FUZZERS "${name} ${corpus}\n")
     else()
         target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
         add_test(NAME ${name} COMMAND ${name} ${ARG_CORPUS})

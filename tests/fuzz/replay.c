@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs a libFuzzer entry point over the files of a corpus folder, for builds without a fuzzer. */
+/* Runs a libFuzzer entry point over the files of corpus folders, for builds without a fuzzer. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,27 +28,36 @@ static int replay_file(const char *path)
     return n == size ? 0 : 1;
 }
 
-int main(int argc, char **argv)
+/* Counts the inputs in *n_files. */
+static int replay_folder(const char *name, int *n_files)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: %s CORPUS_FOLDER\n", argv[0]);
-        return 2;
-    }
-    DIR *folder = opendir(argv[1]);
+    DIR *folder = opendir(name);
     if (folder == NULL) {
-        perror(argv[1]);
+        perror(name);
         return 1;
     }
-    int failed = 0, n_files = 0;
+    int failed = 0;
     for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
         if (entry->d_name[0] == '.')
             continue;
         char path[4096];
-        snprintf(path, sizeof(path), "%s/%s", argv[1], entry->d_name);
+        snprintf(path, sizeof(path), "%s/%s", name, entry->d_name);
         failed |= replay_file(path);
-        n_files++;
+        ++*n_files;
     }
     closedir(folder);
+    return failed;
+}
+
+int main(int argc, char **argv)
+{
+    int failed = 0, n_files = 0;
+    if (argc < 2) {
+        fprintf(stderr, "usage: %s CORPUS_FOLDER...\n", argv[0]);
+        return 2;
+    }
+    for (int i = 1; i < argc; i++)
+        failed |= replay_folder(argv[i], &n_files);
     printf("replayed %d inputs\n", n_files);
     return failed || n_files == 0;
 }

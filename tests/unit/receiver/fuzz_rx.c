@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sequences of frames into the receiver's state machine. An input is records of
  *
- *   what (u8): 0 init port, 1 alloc port, 2 time, 3 ring, 4 ring memory
+ *   what (u8): 0 init port, 1 alloc port, 2 time, 3 ring, 4 ring memory, 5 behind the data
  *   n (u16, little-endian): bytes that follow, or ms
  *
  * 3 writes the bytes as a frame into the ring of a peer that has one, 4 into the ring's memory from
@@ -18,7 +18,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define FUZZ_EPOCH UINT64_C(0x0102030405060708)
-enum { RECORD_BYTES = 3, WHAT_TIME = 2, WHAT_RING = 3, WHAT_MEMORY = 4 };
+enum { RECORD_BYTES = 3, WHAT_TIME = 2, WHAT_RING = 3, WHAT_MEMORY = 4, WHAT_BEHIND = 5 };
 
 static void no_send(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
                     size_t bytes)
@@ -62,6 +62,7 @@ static void check(bt_rx *rx)
     must(stats.pages_free + stats.pages_reserved + stats.pages_landed + stats.pages_quarantined +
              stats.pages_retired ==
          stats.pages_total);
+    must(stats.moves_refused_total == 0);
 }
 
 static bt_rx_peer *ringed_peer(const bt_rx *rx)
@@ -88,6 +89,14 @@ static void feed_ring(bt_rx *rx, uint8_t what, const uint8_t *data, size_t n)
     bt_rx_progress(rx);
 }
 
+static void feed_behind(bt_rx *rx, const uint8_t *data, size_t n)
+{
+    pthread_mutex_lock(&rx->lock);
+    if (rx->peers != NULL)
+        bt_rx_handle_behind(rx, rx->peers, data, n);
+    pthread_mutex_unlock(&rx->lock);
+}
+
 static void feed(bt_rx *rx, bt_manual_clock *time, const uint8_t *data, size_t size)
 {
     while (size >= RECORD_BYTES) {
@@ -102,6 +111,11 @@ static void feed(bt_rx *rx, bt_manual_clock *time, const uint8_t *data, size_t s
         } else if (what == WHAT_RING || what == WHAT_MEMORY) {
             n = n < size ? n : size;
             feed_ring(rx, what, data, n);
+            data += n;
+            size -= n;
+        } else if (what == WHAT_BEHIND) {
+            n = n < size ? n : size;
+            feed_behind(rx, data, n);
             data += n;
             size -= n;
         } else {
