@@ -119,8 +119,9 @@ static const bt_config_entry sender_entries[] = {
     {AT(path), .type = BT_CONFIG_ENUM, .names = paths, .fallback = "auto",
      .help = "Sender: how pages are written. mapped: straight into the receiver's memory on the "
              "same host. put: through the transport, from registered memory where the source lies "
-             "in it. staged: through the transport, from a staging page. auto: the fastest of "
-             "these, as measured when connecting."},
+             "in it. staged: through the transport, from a staging page. auto: mapped, or by put "
+             "where that is measured to be faster when connecting; put when memory is registered, "
+             "else staged."},
     {AT(measure), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Sender: measure the path when connecting, a few milliseconds and MiB. Without, auto "
              "is mapped where that is possible."},

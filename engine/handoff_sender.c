@@ -316,7 +316,11 @@ enum { MAX_PEERS_SHOWN = 32 }; /* of one rank */
 
 static double peer_gbps(const baton_sender_peer *peer)
 {
-    return peer->path == BATON_PATH_MAPPED ? peer->copy_gbps : peer->wire_gbps;
+    if (peer->path == BATON_PATH_MAPPED)
+        return peer->copy_gbps;
+    bool staging_is_slower = peer->stage_gbps > 0 && peer->stage_gbps < peer->wire_gbps;
+    return peer->path == BATON_PATH_STAGED && staging_is_slower ? peer->stage_gbps
+                                                                : peer->wire_gbps;
 }
 
 static double peer_post_us(const baton_sender_peer *peer)

@@ -316,7 +316,8 @@ struct bt_tx {
 
     bt_memory *measure_memory; /* [BT_TX_MEASURE_BYTES], made by the first measurement */
     uint32_t last_measure;
-    void (*measure_copy)(void *to, const void *from, size_t bytes); /* tests put theirs here */
+    /* Tests put theirs here. */
+    void (*measure_copy)(bt_tx *tx, void *to, const void *from, size_t bytes);
 
     bt_tx_peer *peers; /* linked and unlinked with the stats lock held */
     bt_tx_transfer *first, *last;

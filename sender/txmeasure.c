@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How fast a peer is: a few rounds into its scratch area, bounded in bytes and time. Copies are cut
  * into slices of a turn each and puts are waited for by their events, so nothing blocks. Of several
- * rounds the best counts: what is asked is what the path can do, not who else ran meanwhile. */
+ * rounds the best counts: what is asked is what the path can do, not who else ran meanwhile. The
+ * source is out of the cache each time. */
 #include "sender/tx.h"
+#include "sender/txcopy.h"
 
 #include "core/log.h"
 #include "kernels/kv_rows.h"
@@ -16,19 +18,41 @@ enum {
     TINY_BYTES = 64,
     TINY_PUTS = 8, /* of one round */
     POST_ROUNDS = 2,
-    WIRE_ROUNDS = 3,
-    /* Transfers wait for it: no longer than this without a floor. With one, and for a probe, a
-     * connection is of no use before it is measured, and the first put has to make it. */
+    WIRE_BYTES_LEAST = 64 << 10, /* puts grow from this, so that slow wires have a figure in time */
+    WIRE_GROWTH = 4,
+    WIRE_ROUNDS = 3, /* of the whole area */
+    /* Transfers wait for it: no longer than this where they need no puts. Where they do, the first
+     * one has to make the connection anyway, and a slow wire gets the time for one figure. With a
+     * floor, and for a probe, a connection is of no use before it is measured. */
     QUICK_MS = 20,
     WARM_UP_MS = 2000,
     FLOOR_MS = 500,
+    CACHE_LINE = 64,
 };
 
-static void stream_copy(void *to, const void *from, size_t bytes)
+/* As a mapped chunk is copied: past the cache, by all copy_threads where it is worth that. */
+static void copy_as_chunks(bt_tx *tx, void *to, const void *from, size_t bytes)
 {
-    const bt_rows_ops *ops = bt_rows_best(true);
-    ops->copy(to, 0, from, 0, bytes, 1);
-    ops->finish();
+    const bt_tx_source source = {.data = from};
+    (void)bt_tx_copy(tx->copies, &source, to, bytes, true, NULL); /* cannot fail: no view */
+    bt_rows_best(true)->finish();
+}
+
+/* What was just written would come out of the cache, which KV of a real size does not. */
+static void drop_from_cache(const uint8_t *at, uint64_t bytes)
+{
+#if defined(__x86_64__)
+    for (uint64_t i = 0; i < bytes; i += CACHE_LINE)
+        __builtin_ia32_clflush(at + i);
+    __builtin_ia32_mfence();
+#elif defined(__aarch64__)
+    for (uint64_t i = 0; i < bytes; i += CACHE_LINE)
+        __asm__ volatile("dc civac, %0" ::"r"(at + i) : "memory");
+    __asm__ volatile("dsb ish" ::: "memory");
+#else
+    (void)at;
+    (void)bytes;
+#endif
 }
 
 static uint64_t user_data_of(const bt_tx_measure *measure)
@@ -63,12 +87,19 @@ static bool has_time(const bt_tx *tx, const bt_tx_peer *peer)
     return peer->min_bytes_per_s != 0 || tx->options.probe;
 }
 
+/* Nothing can be moved to the peer before the first put has made the connection. */
+static bool needs_connection(const bt_tx *tx, const bt_tx_peer *peer)
+{
+    bool needs_puts = peer->n_regions > 0 && peer->regions[0].mapped == NULL;
+    return needs_puts || bt_tx_path_may_fail(tx, peer) || has_time(tx, peer);
+}
+
 baton_status bt_tx_measure_start(bt_tx *tx, bt_tx_peer *peer, const bt_msg_scratch *scratch)
 {
     bt_tx_measure *measure = &peer->measure;
     void *mapped = NULL;
     bool may_fail = bt_tx_path_may_fail(tx, peer);
-    uint64_t limit_ms = may_fail || has_time(tx, peer) ? WARM_UP_MS : QUICK_MS;
+    uint64_t limit_ms = needs_connection(tx, peer) ? WARM_UP_MS : QUICK_MS;
     *measure = (bt_tx_measure){0};
     tx->last_measure = tx->last_measure % ((1u << BT_TX_CHUNK_BITS) - 1) + 1;
     measure->id = tx->last_measure;
@@ -115,6 +146,7 @@ static void enter(bt_tx_measure *measure, bt_tx_measure_state state)
 {
     measure->state = state;
     measure->round = 0;
+    measure->wire_bytes = measure->bytes < WIRE_BYTES_LEAST ? measure->bytes : WIRE_BYTES_LEAST;
 }
 
 static double gbps(uint64_t bytes, uint64_t ns)
@@ -136,12 +168,14 @@ static void copy_slice(bt_tx *tx, bt_tx_measure *measure)
 {
     bool to_peer = measure->state == BT_TX_MEASURE_COPY;
     uint64_t room = to_peer ? measure->bytes : BT_TX_MEASURE_BYTES / 2;
-    uint64_t slice = room < SLICE_BYTES ? room : SLICE_BYTES;
+    uint64_t most = tx->copies != NULL ? room : SLICE_BYTES; /* shared, it takes no longer */
+    uint64_t slice = room < most ? room : most;
     uint8_t *ours = tx->measure_memory->base;
     uint8_t *to = to_peer ? measure->mapped : ours + BT_TX_MEASURE_BYTES / 2;
     uint64_t n_slices = room / slice;
+    drop_from_cache(ours, slice);
     uint64_t began_ns = bt_now_ns(tx->clock);
-    tx->measure_copy(to + measure->round % n_slices * slice, ours, slice);
+    tx->measure_copy(tx, to + measure->round % n_slices * slice, ours, slice);
     double found = gbps(slice, bt_now_ns(tx->clock) - began_ns);
     if (measure->round > 0)
         keep_most(to_peer ? &measure->found.copy_gbps : &measure->found.stage_gbps, found);
@@ -154,11 +188,13 @@ static baton_status post_round(bt_tx *tx, bt_tx_peer *peer)
     bt_tx_measure *measure = &peer->measure;
     bool is_large = measure->state == BT_TX_MEASURE_WIRE;
     uint32_t n_puts = measure->state == BT_TX_MEASURE_POST ? TINY_PUTS : 1;
+    if (is_large)
+        drop_from_cache(tx->measure_memory->base, measure->wire_bytes);
     measure->round_ns = bt_now_ns(tx->clock);
     for (uint32_t i = 0; i < n_puts && measure->scratch != NULL; i++) {
         const bt_run run = {.local_addr = (uint64_t)(uintptr_t)tx->measure_memory->base,
                             .remote_addr = measure->base,
-                            .bytes = is_large ? measure->bytes : TINY_BYTES};
+                            .bytes = is_large ? measure->wire_bytes : TINY_BYTES};
         BATON_TRY(bt_endpoint_put(peer->endpoint, tx->measure_memory, measure->scratch, &run, 1,
                                   user_data_of(measure)));
         measure->n_out++;
@@ -176,30 +212,64 @@ static uint64_t without_latency(const bt_tx_figures *found, uint64_t ns)
     return ns > 2 * flush_ns ? ns - flush_ns : ns;
 }
 
+static void end_warm_up(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+{
+    bt_tx_measure *measure = &peer->measure;
+    measure->quick_ns = measure->limit_ns;
+    if (needs_connection(tx, peer)) {
+        uint64_t quick_ms = has_time(tx, peer) ? FLOOR_MS : QUICK_MS;
+        measure->quick_ns = bt_deadline_ns(now_ns, quick_ms * BT_NS_PER_MS);
+        measure->limit_ns = bt_deadline_ns(now_ns, FLOOR_MS * BT_NS_PER_MS);
+    }
+    if (measure->scratch != NULL)
+        enter(measure, BT_TX_MEASURE_POST);
+    else
+        end(measure);
+}
+
+/* Another round, so many times as long as this one, would end in time. */
+static bool has_time_for(const bt_tx_measure *measure, uint64_t now_ns, uint64_t times)
+{
+    uint64_t took_ns = bt_elapsed_ns(now_ns, measure->round_ns);
+    return now_ns < measure->quick_ns && took_ns <= (measure->quick_ns - now_ns) / times;
+}
+
+/* What a larger put has found replaces what smaller ones have. */
+static void end_wire_round(bt_tx_measure *measure, uint64_t now_ns)
+{
+    bt_tx_figures *found = &measure->found;
+    uint64_t took_ns = bt_elapsed_ns(now_ns, measure->round_ns);
+    double now = gbps(measure->wire_bytes, without_latency(found, took_ns));
+    if (measure->round == 1)
+        found->wire_gbps = now;
+    else
+        keep_most(&found->wire_gbps, now);
+    uint64_t left = measure->bytes / measure->wire_bytes;
+    uint64_t times = left < WIRE_GROWTH ? left : WIRE_GROWTH;
+    if (!has_time_for(measure, now_ns, times) || (times == 1 && measure->round == WIRE_ROUNDS)) {
+        end(measure);
+    } else if (times > 1) {
+        measure->wire_bytes *= times;
+        measure->round = 0;
+    }
+}
+
 static void end_round(bt_tx *tx, bt_tx_peer *peer)
 {
     bt_tx_measure *measure = &peer->measure;
     bt_tx_figures *found = &measure->found;
-    uint64_t now_ns = bt_now_ns(tx->clock), took_ns = bt_elapsed_ns(now_ns, measure->round_ns);
+    uint64_t now_ns = bt_now_ns(tx->clock);
     measure->round++;
     if (measure->state == BT_TX_MEASURE_WARM_UP) {
-        uint64_t limit_ms = has_time(tx, peer) ? FLOOR_MS : QUICK_MS;
-        uint64_t limit_ns = bt_deadline_ns(now_ns, limit_ms * BT_NS_PER_MS);
-        if (bt_tx_path_may_fail(tx, peer) || has_time(tx, peer))
-            measure->limit_ns = limit_ns;
-        if (measure->scratch != NULL)
-            enter(measure, BT_TX_MEASURE_POST);
-        else
-            end(measure);
+        end_warm_up(tx, peer, now_ns);
     } else if (measure->state == BT_TX_MEASURE_POST) {
+        uint64_t took_ns = bt_elapsed_ns(now_ns, measure->round_ns);
         keep_least(&found->post_us, (double)measure->posted_ns / 1e3 / TINY_PUTS);
         keep_least(&found->flush_us, (double)took_ns / 1e3);
-        if (measure->round == POST_ROUNDS)
+        if (measure->round == POST_ROUNDS || !has_time_for(measure, now_ns, 1))
             enter(measure, BT_TX_MEASURE_WIRE);
     } else {
-        keep_most(&found->wire_gbps, gbps(measure->bytes, without_latency(found, took_ns)));
-        if (measure->round == WIRE_ROUNDS)
-            end(measure);
+        end_wire_round(measure, now_ns);
     }
 }
 
@@ -253,5 +323,5 @@ bool bt_tx_measure_event(bt_tx *tx, const bt_event *event)
 
 void bt_tx_measure_defaults(bt_tx *tx)
 {
-    tx->measure_copy = stream_copy;
+    tx->measure_copy = copy_as_chunks;
 }

@@ -13,7 +13,7 @@
 /* Puts must be clearly faster than stores of ours to be worth leaving the CPU out. */
 static const double puts_ahead = 1.1;
 
-static const char *name_of(baton_path_choice path)
+const char *bt_tx_path_name(baton_path_choice path)
 {
     static const char *const names[] = {"auto", "mapped", "put", "staged"};
     return names[path];
@@ -51,6 +51,21 @@ baton_path_choice bt_tx_path_choose(const bt_tx_path_question *question,
     double bytes = (double)question->page_bytes;
     double ns = by_put == BATON_PATH_PUT ? put_ns(figures, bytes) : staged_ns(figures, bytes);
     return mapped_ns(figures, bytes) <= puts_ahead * ns ? BATON_PATH_MAPPED : by_put;
+}
+
+double bt_tx_path_gbps(baton_path_choice path, double copy_gbps, double stage_gbps,
+                       double wire_gbps)
+{
+    if (path == BATON_PATH_MAPPED)
+        return copy_gbps;
+    bool staging_is_slower = stage_gbps > 0 && stage_gbps < wire_gbps;
+    return path == BATON_PATH_STAGED && staging_is_slower ? stage_gbps : wire_gbps;
+}
+
+static double gbps_of(const bt_tx_peer *peer)
+{
+    const bt_tx_figures *f = &peer->figures;
+    return bt_tx_path_gbps(peer->path, f->copy_gbps, f->stage_gbps, f->wire_gbps);
 }
 
 bool bt_tx_path_is_rdma(const bt_path *path, baton_memory_kind memory)
@@ -187,9 +202,8 @@ static baton_status check_floor(const bt_tx_peer *peer, const bt_path *path)
 {
     if (peer->min_bytes_per_s == 0)
         return BATON_OK;
-    const bt_tx_figures *found = &peer->figures;
     bool is_mapped = peer->path == BATON_PATH_MAPPED;
-    double gbps = is_mapped ? found->copy_gbps : found->wire_gbps;
+    double gbps = gbps_of(peer);
     double wanted = (double)peer->min_bytes_per_s / 1e9;
     const char *whose = peer->floor_is_theirs ? "the receiver's" : "ours";
     if (gbps <= 0)
@@ -206,9 +220,9 @@ static baton_status check_floor(const bt_tx_peer *peer, const bt_path *path)
                        "mapped memory",
                        wanted, whose, gbps);
     return bt_fail(BATON_ERR_PATH,
-                   "path: wanted at least %.3g GB/s (min_gbps, %s), measured %.3g GB/s by put over "
+                   "path: wanted at least %.3g GB/s (min_gbps, %s), measured %.3g GB/s by %s over "
                    "%s on device %s",
-                   wanted, whose, gbps, path->transport, path->device);
+                   wanted, whose, gbps, bt_tx_path_name(peer->path), path->transport, path->device);
 }
 
 /* The one line that says how the bytes will go. */
@@ -219,19 +233,18 @@ static void log_path(const bt_tx_peer *peer, const bt_path *path)
     bool is_mapped = peer->path == BATON_PATH_MAPPED;
     bool says_why = !is_mapped && peer->why_not_mapped[0] != 0 && !peer->should_map;
     bt_info("sender: connected peer=%s address=%s:%u path=%s transport=%s device=%s rails=%u "
-            "memory=%s gbps=%.2f copy_gbps=%.2f stage_gbps=%.2f wire_gbps=%.2f post_us=%.2f "
+            "memory=%s gbps=%.3g copy_gbps=%.3g stage_gbps=%.3g wire_gbps=%.3g post_us=%.2f "
             "flush_us=%.1f regions=%u pages_bytes=%" PRIu64 " control=%s%s%s",
-            peer->name, peer->host, peer->init_port, name_of(peer->path), path->transport,
-            path->device, path->n_rails, memories[peer->memory],
-            is_mapped ? f->copy_gbps : f->wire_gbps, f->copy_gbps, f->stage_gbps, f->wire_gbps,
-            f->post_us, f->flush_us, peer->n_regions,
+            peer->name, peer->host, peer->init_port, bt_tx_path_name(peer->path), path->transport,
+            path->device, path->n_rails, memories[peer->memory], gbps_of(peer), f->copy_gbps,
+            f->stage_gbps, f->wire_gbps, f->post_us, f->flush_us, peer->n_regions,
             peer->n_regions > 0 ? peer->regions[0].page_bytes : 0,
             bt_framering_is_up(&peer->to_receiver) ? "ring" : "zmq", says_why ? " not_mapped=" : "",
             says_why ? peer->why_not_mapped : "");
     if (!is_mapped && peer->should_map)
         bt_warn("sender: the receiver is on this host, but its memory cannot be mapped: %s "
                 "peer=%s:%u path=%s",
-                peer->why_not_mapped, peer->host, peer->init_port, name_of(peer->path));
+                peer->why_not_mapped, peer->host, peer->init_port, bt_tx_path_name(peer->path));
 }
 
 static void count_path(baton_sender_stats *stats, const baton_sender_peer *shown, uint64_t by)

@@ -4,7 +4,7 @@
  * READY; the choice, what forbids it and the line that says so are txpath.c's.
  *
  *   MEMREG_ANSWER ─▶ copy, stage ─▶ warm up ─▶ post ─▶ wire ─▶ settled: READY, or refused
- *                    slices of a     one tiny    tiny    whole
+ *                    slices of a     one tiny    tiny    up to whole
  *                    turn each       put         puts    scratch areas
  *
  * Thread rule: owner thread of the bt_tx. */
@@ -19,10 +19,11 @@
 struct bt_tx;
 struct bt_tx_peer;
 
-/* GB/s of 10^9 bytes, the best of several rounds; 0: not measured. */
+/* GB/s of 10^9 bytes, the best of several rounds from memory that is in no cache; 0: not measured.
+ */
 typedef struct {
-    double copy_gbps;  /* stores into the peer's memory */
-    double stage_gbps; /* copies into registered memory of ours */
+    double copy_gbps;  /* stores into the peer's memory, by all copy_threads */
+    double stage_gbps; /* copies into registered memory of ours, by one thread */
     double wire_gbps;  /* puts, from the first post to the flush, without the latency below */
     double post_us;    /* of one put call */
     double flush_us;   /* a tiny put and its flush: there and back */
@@ -40,10 +41,12 @@ typedef enum {
 typedef struct {
     bt_tx_measure_state state;
     uint32_t id;         /* of its events' user_data; others' are ignored */
-    uint32_t round;      /* of this state */
+    uint32_t round;      /* of this state, and of puts of one size */
     uint32_t n_out;      /* puts and flushes of this round without their event */
     uint64_t round_ns;   /* when the round began */
     uint64_t posted_ns;  /* how long its posts took */
+    uint64_t wire_bytes; /* of a put of this round */
+    uint64_t quick_ns;   /* no round begins that would end later, but the first of puts */
     uint64_t limit_ns;   /* when it ends, whatever it has */
     bt_remote *scratch;  /* NULL: there is none */
     uint64_t base;       /* of the scratch area, in the peer's address space */
@@ -74,9 +77,15 @@ typedef struct {
     uint64_t page_bytes;
 } bt_tx_path_question;
 
-/* The fastest of those that are allowed; never AUTO. */
+/* Never AUTO. By put it is from registered memory when there is some, without a copy, else from a
+ * staging page; that, or stores into mapped pages, whichever is faster by the figures. */
 baton_path_choice bt_tx_path_choose(const bt_tx_path_question *question,
                                     const bt_tx_figures *figures);
+/* "auto", "mapped", "put", "staged". */
+const char *bt_tx_path_name(baton_path_choice path);
+/* What the path can carry; 0: not measured. Staging and putting overlap: the slower one decides. */
+double bt_tx_path_gbps(baton_path_choice path, double copy_gbps, double stage_gbps,
+                       double wire_gbps);
 /* Bytes over these transports go by RDMA; cuda_ipc counts for device memory. */
 bool bt_tx_path_is_rdma(const bt_path *path, baton_memory_kind memory);
 /* Maps a region that was just imported, where that is wanted. Errors: UNREACHABLE (a READY peer's

@@ -154,8 +154,8 @@ typedef struct {
     char transport[128];      /* of puts: "tcp", "rc_verbs" ... */
     char device[128];
     uint32_t n_rails;
-    double copy_gbps;                            /* stores into its memory */
-    double stage_gbps;                           /* copies into a staging page here */
+    double copy_gbps;                            /* stores into its memory, by copy_threads */
+    double stage_gbps;                           /* copies into a staging page, by one thread */
     double wire_gbps;                            /* puts */
     double post_us;                              /* CPU time of posting a put */
     double flush_us;                             /* a tiny put until it is known to have arrived */

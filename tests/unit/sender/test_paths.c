@@ -32,8 +32,9 @@ static void set_wire(uint64_t bytes_per_s, uint64_t delay_ns)
 }
 
 /* Copies of 4 GB/s, by the test's clock. */
-static void slow_copy(void *to, const void *from, size_t bytes)
+static void slow_copy(bt_tx *tx, void *to, const void *from, size_t bytes)
 {
+    (void)tx;
     memcpy(to, from, bytes);
     kit.manual.now_ns += bytes / 4;
 }
@@ -192,25 +193,48 @@ static void every_forced_path_moves_the_right_bytes(void **state)
     }
 }
 
+/* Neither for the connection that the first put makes, nor for the figures behind it. */
 static void a_slow_measurement_is_not_waited_for(void **state)
 {
     (void)state;
     pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT, .measure = true});
-    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+    set_wire(0, 1900 * BT_NS_PER_MS);
     pair_tokens(1, 0, PAIR_CHUNK, tokens);
     hand_off(0, "r", PAIR_CHUNK);
+    pair_advance(&kit, 1950);
     assert_int_equal(peer_of(0)->state, BT_TX_PEER_MEASURE);
-    kit.manual.now_ns += 20 * BT_NS_PER_MS;
-    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, NULL));
-    pair_run(&kit);
-    assert_int_equal(kit.senders[0].tx->peers->state, BT_TX_PEER_READY);
-    bt_loop_release(kit.net, BT_LOOP_ALL_LINKS); /* its events come late, and change nothing */
-    pair_run(&kit);
+    assert_int_equal(peer_of(0)->measure.state, BT_TX_MEASURE_POST);
+    pair_advance(&kit, 500);
+    assert_int_equal(peer_of(0)->state, BT_TX_PEER_READY);
+    run_in_time(in_ms(5000)); /* its events come late, and change nothing */
     assert_int_equal(kit.senders[0].n_done, 1);
     assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), PAIR_CHUNK);
     pair_run(&kit);
     pair_check_clean(&kit);
     pair_destroy(&kit);
+}
+
+/* A connection that takes its time to be made, and wires that need 50 ms and more for the whole
+ * area: 64 KiB are put, and 256 KiB where that fits into 20 ms. */
+static void a_slow_wire_is_measured_too(void **state)
+{
+    (void)state;
+    static const double wires[] = {0.02, 0.002};
+    static const uint64_t wanted_ms[] = {60, 100};
+    for (size_t i = 0; i < 2; i++) {
+        pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT, .measure = true});
+        set_wire((uint64_t)(wires[i] * 1e9), 500 * BT_NS_PER_MS);
+        connect_sender();
+        pair_advance(&kit, 400);
+        assert_int_equal(peer_of(0)->state, BT_TX_PEER_MEASURE);
+        set_wire((uint64_t)(wires[i] * 1e9), 10000);
+        uint64_t began_ns = kit.manual.now_ns;
+        run_in_time(in_ms(1000));
+        assert_int_equal(peer_of(0)->state, BT_TX_PEER_READY);
+        assert_near(peer_of(0)->figures.wire_gbps, wires[i]);
+        assert_true(kit.manual.now_ns - began_ns < (100 + wanted_ms[i]) * BT_NS_PER_MS);
+        pair_destroy(&kit);
+    }
 }
 
 /* A key must outlive the puts that use it. */
@@ -242,7 +266,7 @@ static void a_lost_measurement_ends_in_time(void **state)
         assert_ok(
             bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.drop_nth_put = nth}));
         connect_sender();
-        pair_advance(&kit, 100);
+        pair_advance(&kit, 2100);
         assert_int_equal(peer_of(0)->state, BT_TX_PEER_READY);
         pair_destroy(&kit);
     }
@@ -511,6 +535,7 @@ int main(void)
         bt_test(a_chosen_put_writes_no_mapped_page),
         bt_test(every_forced_path_moves_the_right_bytes),
         bt_test(a_slow_measurement_is_not_waited_for),
+        bt_test(a_slow_wire_is_measured_too),
         bt_test(what_is_measured_into_stays_while_puts_are_under_way),
         bt_test(a_lost_measurement_ends_in_time),
         bt_test(a_put_that_fails_takes_the_connection_only_where_puts_are_needed),
