@@ -53,6 +53,8 @@ static int print_report(const bt_doctor_options *o, const bt_doctor_facts *facts
         return fail();
     }
     bt_doctor_check(facts, findings);
+    for (size_t i = 0; i < bt_args_count(o->args, "accept"); i++)
+        bt_doctor_accept(findings, bt_args_nth(o->args, "accept", i));
     baton_status status = o->json ? bt_doctor_json(facts, findings, &text)
                                   : bt_doctor_text(facts, findings, wants_color(o, report), &text);
     int exit_status = (int)bt_doctor_worst(findings);

@@ -46,6 +46,24 @@ static bool wants_rdma(const bt_doctor_facts *facts, const bt_rdma_device *wante
     return false;
 }
 
+static bool is_open(const bt_doctor_facts *facts, const char *name)
+{
+    const bt_rdma_device *device;
+    const bt_rdma_port *port;
+    const bt_net_device *net = bt_doctor_find_net(facts, name);
+    return (net != NULL && !net->is_loopback) || strcmp(name, "all") == 0 ||
+           bt_doctor_find_port(facts, name, &device, &port);
+}
+
+/* Peers on other hosts can be had, and lost. */
+static bool leaves_host(const bt_doctor_facts *facts)
+{
+    for (uint32_t i = 0; i < facts->n_devices; i++)
+        if (is_open(facts, facts->devices[i]))
+            return true;
+    return false;
+}
+
 static void check_ucx_version(check *c)
 {
     const bt_ucx_offers *ucx = &c->facts->offers;
@@ -65,7 +83,8 @@ static void check_ucx_version(check *c)
                          "check LD_LIBRARY_PATH, or build against the UCX that is installed");
     else if (runs < 1014)
         bt_doctor_advise(
-            bt_doctor_find(c->out, BT_DOCTOR_WARNING, "ucx-old",
+            bt_doctor_find(c->out, leaves_host(c->facts) ? BT_DOCTOR_WARNING : BT_DOCTOR_FINE,
+                           "ucx-old",
                            "UCX %s aborts the process when a peer is killed while it connects over "
                            "tcp, and when an RDMA device of its own goes away",
                            ucx->runtime_version),
@@ -295,12 +314,6 @@ static void check_net_device(check *c, const char *name, const bt_net_device *ne
             "name RDMA ports in data_devices, as in mlx5_0:1");
 }
 
-static bool is_open(const bt_doctor_facts *facts, const char *name)
-{
-    const bt_net_device *net = bt_doctor_find_net(facts, name);
-    return net != NULL && !net->is_loopback;
-}
-
 static void check_devices(check *c)
 {
     const bt_doctor_facts *facts = c->facts;
@@ -319,7 +332,7 @@ static void check_devices(check *c)
                                             "data_devices names %s, which this machine has not",
                                             name),
                              "take one of the devices listed above");
-        if (is_port || is_open(facts, name) || strcmp(name, "all") == 0)
+        if (is_open(facts, name))
             bt_doctor_advise(bt_doctor_find(c->out, BT_DOCTOR_WARNING, "data-network-open",
                                             "data ports listen on %s: UCX has no authentication "
                                             "of its own, and whoever reaches them may write the "

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 bt_doctor_finding *bt_doctor_find(bt_doctor_findings *findings, bt_doctor_severity severity,
                                   const char *id, const char *text, ...)
@@ -27,6 +28,18 @@ void bt_doctor_advise(bt_doctor_finding *finding, const char *advice, ...)
     va_start(args, advice);
     vsnprintf(finding->advice, sizeof(finding->advice), advice, args);
     va_end(args);
+}
+
+void bt_doctor_accept(bt_doctor_findings *findings, const char *id)
+{
+    for (uint32_t i = 0; i < findings->n; i++) {
+        bt_doctor_finding *finding = &findings->items[i];
+        if (finding->severity != BT_DOCTOR_WARNING || strcmp(finding->id, id) != 0)
+            continue;
+        finding->severity = BT_DOCTOR_FINE;
+        findings->counts[BT_DOCTOR_WARNING]--;
+        findings->counts[BT_DOCTOR_FINE]++;
+    }
 }
 
 bt_doctor_severity bt_doctor_worst(const bt_doctor_findings *findings)

@@ -33,6 +33,9 @@ bt_doctor_find(bt_doctor_findings *findings, bt_doctor_severity severity, const 
                const char *text, ...);
 __attribute__((format(printf, 2, 3))) void bt_doctor_advise(bt_doctor_finding *finding,
                                                             const char *advice, ...);
+/* Warnings of this id become notes: whoever runs the doctor knows, and has decided. What is broken
+ * stays so. */
+void bt_doctor_accept(bt_doctor_findings *findings, const char *id);
 bt_doctor_severity bt_doctor_worst(const bt_doctor_findings *findings);
 /* "fine", "warning", "broken". */
 const char *bt_doctor_severity_name(bt_doctor_severity severity);

@@ -42,6 +42,12 @@ static const bt_args_option file_options[] = {
      .value_name = "KEY=VALUE",
      .repeat = true,
      .help = "Sets one of its keys, over the file."},
+    {.section = "Findings",
+     .name = "accept",
+     .value_name = "ID",
+     .repeat = true,
+     .help = "Warnings of this id (--json has them) are known and meant: they become notes, and do "
+             "not count for the exit status. What is broken stays broken."},
 };
 
 static const char summary[] =

@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/fail.h"
 #include "core/pollset.h"
+#include "sender/txpath.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -133,12 +134,11 @@ void bt_doctor_ask_peer(const bt_doctor_question *q, bt_doctor_peer *peer)
 
 double bt_doctor_peer_gbps(const bt_doctor_peer *peer)
 {
-    bool is_mapped = peer->found.path == BATON_PATH_MAPPED;
-    return is_mapped ? peer->found.copy_gbps : peer->found.wire_gbps;
+    const baton_sender_peer *found = &peer->found;
+    return bt_tx_path_gbps(found->path, found->copy_gbps, found->stage_gbps, found->wire_gbps);
 }
 
 const char *bt_doctor_peer_path(const bt_doctor_peer *peer)
 {
-    static const char *const names[] = {"auto", "mapped", "put", "staged"};
-    return peer->found.connected ? names[peer->found.path] : "";
+    return peer->found.connected ? bt_tx_path_name(peer->found.path) : "";
 }

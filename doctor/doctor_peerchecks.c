@@ -87,7 +87,7 @@ static void check_speed(const bt_doctor_facts *facts, const bt_doctor_peer *peer
                        peer->address);
     else if (could > 0 && gbps < fair_share * could)
         bt_doctor_find(out, BT_DOCTOR_WARNING, "peer-slow",
-                       "%s: %.2f GB/s measured, %.2f GB/s is what %s could do", peer->address, gbps,
+                       "%s: %.3g GB/s measured, %.3g GB/s is what %s could do", peer->address, gbps,
                        could, is_mapped ? "a copy within this process" : found->device);
 }
 
@@ -101,7 +101,7 @@ void bt_doctor_check_peer(const bt_doctor_facts *facts, bt_doctor_findings *out)
         check_failure(peer, out);
         return;
     }
-    bt_doctor_find(out, BT_DOCTOR_FINE, "peer-path", "%s: %s, %.2f GB/s measured%s%s",
+    bt_doctor_find(out, BT_DOCTOR_FINE, "peer-path", "%s: %s, %.3g GB/s measured%s%s",
                    peer->address, bt_doctor_peer_path(peer), bt_doctor_peer_gbps(peer),
                    found->path == BATON_PATH_MAPPED ? "" : " by put over ",
                    found->path == BATON_PATH_MAPPED ? "" : found->transport);

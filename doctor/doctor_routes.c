@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "doctor/doctor_routes.h"
 
+#include "sender/txpath.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,10 +65,17 @@ static bool is_device_pool(const means *m, const bt_doctor_route *route)
     return route->pool == BATON_MEMORY_CUDA_DEVICE && m->knows_device;
 }
 
+/* What a sender would choose that has measured nothing. */
+static const char *choose(const means *m, bool can_map, bool without_copy)
+{
+    const bt_tx_path_question question = {
+        .can_map = can_map, .has_registered = without_copy, .require_rdma = m->facts->require_rdma};
+    return bt_tx_path_name(bt_tx_path_choose(&question, &(bt_tx_figures){0}));
+}
+
 static void take_mapped(const means *m, bt_doctor_route *route)
 {
     bool from_device = route->from == BATON_MEMORY_CUDA_DEVICE;
-    route->path = "mapped";
     snprintf(route->how, sizeof(route->how), "stores through %s%s%s", m->shm,
              from_device ? ", behind a copy to pinned memory" : "",
              route->pool == BATON_MEMORY_CUDA_DEVICE ? ", and the receiver copies to its GPU" : "");
@@ -112,7 +121,7 @@ static void take_put(const means *m, const char *over, const char *device, bt_do
     bool from_device = route->from == BATON_MEMORY_CUDA_DEVICE;
     bool is_direct = from_device && is_rdma && m->knows_device;
     bool is_copied_there = route->pool == BATON_MEMORY_CUDA_DEVICE && !m->knows_device;
-    route->path = is_direct ? "put" : "staged";
+    route->path = choose(m, false, is_direct);
     snprintf(route->how, sizeof(route->how), "%s on %s%s%s", over, device,
              !from_device ? ""
              : is_direct  ? ", from the GPU's memory"
@@ -149,14 +158,16 @@ static void find_route(const means *m, bt_doctor_route *route)
         add_why(route, "there is no NVIDIA driver");
         return;
     }
-    bool can_map = m->shm != NULL && !is_device_pool(m, route) && !m->facts->require_rdma;
-    if (route->same_host && can_map) {
+    bool can_map = route->same_host && m->shm != NULL && !is_device_pool(m, route);
+    route->path = choose(m, can_map, false);
+    if (strcmp(route->path, "mapped") == 0) {
         take_mapped(m, route);
         return;
     }
+    route->path = "";
     if (route->same_host && from_device && is_device_pool(m, route) &&
         bt_ucx_offers_has(&m->facts->offers, "cuda_ipc")) {
-        route->path = "put";
+        route->path = choose(m, false, true);
         snprintf(route->how, sizeof(route->how), "cuda_ipc, from GPU to GPU");
         return;
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which way bytes would take for each pair of memory kinds, from here to a receiver on a machine
- * like this one, and why not a better one. The rules are those of sender/txpath.c (mapped, put or
- * staged), sender/txdevice.c (chunks on a GPU) and receiver/rxdevice.h (pools on a GPU), without
- * the measurement that decides between two that are possible.
+ * like this one, and why not a better one. The sender's own function chooses (sender/txpath.h),
+ * without the measurement that decides between two that are possible; what may be chosen from is
+ * found out here from what the machine has.
  * Thread rule: owner thread. */
 #ifndef BT_DOCTOR_ROUTES_H
 #define BT_DOCTOR_ROUTES_H

@@ -392,7 +392,7 @@ static void put_routes(const page *p)
 static void cell_rate(bt_table *table, double gbytes)
 {
     if (gbytes > 0)
-        bt_table_cell(table, "%.2f GB/s", gbytes);
+        bt_table_cell(table, "%.3g GB/s", gbytes);
     else
         bt_table_cell(table, "not measured");
 }
@@ -433,7 +433,7 @@ static void put_peer(const page *p)
         bt_table_cell(&table, "not reached");
     row(&table, "path");
     if (peer->status == BATON_OK) {
-        bt_table_cell(&table, "%s, %.2f GB/s", bt_doctor_peer_path(peer),
+        bt_table_cell(&table, "%s, %.3g GB/s", bt_doctor_peer_path(peer),
                       bt_doctor_peer_gbps(peer));
         put_connection(&table, &peer->found);
     } else {

@@ -87,6 +87,11 @@ static void warnings_have_an_exit_status_of_their_own(void **state)
     assert_true(has_finding(json, "rdma-port-inactive"));
     assert_string_equal(json_string_value(json_object_get(json, "verdict")), "warning");
     json_decref(json);
+    json = run_json(0, ARGS("--json", "--root", fake.root, "--accept", "rdma-port-inactive",
+                            "--accept", "shm-missing"));
+    assert_true(has_finding(json, "rdma-port-inactive"));
+    assert_string_equal(json_string_value(json_object_get(json, "verdict")), "fine");
+    json_decref(json);
     bt_fakesys_remove(&fake);
 }
 
