@@ -50,6 +50,10 @@ static const bt_config_entry common_entries[] = {
              "enough to switch them on."},
     {AT(progress), .type = BT_CONFIG_ENUM, .names = progress_modes, .fallback = "thread",
      .help = "Who drives the library: a thread of its own, or the program that uses it."},
+    {AT(admin), .type = BT_CONFIG_STRING, .fallback = "auto",
+     .help = "Where baton-ctl asks what goes on: auto (a Unix socket of this user's in "
+             "$XDG_RUNTIME_DIR/baton, else /tmp/baton-UID), off, unix:PATH (a folder: a socket in "
+             "it), or 127.0.0.1:PORT (+ rank; any local user may ask)."},
     {AS(BT_KEY_CHUNK_TOKENS, chunk_tokens), .type = BT_CONFIG_UINT32, .max = 1 << 20,
      .help = "Tokens of a chunk. The engine decides; another number here is refused."},
     {AS(BT_KEY_HASH_SEED, hash_seed), .type = BT_CONFIG_STRING,

@@ -26,7 +26,7 @@ typedef struct {
     uint32_t n_init_port, n_alloc_port;
     const char *proxy_host;
     uint16_t proxy_port;
-    const char *notice;
+    const char *notice, *admin;
     const char *const *notice_allow;
     uint32_t n_notice_allow;
     int digests, progress, memory_kind, path, layerwise, commit, hash_algorithm;

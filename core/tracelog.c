@@ -13,6 +13,8 @@
 struct bt_tracelog {
     bt_trace_record *recent;  /* [BT_TRACELOG_RECENT] ring */
     bt_trace_record *slowest; /* [BT_TRACELOG_SLOWEST]; serial 0: unused */
+    uint64_t recent_tags[BT_TRACELOG_RECENT], slowest_tags[BT_TRACELOG_SLOWEST]; /* side by side:
+                                                                    they are searched */
     uint64_t n_added;
 };
 
@@ -84,19 +86,16 @@ void bt_tracelog_add(bt_tracelog *log, const bt_trace_record *record)
     if (log == NULL)
         return;
     uint64_t now_ns = last_ns(record);
-    bt_trace_record *place = &log->recent[log->n_added++ % BT_TRACELOG_RECENT];
-    *place = *record;
-    place->serial = log->n_added;
+    uint64_t at = log->n_added++ % BT_TRACELOG_RECENT;
+    log->recent[at] = *record;
+    log->recent[at].serial = log->n_added;
+    log->recent_tags[at] = record->tag;
     bt_trace_record *slow = least(log, now_ns);
     bool is_old = slow->serial == 0 || bt_elapsed_ns(now_ns, last_ns(slow)) > KEPT_NS;
-    if (is_old || bt_trace_took_ns(record) > bt_trace_took_ns(slow))
-        *slow = *place;
-}
-
-static void stamp(bt_trace_record *record, uint64_t tag, uint32_t stage, uint64_t at_ns)
-{
-    if (record->tag == tag && record->serial != 0)
-        record->at_ns[stage] = at_ns;
+    if (is_old || bt_trace_took_ns(record) > bt_trace_took_ns(slow)) {
+        *slow = log->recent[at];
+        log->slowest_tags[slow - log->slowest] = record->tag;
+    }
 }
 
 void bt_tracelog_stamp(bt_tracelog *log, uint64_t tag, uint32_t stage, uint64_t at_ns)
@@ -105,9 +104,11 @@ void bt_tracelog_stamp(bt_tracelog *log, uint64_t tag, uint32_t stage, uint64_t 
     if (log == NULL || tag == 0)
         return;
     for (uint32_t i = 0; i < BT_TRACELOG_RECENT; i++)
-        stamp(&log->recent[i], tag, stage, at_ns);
+        if (log->recent_tags[i] == tag)
+            log->recent[i].at_ns[stage] = at_ns;
     for (uint32_t i = 0; i < BT_TRACELOG_SLOWEST; i++)
-        stamp(&log->slowest[i], tag, stage, at_ns);
+        if (log->slowest_tags[i] == tag)
+            log->slowest[i].at_ns[stage] = at_ns;
 }
 
 static bool is_recent(const bt_tracelog *log, const bt_trace_record *record)
@@ -132,23 +133,23 @@ const bt_trace_record *bt_tracelog_next(const bt_tracelog *log, uint32_t *cursor
     return NULL;
 }
 
-const bt_trace_record *bt_tracelog_slowest(bt_tracelog *log, uint32_t nth)
+static bool is_slower(const bt_trace_record *a, const bt_trace_record *b)
 {
-    if (log == NULL || nth >= BT_TRACELOG_SLOWEST)
-        return NULL;
-    for (uint32_t i = 0; i <= nth; i++) { /* as far as it is asked for, sorted in place */
-        for (uint32_t j = i + 1; j < BT_TRACELOG_SLOWEST; j++) {
-            bt_trace_record *a = &log->slowest[i], *b = &log->slowest[j];
-            bool is_before =
-                b->serial != 0 && (a->serial == 0 || bt_trace_took_ns(b) > bt_trace_took_ns(a));
-            if (!is_before)
-                continue;
-            bt_trace_record held = *a;
-            *a = *b;
-            *b = held;
-        }
+    uint64_t took_a = bt_trace_took_ns(a), took_b = bt_trace_took_ns(b);
+    return took_a != took_b ? took_a > took_b : a->serial > b->serial;
+}
+
+const bt_trace_record *bt_tracelog_slowest(const bt_tracelog *log, uint32_t nth)
+{
+    for (uint32_t i = 0; log != NULL && i < BT_TRACELOG_SLOWEST; i++) {
+        const bt_trace_record *record = &log->slowest[i];
+        uint32_t n_slower = 0;
+        for (uint32_t j = 0; j < BT_TRACELOG_SLOWEST; j++)
+            n_slower += log->slowest[j].serial != 0 && is_slower(&log->slowest[j], record);
+        if (record->serial != 0 && n_slower == nth)
+            return record;
     }
-    return log->slowest[nth].serial != 0 ? &log->slowest[nth] : NULL;
+    return NULL;
 }
 
 bool bt_trace_is(const bt_trace_record *record, const char *id)

@@ -48,7 +48,7 @@ void bt_tracelog_stamp(bt_tracelog *log, uint64_t tag, uint32_t stage, uint64_t 
  * starts at 0. NULL: that was all. */
 const bt_trace_record *bt_tracelog_next(const bt_tracelog *log, uint32_t *cursor);
 /* The slowest ones: the nth, slowest first; NULL: there are not so many. */
-const bt_trace_record *bt_tracelog_slowest(bt_tracelog *log, uint32_t nth);
+const bt_trace_record *bt_tracelog_slowest(const bt_tracelog *log, uint32_t nth);
 /* id is its trace, its attempt or its alias. */
 bool bt_trace_is(const bt_trace_record *record, const char *id);
 /* From its first stage to its last. */

@@ -12,7 +12,7 @@
 static baton_status copy_options(const baton_receiver_options *from, baton_receiver_options *to)
 {
     *to = *from;
-    to->name = to->key_seed = to->host = to->notice = NULL;
+    to->name = to->key_seed = to->host = to->notice = to->admin = NULL;
     to->notice_allow = NULL;
     to->security = (baton_security){.allow_unauthenticated = from->security.allow_unauthenticated};
     to->data = (baton_data_path){.clock = from->data.clock,
@@ -47,6 +47,25 @@ static baton_status make_doorbell(baton_receiver *receiver)
     return BATON_OK;
 }
 
+static void ring_bell(void *ctx)
+{
+    const baton_receiver *receiver = ctx;
+    bt_doorbell_ring(receiver->bell);
+}
+
+/* Requests are only remembered where somebody can ask for them. */
+static baton_status open_admin(baton_receiver *receiver, const baton_receiver_options *options)
+{
+    const bt_admin_options admin = {.where = options->admin,
+                                    .role = "receiver",
+                                    .name = options->name,
+                                    .rank = options->rank,
+                                    .ring = ring_bell,
+                                    .ctx = receiver};
+    BATON_TRY(bt_admin_open(&admin, &receiver->admin));
+    return receiver->admin != NULL ? bt_tracelog_create(&receiver->rx->traces) : BATON_OK;
+}
+
 /* Everything but the thread. options have their defaults. */
 static baton_status open_parts(baton_receiver *receiver, const baton_receiver_options *options)
 {
@@ -62,7 +81,8 @@ static baton_status open_parts(baton_receiver *receiver, const baton_receiver_op
     BATON_TRY(bt_transport_open(&options->data, &receiver->transport));
     bt_rx_out out = bt_rxshell_out(receiver);
     out.bell = receiver->bell;
-    return bt_rx_create(&receiver->options, receiver->transport, &out, &receiver->rx);
+    BATON_TRY(bt_rx_create(&receiver->options, receiver->transport, &out, &receiver->rx));
+    return open_admin(receiver, options);
 }
 
 baton_status baton_receiver_create(const baton_receiver_options *options,
@@ -104,6 +124,8 @@ void baton_receiver_destroy(baton_receiver *receiver)
         bt_doorbell_ring(receiver->bell);
         pthread_join(receiver->thread, NULL);
     }
+    bt_admin_close(receiver->admin);
+    receiver->admin = NULL;
     bt_rx_destroy(receiver->rx);
     bt_transport_destroy(receiver->transport);
     bt_noticepush_destroy(receiver->notices, BT_RX_FLUSH_MS);
@@ -193,4 +215,9 @@ void baton_receiver_get_stats(baton_receiver *receiver, baton_receiver_stats *st
     bt_noticepush_get_stats(receiver->notices, &stats->notices_sent_total,
                             &stats->notices_dropped_total);
     stats->events_dropped_total = atomic_load_explicit(&receiver->n_dropped, memory_order_relaxed);
+}
+
+const char *baton_receiver_admin(const baton_receiver *receiver)
+{
+    return bt_admin_address(receiver->admin);
 }

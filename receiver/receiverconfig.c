@@ -12,6 +12,7 @@ static void to_file(const baton_receiver_options *options, bt_file_options *file
         .name = options->name,
         .host = options->host,
         .notice = options->notice,
+        .admin = options->admin,
         .notice_allow = options->notice_allow,
         .n_notice_allow = options->n_notice_allow,
         .digests = (int)options->digests,
@@ -32,6 +33,7 @@ static void from_file(const bt_file_options *file, baton_receiver_options *optio
     options->name = file->name;
     options->host = file->host;
     options->notice = file->notice;
+    options->admin = file->admin;
     options->notice_allow = file->notice_allow;
     options->n_notice_allow = file->n_notice_allow;
     options->digests = (baton_digests)file->digests;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the state machine, what goes in and what comes out. */
+#include "receiver/rxadmin.h"
 #include "receiver/rxdevice.h"
 
 #include "core/alloc.h"
@@ -128,6 +129,7 @@ void bt_rx_destroy(bt_rx *rx)
     bt_rx_regions_destroy(rx);
     bt_rx_device_destroy(rx);
     bt_store_destroy(rx->store);
+    bt_tracelog_destroy(rx->traces);
     bt_pack_release(&rx->writer);
     bt_free(rx->ring_frame);
     bt_free(rx->commands);
@@ -243,6 +245,8 @@ static void run_commands(bt_rx *rx)
         const bt_rx_command *command = &rx->commands[i];
         if (command->kind == BT_RX_CONSUMED)
             bt_rx_consume(rx, command);
+        else if (command->kind == BT_RX_UNPINNED)
+            bt_rx_trace_released(rx, command);
         else
             bt_rx_release_request(rx, command->request, strlen(command->request));
     }

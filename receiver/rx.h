@@ -21,6 +21,7 @@
 #include "core/framering.h"
 #include "core/process.h"
 #include "core/states.h"
+#include "core/tracelog.h"
 #include "store/store.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
@@ -91,6 +92,10 @@ struct bt_rx_ticket {
     uint64_t named_ns;   /* GRANTED: when its sender last spoke of it */
     baton_status reason; /* REVOKED */
     char reason_text[BATON_EVENT_TEXT_BYTES];
+    /* For rxadmin.c; 0: not yet. */
+    uint64_t alloc_ns, first_commit_ns, last_commit_ns, looked_up_ns, pinned_ns;
+    uint64_t pin; /* number of the pin that ended the hold */
+    bt_traceparent trace;
     char request[BT_REQUEST_ID_BYTES_MAX + 1];
     char notice[BT_NOTICE_ADDRESS_BYTES_MAX + 1];
 };
@@ -143,12 +148,14 @@ typedef struct {
 } bt_rx_ended;
 
 /* From other threads to the owner. */
-typedef enum { BT_RX_CONSUMED, BT_RX_RELEASE } bt_rx_command_kind;
+typedef enum { BT_RX_CONSUMED, BT_RX_RELEASE, BT_RX_UNPINNED } bt_rx_command_kind;
 typedef struct {
     bt_rx_command_kind kind;
     uint64_t
         n_tokens[2]; /* CONSUMED: a hold of so many tokens ending in keys[i] may end; 0: none */
     baton_key keys[2];
+    uint64_t pin; /* CONSUMED, UNPINNED: its number */
+    uint64_t looked_up_ns, at_ns;
     char request[BT_REQUEST_ID_BYTES_MAX + 1]; /* RELEASE */
 } bt_rx_command;
 
@@ -187,6 +194,8 @@ struct bt_rx {
     uint32_t n_commands;
     baton_pin *pins; /* list, see rxlookup.c */
     uint32_t n_pins;
+    uint64_t last_pin;           /* number of the youngest */
+    bt_tracelog *traces;         /* of requests that have ended; NULL: nobody asks */
     uint32_t n_leaving;          /* of them wait only for a GPU */
     struct bt_rx_device *device; /* NULL: the pool is in host memory */
 

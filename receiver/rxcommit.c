@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* COMMIT: chunks that have landed become visible, and a complete ticket becomes a hold. */
+#include "receiver/rxadmin.h"
 #include "receiver/rxdevice.h"
 
 #include "core/log.h"
@@ -163,11 +164,13 @@ void bt_rx_on_commit(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
         snprintf(text, sizeof(text), "%s", baton_last_error());
         bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, status);
         if (status == BATON_ERR_DIGEST_MISMATCH) {
-            bt_error("receiver: %s request=%s", text, ticket->request);
+            bt_error("receiver: %s request=%s trace=%s", text, ticket->request,
+                     ticket->trace.trace);
             bt_rx_ticket_fail(rx, ticket, status, text);
         }
         return;
     }
+    bt_rx_note_commit(rx, ticket);
     bt_message answer = {.u.commit_answer = {.landed = bt_grant_held(ticket->grant),
                                              .final = ticket->state == BT_TICKET_HELD}};
     bt_rx_answer(rx, BT_RX_ALLOC_PORT, route, message, &answer);

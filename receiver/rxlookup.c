@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lookups and pins: the decode engine's side, from any thread. */
+#include "receiver/rxadmin.h"
 #include "receiver/rxdevice.h"
 
 #include "core/alloc.h"
@@ -9,6 +10,8 @@
 
 struct baton_pin {
     baton_pin *prev, *next;
+    uint64_t number;
+    bool ends_hold; /* the owner was told to end one */
     uint64_t deadline_ns;
     bool expired;        /* its chunks were let go; under the lock */
     bt_cu_event leaving; /* given back, but a GPU still reads it until then; NULL: no */
@@ -71,6 +74,7 @@ static void pin_matched(bt_rx *rx, baton_pin *pin)
     }
     uint64_t pin_ns = rx->options.timeouts.pin_ms * BT_NS_PER_MS;
     pin->deadline_ns = bt_deadline_ns(bt_now_ns(rx->clock), pin_ns);
+    pin->number = ++rx->last_pin;
     pin->next = rx->pins;
     if (rx->pins != NULL)
         rx->pins->prev = pin;
@@ -93,7 +97,7 @@ baton_status bt_rx_lookup(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, 
     baton_pin *pin;
     BATON_TRY(pin_create(max_chunks, &pin));
     baton_status status = BATON_OK;
-    bt_rx_command command = {0};
+    bt_rx_command command = {.looked_up_ns = bt_now_ns(rx->clock)};
     uint32_t matched = 0;
 
     pthread_mutex_lock(&rx->lock);
@@ -110,7 +114,10 @@ baton_status bt_rx_lookup(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, 
         rx->stats.lookup_hit_tokens_total += matched;
         pin_matched(rx, pin);
         fill_consumed(pin, n_tokens, matched, &command);
-        if (command.n_tokens[0] != 0 || command.n_tokens[1] != 0)
+        command.pin = pin->number;
+        command.at_ns = bt_now_ns(rx->clock);
+        pin->ends_hold = command.n_tokens[0] != 0 || command.n_tokens[1] != 0;
+        if (pin->ends_hold)
             rx->commands[rx->n_commands++] = command;
     }
     pthread_mutex_unlock(&rx->lock);
@@ -160,8 +167,18 @@ static void unpin_chunks(bt_rx *rx, baton_pin *pin)
         bt_chunk_unpin(rx->store, pin->chunks[i]);
 }
 
+/* For the request's trace only: not worth refusing a lookup for want of room. */
+static void note_released(bt_rx *rx, const baton_pin *pin)
+{
+    if (rx->traces == NULL || !pin->ends_hold || rx->n_commands >= BT_RX_COMMANDS_MAX / 2)
+        return;
+    rx->commands[rx->n_commands++] = (bt_rx_command){
+        .kind = BT_RX_UNPINNED, .pin = pin->number, .at_ns = bt_now_ns(rx->clock)};
+}
+
 static void unlink_pin(bt_rx *rx, baton_pin *pin)
 {
+    note_released(rx, pin);
     *(pin->prev != NULL ? &pin->prev->next : &rx->pins) = pin->next;
     if (pin->next != NULL)
         pin->next->prev = pin->prev;
@@ -209,6 +226,20 @@ static void leave(bt_rx *rx, baton_pin *pin)
     unlink_pin(rx, pin);
     rx->n_leaving--;
     pin_free(pin);
+}
+
+bool bt_rx_next_pin(const bt_rx *rx, bt_rx_pin_look *look)
+{
+    const baton_pin *pin = look->pin == NULL ? rx->pins : look->pin->next;
+    *look = (bt_rx_pin_look){.pin = pin};
+    if (pin == NULL)
+        return false;
+    look->number = pin->number;
+    look->deadline_ns = pin->deadline_ns;
+    look->is_leaving = pin->leaving != NULL;
+    look->n_chunks = pin->n_chunks;
+    look->chunks = pin->expired ? NULL : pin->chunks;
+    return true;
 }
 
 void bt_rx_pins_finish(bt_rx *rx)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests by the name that the proxy gave them: RELEASE, STATUS, what decode has consumed, and
  * what has ended and is remembered for a while. */
-#include "receiver/rx.h"
+#include "receiver/rxadmin.h"
 
 #include "core/log.h"
 
@@ -16,6 +16,7 @@ static bool is_named(const char *request, bt_blob name)
 void bt_rx_remember(bt_rx *rx, const bt_rx_ticket *ticket, bt_request_state state,
                     baton_status reason)
 {
+    bt_rx_trace_end(rx, ticket, state, reason);
     bt_rx_ended *ended = &rx->ended[rx->ended_next++ % BT_RX_ENDED_MAX];
     *ended = (bt_rx_ended){
         .state = state,
@@ -146,6 +147,9 @@ void bt_rx_consume(bt_rx *rx, const bt_rx_command *command)
             if (ticket->state != BT_TICKET_HELD || ticket->n_tokens != command->n_tokens[i] ||
                 memcmp(&ticket->last_key, &command->keys[i], sizeof(ticket->last_key)) != 0)
                 continue;
+            ticket->pin = command->pin;
+            ticket->looked_up_ns = command->looked_up_ns;
+            ticket->pinned_ns = command->at_ns;
             bt_rx_ticket_end(rx, ticket, BT_TICKET_ON_CONSUMED, BT_REQUEST_PINNED, BATON_OK);
             return;
         }

@@ -147,6 +147,8 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
     bt_rx_rings_handle(receiver->rx); /* first: who uses them is in a hurry */
     bool active = serve_port(receiver, BT_RX_INIT_PORT);
     active |= serve_port(receiver, BT_RX_ALLOC_PORT);
+    if (bt_admin_pending(receiver->admin) != NULL)
+        bt_rxshell_answer_admin(receiver);
     *deadline_ns = bt_rx_progress(receiver->rx);
     return active || receiver->rx->stats.ring_messages_total != n_ring_frames;
 }

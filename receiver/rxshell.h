@@ -10,6 +10,7 @@
  * from any thread. */
 #ifndef BT_RECEIVER_RXSHELL_H
 #define BT_RECEIVER_RXSHELL_H
+#include "core/adminserver.h"
 #include "core/doorbell.h"
 #include "core/eventqueue.h"
 #include "core/pollset.h"
@@ -42,6 +43,7 @@ struct baton_receiver {
     bt_eventqueue *events;
     bt_transport *transport;
     bt_rx *rx;
+    bt_admin *admin; /* NULL: off */
     bool is_asleep;   /* prepared to, and nobody has looked since */
     bool was_called;  /* turn: by a ring, and did nothing but what lay there */
     uint64_t wake_ns; /* turn: when to step at the latest */
@@ -66,6 +68,8 @@ bool bt_rxshell_prepare_sleep(baton_receiver *receiver);
 bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns);
 /* One call of a user's progress; returns the milliseconds until the next at the latest. */
 uint32_t bt_rxshell_turn(baton_receiver *receiver);
+/* Answers the admin question that is pending, rxadmin.c. */
+void bt_rxshell_answer_admin(baton_receiver *receiver);
 baton_status bt_rxshell_start_thread(baton_receiver *receiver);
 
 #endif

@@ -203,6 +203,8 @@ static baton_status ticket_create(bt_rx *rx, bt_rx_peer *peer, const bt_message 
     ticket->n_tokens =
         (uint64_t)(ticket->n_chunks - 1) * rx->options.layout.chunk_tokens + alloc->last_tokens;
     ticket->peer = peer;
+    ticket->alloc_ns = bt_now_ns(rx->clock);
+    bt_traceparent_read((const char *)alloc->trace.data, alloc->trace.bytes, &ticket->trace);
     ticket->alloc_id = message->id;
     ticket->id = rx->next_ticket++;
     randombytes_buf(&ticket->generation, sizeof(ticket->generation));
@@ -457,7 +459,8 @@ static void revoke(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const c
 
 void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, const char *text)
 {
-    bt_debug("receiver: request failed: %s request=%s", text, ticket->request);
+    bt_debug("receiver: request failed: %s request=%s trace=%s", text, ticket->request,
+             ticket->trace.trace);
     rx->stats.requests_failed_total++;
     report(rx, ticket, BATON_RECEIVER_FAILED, reason, text);
     if (reason != BATON_ERR_CANCELED && reason != BATON_ERR_CLOSED)
@@ -476,8 +479,8 @@ void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, con
 void bt_rx_ticket_settle(bt_rx *rx, bt_rx_ticket *ticket, bt_rx_ticket_change proof)
 {
     if (proof == BT_TICKET_ON_PATIENCE)
-        bt_warn("receiver: pages retired, their writer was never proven done request=%s",
-                ticket->request);
+        bt_warn("receiver: pages retired, their writer was never proven done request=%s trace=%s",
+                ticket->request, ticket->trace.trace);
     bt_rx_ticket_end(rx, ticket, proof, BT_REQUEST_FAILED, ticket->reason);
 }
 

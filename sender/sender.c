@@ -10,7 +10,7 @@
 static baton_status copy_options(const baton_sender_options *from, baton_sender_options *to)
 {
     *to = *from;
-    to->name = to->key_seed = to->notice = NULL;
+    to->name = to->key_seed = to->notice = to->admin = NULL;
     to->notice_allow = NULL;
     to->security = (baton_security){0};
     to->data = (baton_data_path){.clock = from->data.clock,
@@ -43,6 +43,27 @@ static baton_status make_doorbell(baton_sender *sender)
     return BATON_OK;
 }
 
+static void ring_bell(void *ctx)
+{
+    const baton_sender *sender = ctx;
+    bt_doorbell_ring(sender->bell);
+}
+
+/* Transfers are only remembered where somebody can ask for them. */
+static baton_status open_admin(baton_sender *sender, const baton_sender_options *options)
+{
+    const bt_admin_options admin = {.where = options->admin,
+                                    .role = "sender",
+                                    .name = options->name,
+                                    .rank = options->rank,
+                                    .ring = ring_bell,
+                                    .ctx = sender};
+    if (options->probe)
+        return BATON_OK;
+    BATON_TRY(bt_admin_open(&admin, &sender->admin));
+    return sender->admin != NULL ? bt_tracelog_create(&sender->tx->traces) : BATON_OK;
+}
+
 /* Everything but the thread. options have their defaults. */
 static baton_status open_parts(baton_sender *sender, const baton_sender_options *options)
 {
@@ -57,7 +78,8 @@ static baton_status open_parts(baton_sender *sender, const baton_sender_options 
     const bt_tx_out out = bt_txshell_out(sender);
     BATON_TRY(bt_tx_create(&sender->options, sender->transport, &out, &sender->tx));
     sender->tx->bell = sender->bell;
-    return bt_txshell_open(sender);
+    BATON_TRY(bt_txshell_open(sender));
+    return open_admin(sender, options);
 }
 
 baton_status baton_sender_create(const baton_sender_options *options, baton_sender **sender_p)
@@ -91,6 +113,8 @@ void baton_sender_destroy(baton_sender *sender)
         bt_doorbell_ring(sender->bell);
         pthread_join(sender->thread, NULL);
     }
+    bt_admin_close(sender->admin);
+    sender->admin = NULL;
     if (sender->tx != NULL)
         bt_txshell_drain(sender);
     bt_tx_destroy(sender->tx);
@@ -236,4 +260,9 @@ void baton_sender_get_stats(baton_sender *sender, baton_sender_stats *stats)
 uint32_t baton_sender_peers(baton_sender *sender, baton_sender_peer *peers, uint32_t max)
 {
     return bt_tx_peers_shown(sender->tx, peers, max);
+}
+
+const char *baton_sender_admin(const baton_sender *sender)
+{
+    return bt_admin_address(sender->admin);
 }

@@ -10,6 +10,7 @@ static void to_file(const baton_sender_options *options, bt_file_options *file)
     *file = (bt_file_options){
         .name = options->name,
         .notice = options->notice,
+        .admin = options->admin,
         .notice_allow = options->notice_allow,
         .n_notice_allow = options->n_notice_allow,
         .digests = (int)options->digests,
@@ -31,6 +32,7 @@ static void from_file(const bt_file_options *file, baton_sender_options *options
 {
     options->name = file->name;
     options->notice = file->notice;
+    options->admin = file->admin;
     options->notice_allow = file->notice_allow;
     options->n_notice_allow = file->n_notice_allow;
     options->digests = (baton_digests)file->digests;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the state machine, what goes in and what comes out. */
+#include "sender/txadmin.h"
 #include "sender/txcopy.h"
 #include "sender/txdevice.h"
 #include "sender/txlayers.h"
@@ -145,6 +146,7 @@ void bt_tx_destroy(bt_tx *tx)
     bt_memory_free(tx->measure_memory);
     bt_free(tx->free_slots);
     bt_tx_events_destroy(tx);
+    bt_tracelog_destroy(tx->traces);
     bt_pack_release(&tx->writer);
     bt_free(tx->ring_frame);
     pthread_mutex_destroy(&tx->inbox.lock);
@@ -282,6 +284,7 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
         transfer->finish_seen = true;
     else
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_CANCELED, "canceled");
+    bt_tx_note_chunks(tx, transfer);
 }
 
 static void run_commands(bt_tx *tx)

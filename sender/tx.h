@@ -20,6 +20,7 @@
 #include "core/framering.h"
 #include "core/process.h"
 #include "core/states.h"
+#include "core/tracelog.h"
 #include "sender/txpath.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
@@ -188,6 +189,21 @@ typedef struct {
     uint32_t first, last, n;
 } bt_tx_list;
 
+/* When a transfer reached what (txadmin.h). */
+typedef enum {
+    BT_TX_AT_OPENED,
+    BT_TX_AT_ALLOC_SENT,
+    BT_TX_AT_GRANTED,
+    BT_TX_AT_FIRST_PUSH,
+    BT_TX_AT_LAST_PUSH,
+    BT_TX_AT_LAST_OUT,   /* the last chunk is written, or handed to the transport */
+    BT_TX_AT_FINAL_SENT, /* COMMIT final */
+    BT_TX_AT_COMMITTED,  /* ... is answered */
+    BT_TX_AT_FAILED,
+    BT_TX_AT_NOTIFIED, /* the notice to the proxy has left */
+    BT_TX_N_STAGES,
+} bt_tx_stage;
+
 struct bt_tx_transfer {
     bt_tx_transfer *prev, *next; /* all, oldest first */
     bt_tx_transfer *hash_next;   /* inbox: same bucket by id; then the list of the dead */
@@ -231,6 +247,8 @@ struct bt_tx_transfer {
     baton_sender_event *end;       /* room for DONE or FAILED, until it is reported */
     baton_status reason;
     char reason_text[BATON_EVENT_TEXT_BYTES];
+    uint64_t at_ns[BT_TX_N_STAGES]; /* 0: not yet */
+    bt_traceparent trace;
     char request[BT_REQUEST_ID_BYTES_MAX + 1];
     char notice[BT_NOTICE_ADDRESS_BYTES_MAX + 1];
     char host[BT_TX_HOST_BYTES];
@@ -313,6 +331,8 @@ struct bt_tx {
     /* Growing; an entry is written before it is counted, by who registers, and read by the owner.
      */
     _Atomic uint32_t n_registered;
+
+    bt_tracelog *traces; /* of transfers that have ended; NULL: nobody asks */
 
     bt_memory *measure_memory; /* [BT_TX_MEASURE_BYTES], made by the first measurement */
     uint32_t last_measure;

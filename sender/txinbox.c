@@ -115,6 +115,9 @@ static baton_status transfer_create(const bt_tx *tx, const baton_transfer_option
     uint64_t deadline_ms =
         options->deadline_ms != 0 ? options->deadline_ms : tx->options.timeouts.request_ms;
     transfer->deadline_ns = bt_deadline_ns(bt_now_ns(tx->clock), deadline_ms * BT_NS_PER_MS);
+    transfer->at_ns[BT_TX_AT_OPENED] = bt_now_ns(tx->clock);
+    if (options->traceparent != NULL)
+        bt_traceparent_read(options->traceparent, strlen(options->traceparent), &transfer->trace);
     const char *notice = options->notice != NULL ? options->notice : tx->options.notice;
     snprintf(transfer->notice, sizeof(transfer->notice), "%s", notice != NULL ? notice : "");
     snprintf(transfer->request, sizeof(transfer->request), "%s", options->request);

@@ -155,6 +155,8 @@ bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&sender->n_steps, 1, memory_order_relaxed);
     uint64_t n_ring_frames = sender->tx->n_ring_frames;
+    if (bt_admin_pending(sender->admin) != NULL)
+        bt_txshell_answer_admin(sender);
     *deadline_ns = bt_tx_progress(sender->tx);
     bool active = sender->tx->n_ring_frames != n_ring_frames;
     for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {

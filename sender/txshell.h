@@ -10,6 +10,7 @@
  * from any thread. */
 #ifndef BT_SENDER_TXSHELL_H
 #define BT_SENDER_TXSHELL_H
+#include "core/adminserver.h"
 #include "core/doorbell.h"
 #include "core/pollset.h"
 #include "core/wakesocket.h"
@@ -47,6 +48,7 @@ struct baton_sender {
     bt_noticepush *notices;
     bt_transport *transport;
     bt_tx *tx;
+    bt_admin *admin; /* NULL: off */
     bool is_asleep;   /* prepared to, and nobody has looked since */
     bool was_called;  /* turn: by a ring, and did not look into the poll set */
     uint64_t wake_ns; /* turn: when to step at the latest */
@@ -70,6 +72,8 @@ bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns);
 /* One call of a user's progress; returns the milliseconds until the next at the latest. */
 uint32_t bt_txshell_turn(baton_sender *sender);
 baton_status bt_txshell_start_thread(baton_sender *sender);
+/* Answers the admin question that is pending, txadmin.c. */
+void bt_txshell_answer_admin(baton_sender *sender);
 /* Cancels what is live and runs until it has drained, or the flush deadline has passed. */
 void bt_txshell_drain(baton_sender *sender);
 

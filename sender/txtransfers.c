@@ -4,6 +4,7 @@
  *   WAIT_PEER ◀─▶ WAIT_GRANT ──▶ MOVING ──▶ COMMITTING ──▶ ENDED
  *       │             │            └────┬──────┘
  *       └─────────────┴──▶ ENDED     DRAINING ──▶ ENDED */
+#include "sender/txadmin.h"
 #include "sender/txdevice.h"
 #include "sender/txlayers.h"
 
@@ -102,15 +103,18 @@ static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change chang
         .move_ns = status == BATON_OK ? bt_now_ns(tx->clock) - transfer->granted_ns : 0,
     };
     snprintf(event.text, sizeof(event.text), "%s", text);
-    if (transfer->notice[0] != 0)
+    if (transfer->notice[0] != 0) {
         tx->out.notice(tx->out.ctx, transfer->notice, transfer->request, status, text);
+        bt_tx_reached(tx, transfer, BT_TX_AT_NOTIFIED);
+    }
     bt_tx_stat(tx,
                status == BATON_OK ? &tx->stats.transfers_done_total
                                   : &tx->stats.transfers_failed_total,
                1);
-    bt_debug("sender: transfer ended: %s request=%s sent=%u present=%u",
+    bt_debug("sender: transfer ended: %s request=%s sent=%u present=%u trace=%s",
              status == BATON_OK ? "done" : text, transfer->request, transfer->n_landed,
-             transfer->n_present);
+             transfer->n_present, transfer->trace.trace);
+    bt_tx_trace_end(tx, transfer, status, text);
     unlink_transfer(tx, transfer);
     transfer->hash_next = tx->dead;
     tx->dead = transfer;
@@ -122,6 +126,8 @@ static void send_alloc(bt_tx *tx, bt_tx_transfer *transfer)
     uint64_t now_ns = bt_now_ns(tx->clock);
     uint64_t left_ms =
         transfer->deadline_ns > now_ns ? (transfer->deadline_ns - now_ns) / BT_NS_PER_MS + 1 : 1;
+    char trace[BT_TRACEPARENT_CHARS + 1];
+    bt_traceparent_write(&transfer->trace, trace);
     bt_message message = {
         .type = BT_MSG_ALLOC,
         .u.alloc = {
@@ -131,7 +137,9 @@ static void send_alloc(bt_tx *tx, bt_tx_transfer *transfer)
             .deadline_ms = left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX,
             .may_queue = 1,
             .notice = bt_blob_of_text(transfer->notice),
+            .trace = bt_blob_of_text(trace),
         }};
+    bt_tx_reached(tx, transfer, BT_TX_AT_ALLOC_SENT);
     bt_tx_transfer_move(tx, transfer, BT_TX_ON_ALLOC);
     baton_status status = bt_tx_request(tx, transfer->peer, transfer, BT_TX_ALLOC_PORT, &message,
                                         tx->options.timeouts.alloc_ms, &transfer->alloc);
@@ -196,6 +204,7 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
     if (transfer->state >= BT_TX_DRAINING)
         return;
     set_reason(transfer, reason, text);
+    bt_tx_reached(tx, transfer, BT_TX_AT_FAILED);
     bt_tx_pending_drop(tx, transfer->alloc);
     bt_tx_pending_drop(tx, transfer->commit);
     if (transfer->state == BT_TX_WAIT_PEER || transfer->state == BT_TX_WAIT_GRANT) {
@@ -275,6 +284,7 @@ static void on_granted(bt_tx *tx, bt_tx_transfer *transfer, const bt_msg_alloc_a
         return;
     }
     transfer->granted_ns = transfer->progress_ns = bt_now_ns(tx->clock);
+    transfer->at_ns[BT_TX_AT_GRANTED] = transfer->granted_ns;
     bt_tx_transfer_move(tx, transfer, BT_TX_ON_GRANTED);
     for (uint32_t i = 0; i < transfer->n_chunks; i++) {
         bt_tx_chunk *chunk = &transfer->chunks[i];
@@ -400,6 +410,7 @@ static bool waits_for_more(bt_tx *tx, const bt_tx_transfer *transfer)
 
 void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
 {
+    bt_tx_note_chunks(tx, transfer);
     if (transfer->state != BT_TX_MOVING || transfer->commit != NULL || waits_for_more(tx, transfer))
         return;
     uint32_t n_ready = count_ready(tx, transfer);
@@ -422,6 +433,8 @@ void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
     uint32_t n_chunks;
     uint32_t n_ranges = take_ready(tx, transfer, n_ready, ranges, digests, &n_chunks);
     bool final = transfer->finish_seen && is_complete(transfer);
+    if (final)
+        bt_tx_reached(tx, transfer, BT_TX_AT_FINAL_SENT);
     size_t digest_bytes = transfer->peer->digests != 0 ? 8 * (size_t)n_chunks : 0;
     bt_message message = {.type = BT_MSG_COMMIT,
                           .u.commit = {.name = name_of(transfer),
@@ -470,6 +483,7 @@ void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_messag
         bt_tx_commit(tx, transfer);
     } else if (message->u.commit_answer.final) {
         transfer->is_answered = true;
+        bt_tx_reached(tx, transfer, BT_TX_AT_COMMITTED);
         bt_tx_transfer_finish(tx, transfer);
     } else {
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_BAD_MESSAGE,

@@ -196,6 +196,16 @@ bool bt_grant_page(const bt_grant *grant, uint32_t chunk, bt_page_ref *page)
     return true;
 }
 
+bool bt_grant_claims(const bt_grant *grant, uint32_t chunk, bt_page_ref *page)
+{
+    if (bt_grant_page(grant, chunk, page))
+        return true;
+    if (chunk >= grant->n_chunks || grant->chunks[chunk].state != CHUNK_HELD)
+        return false;
+    *page = grant->chunks[chunk].chunk->page;
+    return true;
+}
+
 /* Puts the page's chunk into the index; the caller claims it next. */
 static bt_chunk *publish(bt_store *store, const bt_grant *grant, uint32_t i)
 {

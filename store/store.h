@@ -92,6 +92,19 @@ const baton_key *bt_chunk_key(const bt_chunk *chunk);
 uint32_t bt_chunk_tokens(const bt_chunk *chunk);
 bt_page_ref bt_chunk_page(const bt_chunk *chunk);
 
+/* A page from outside, for people. */
+typedef struct {
+    bt_page_ref page;
+    bt_page_state state;
+    uint32_t n_tokens, n_holds, n_pins; /* LANDED */
+    bool is_leaving;                    /* its region is closed */
+} bt_page_look;
+/* False: there is no such page. */
+bool bt_store_look(const bt_store *store, bt_page_ref page, bt_page_look *look);
+uint32_t bt_store_region_pages(const bt_store *store, uint32_t region); /* 0: there is none */
+/* The page of a grant's chunk, whatever it is to it: reserved, held, in quarantine. False: none. */
+bool bt_grant_claims(const bt_grant *grant, uint32_t chunk, bt_page_ref *page);
+
 void bt_store_get_stats(const bt_store *store, bt_store_stats *stats);
 /* Recounts everything from the pages up and compares; a test hook, also asserted in dev builds.
  * Errors: CORRUPT, naming what disagrees. */

@@ -31,6 +31,7 @@ enum {
     BT_BLOB_BYTES_MAX = 4096, /* a worker's address, an rkey */
     BT_SCRATCH_BYTES_MAX = 1 << 30,
     BT_DOORBELL_BYTES_MAX = 64,
+    BT_TRACE_BYTES_MAX = 128,
 };
 
 /* X(NAME): the `type` on the wire is the name. */
@@ -132,6 +133,7 @@ typedef struct {
     bt_blob keys; /* n * 32 bytes, 1 <= n <= BT_CHUNKS_MAX */
     uint32_t last_tokens, deadline_ms, may_queue;
     bt_blob notice;
+    bt_blob trace; /* a traceparent (core/traceparent.h), not checked; empty: none */
 } bt_msg_alloc;
 
 typedef enum { BT_ALLOC_GRANTED = 1, BT_ALLOC_QUEUED = 2, BT_ALLOC_REFUSED = 3 } bt_alloc_outcome;

@@ -447,6 +447,7 @@ static const bt_field alloc_fields[] = {
     FIELD(U32, "deadline_ms", u.alloc.deadline_ms, .min = 1),
     FIELD(U32, "may_queue", u.alloc.may_queue, .max = 1),
     FIELD(NAME, "notice", u.alloc.notice, .max = BT_NOTICE_ADDRESS_BYTES_MAX),
+    FIELD(NAME, "trace", u.alloc.trace, .max = BT_TRACE_BYTES_MAX, .optional = true),
 };
 
 #define OUTCOME_FIELD \

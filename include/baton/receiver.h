@@ -40,6 +40,7 @@ typedef struct {
     const char *notice; /* where to tell of expired holds when ALLOC named nothing; NULL: nowhere */
     const char *const *notice_allow; /* [n_notice_allow], as the sender's */
     uint32_t n_notice_allow;
+    const char *admin; /* as the sender's */
     baton_progress_mode progress;
     baton_security security;
     baton_data_path data;
@@ -144,6 +145,8 @@ BATON_API int baton_receiver_event_fd(baton_receiver *receiver);
 /* As the sender's. */
 BATON_API uint32_t baton_receiver_progress(baton_receiver *receiver);
 BATON_API int baton_receiver_progress_fd(baton_receiver *receiver);
+/* As baton_sender_admin. */
+BATON_API const char *baton_receiver_admin(const baton_receiver *receiver);
 BATON_API void baton_receiver_get_stats(baton_receiver *receiver, baton_receiver_stats *stats);
 
 BATON_END_DECLS

@@ -66,6 +66,8 @@ typedef struct {
     const char *const *notice_allow; /* [n_notice_allow] addresses that requests may name besides;
                                         "*" allows any; none: only `notice` and loopback */
     uint32_t n_notice_allow;
+    const char *admin; /* where questions about it are answered (docs/operations.md): "auto",
+                          "off", "unix:PATH", "127.0.0.1:PORT"; NULL: "auto" */
     baton_progress_mode progress;
     baton_security security;
     baton_data_path data;
@@ -85,6 +87,8 @@ typedef struct {
     uint32_t deadline_ms; /* 0: timeouts.request_ms */
     const char *notice;   /* proxy's address for this request, NULL: the options'; copied */
     uint64_t user_data;   /* echoed in events */
+    const char *traceparent; /* W3C Trace Context of the request, for logs and baton-ctl here and at
+                                the receiver; NULL, "" or not valid: none; copied */
 } baton_transfer_options;
 
 typedef enum {
@@ -237,6 +241,9 @@ BATON_API uint32_t baton_sender_progress(baton_sender *sender);
 /* BATON_PROGRESS_MANUAL: one fd (epoll) to wait on between progress calls. */
 BATON_API int baton_sender_progress_fd(baton_sender *sender);
 BATON_API void baton_sender_get_stats(baton_sender *sender, baton_sender_stats *stats);
+/* Where questions about it are answered, "unix:..." or "127.0.0.1:..."; "off". Borrowed until
+ * destroy. */
+BATON_API const char *baton_sender_admin(const baton_sender *sender);
 /* Writes up to max of the peers; returns how many there are. */
 BATON_API uint32_t baton_sender_peers(baton_sender *sender, baton_sender_peer *peers, uint32_t max);
 

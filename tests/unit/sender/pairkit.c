@@ -310,7 +310,8 @@ baton_transfer pair_begin(pair *kit, uint32_t sender, const char *request, const
                                             .keys = keys,
                                             .n_chunks = n_keys,
                                             .last_tokens = last,
-                                            .deadline_ms = deadline_ms};
+                                            .deadline_ms = deadline_ms,
+                                            .traceparent = kit->traceparent};
     baton_transfer transfer;
     assert_ok(bt_tx_begin(tx, &options, &transfer));
     return transfer;

@@ -64,6 +64,7 @@ struct pair {
     bool receiver_is_deaf, senders_are_deaf; /* their doorbells are out of reach */
     uint32_t n_rung[2];                      /* doorbells: of the receiver, of senders */
     bool is_closing;                         /* nobody is there to take frames */
+    const char *traceparent;                 /* of transfers from now on */
 };
 
 typedef struct {

@@ -143,12 +143,14 @@ static void fill(bt_message *message)
         fill_memreg_answer(message);
         break;
     case BT_MSG_ALLOC:
-        message->u.alloc = (bt_msg_alloc){.request = bt_blob_of_text("cmpl-12"),
-                                          .keys = some(64),
-                                          .last_tokens = 17,
-                                          .deadline_ms = 300000,
-                                          .may_queue = 1,
-                                          .notice = bt_blob_of_text("tcp://127.0.0.1:7500")};
+        message->u.alloc = (bt_msg_alloc){
+            .request = bt_blob_of_text("cmpl-12"),
+            .keys = some(64),
+            .last_tokens = 17,
+            .deadline_ms = 300000,
+            .may_queue = 1,
+            .notice = bt_blob_of_text("tcp://127.0.0.1:7500"),
+            .trace = bt_blob_of_text("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")};
         break;
     case BT_MSG_COMMIT:
         fill_commit(message);

@@ -118,6 +118,7 @@ static void decoded_fields_have_their_values(void **state)
     assert_true(bt_blob_is_text(message.u.alloc.request, "cmpl-12"));
     assert_int_equal(message.u.alloc.keys.bytes, 64);
     assert_int_equal(message.u.alloc.last_tokens, 17);
+    assert_int_equal(message.u.alloc.trace.bytes, 55);
     n = load_golden("REVOKE", buffer, sizeof(buffer));
     assert_ok(bt_message_decode(buffer, n, &message));
     assert_int_equal(message.u.end.reason, BATON_ERR_CANCELED);
@@ -141,6 +142,17 @@ static void rings_may_be_missing(void **state)
     assert_ok(bt_message_decode(buffer, n, &message));
     assert_int_equal(message.u.memreg_answer.ring.to_sender_bytes, 131072);
     assert_int_equal(message.u.memreg_answer.ring.doorbell.bytes, 12);
+}
+
+/* As peers say it that trace nothing. */
+static void a_trace_may_be_missing(void **state)
+{
+    (void)state;
+    bt_message message;
+    size_t n = load_golden("ALLOC-without-trace", buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    assert_int_equal(message.u.alloc.trace.bytes, 0);
+    assert_int_equal(message.u.alloc.last_tokens, 17);
 }
 
 static void a_frame_cut_at_any_byte_is_refused(void **state)
@@ -395,6 +407,7 @@ int main(void)
         bt_test(every_message_survives_a_round_trip),
         bt_test(decoded_fields_have_their_values),
         bt_test(rings_may_be_missing),
+        bt_test(a_trace_may_be_missing),
         bt_test(a_frame_cut_at_any_byte_is_refused),
         bt_test(mutated_frames_are_refused_or_stay_within_limits),
         bt_test(another_version_still_gives_the_common_fields),
