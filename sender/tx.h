@@ -174,6 +174,7 @@ typedef struct {
     bt_tx_chunk_state state;
     bool put_done;     /* POSTED, FLUSHING: its put has left local memory */
     uint32_t put_next; /* of the chunks of one put, which is named by the first; UINT32_MAX: last */
+    bool keeps_slot;   /* between groups of layers, counted in n_kept_slots */
     bool source_busy;  /* SOURCE_FREE is still to come */
     int32_t slot;      /* staging slot, -1: none */
     uint32_t next;     /* in its bt_tx_list */
@@ -314,9 +315,10 @@ struct bt_tx {
     bt_memory *staging;   /* options.staging_chunks pages; made when the first put needs it */
     uint32_t *free_slots; /* [staging_chunks] stack */
     uint32_t n_free_slots;
-    uint32_t slot_share; /* of one transfer in this turn */
-    baton_transfer turn; /* whose turn came first: next time it comes last */
-    struct {             /* the put that a transfer's turn is putting together */
+    uint32_t slot_share;   /* of one transfer in this turn */
+    uint32_t n_kept_slots; /* of chunks that keep theirs between groups of layers */
+    baton_transfer turn;   /* whose turn came first: next time it comes last */
+    struct {               /* the put that a transfer's turn is putting together */
         bt_memory *memory;
         const bt_tx_region *region;
         bt_run runs[BT_TX_PUT_RUNS];
@@ -498,6 +500,8 @@ baton_status bt_tx_chunk_region(bt_tx *tx, bt_tx_transfer *transfer, uint32_t ch
                                 const bt_tx_region **region_p);
 /* A staging slot for the chunk. Errors: BUSY (none is free now), NO_MEMORY, TRANSPORT. */
 baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_chunk *chunk);
+/* Gives the chunk's slot back, if it has one. */
+void bt_tx_give_slot(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_chunk *chunk);
 void bt_tx_chunk_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
 void bt_tx_chunk_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
 void bt_tx_list_append(bt_tx_transfer *transfer, bt_tx_list *list, uint32_t chunk);

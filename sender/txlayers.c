@@ -240,13 +240,19 @@ baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
     return busy;
 }
 
-bool bt_tx_layers_put_done(bt_tx_chunk *chunk)
+bt_tx_put_end bt_tx_layers_put_done(bt_tx_chunk *chunk)
 {
     if (chunk->layers == NULL)
-        return true;
-    chunk->layers->n_puts--;
+        return BT_TX_PUT_LAST;
+    if (--chunk->layers->n_puts > 0)
+        return BT_TX_PUT_OTHERS;
     bool is_moved = chunk->state != BT_TX_CHUNK_IDLE && chunk->state != BT_TX_CHUNK_LAYERED;
-    return is_moved && chunk->layers->n_puts == 0;
+    return is_moved ? BT_TX_PUT_LAST : BT_TX_PUT_PAUSE;
+}
+
+bool bt_tx_layers_keep_slot(const bt_tx_transfer *transfer, const bt_tx_chunk *chunk)
+{
+    return chunk->layers != NULL && transfer->peer->digests != BT_DIGESTS_OFF;
 }
 
 static void drop(bt_tx *tx, bt_tx_transfer *transfer, uint32_t first, uint32_t end)

@@ -7,8 +7,10 @@
  *         '-- group 0 --'  '- group 1 -'                      all pushed  all moved
  *
  * Groups come in any order. A digest is taken in the page's order, so with digests a group waits
- * until those before it have moved. Where puts are used, a chunk has one staging slot from its
- * first group to its last put.
+ * until those before it have moved. Where puts are used, a chunk has a staging slot only while
+ * something of it is on its way: who waits for the engine holds nobody up. With a digest, which may
+ * look at the page again, it keeps one from its first group to its last put; such chunks share half
+ * of the slots, and the others wait for them.
  *
  * Thread rule: owner thread; seen and count_seen belong to the inbox and its lock. */
 #ifndef BT_SENDER_TXLAYERS_H
@@ -19,9 +21,15 @@
 void bt_tx_layers_pushed(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_command *push);
 /* Moves groups that can move; BUSY when a slot is missing. *more: there is more to do at once. */
 baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more);
-/* A put of the chunk's has left. True when its staging slot is free: also for chunks that were
- * pushed whole. */
-bool bt_tx_layers_put_done(bt_tx_chunk *chunk);
+/* A put of the chunk's has left. */
+typedef enum {
+    BT_TX_PUT_OTHERS, /* are on their way */
+    BT_TX_PUT_PAUSE,  /* none is, and more layers are to come */
+    BT_TX_PUT_LAST,   /* it was the last of all: also of chunks that were pushed whole */
+} bt_tx_put_end;
+bt_tx_put_end bt_tx_layers_put_done(bt_tx_chunk *chunk);
+/* The chunk's slot is its own until its last put has left. */
+bool bt_tx_layers_keep_slot(const bt_tx_transfer *transfer, const bt_tx_chunk *chunk);
 /* The sources of its groups that have not moved become free; of one chunk, or of all. */
 void bt_tx_layers_drop_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
 void bt_tx_layers_drop(bt_tx *tx, bt_tx_transfer *transfer);

@@ -214,11 +214,26 @@ baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_chunk *c
     if (tx->staging == NULL)
         BATON_TRY(make_staging(tx));
     bool has_share = transfer->n_slots == 0 || transfer->n_slots < tx->slot_share;
-    if (tx->n_free_slots == 0 || !has_share)
+    bool is_kept = bt_tx_layers_keep_slot(transfer, chunk);
+    uint32_t most_kept = (tx->options.staging_chunks + 1) / 2;
+    if (tx->n_free_slots == 0 || !has_share || (is_kept && tx->n_kept_slots >= most_kept))
         return BATON_ERR_BUSY;
     chunk->slot = (int32_t)tx->free_slots[--tx->n_free_slots];
     transfer->n_slots++;
+    chunk->keeps_slot = is_kept;
+    tx->n_kept_slots += is_kept;
     return BATON_OK;
+}
+
+void bt_tx_give_slot(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_chunk *chunk)
+{
+    if (chunk->slot < 0)
+        return;
+    tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
+    chunk->slot = -1;
+    transfer->n_slots--;
+    tx->n_kept_slots -= chunk->keeps_slot;
+    chunk->keeps_slot = false;
 }
 
 /* Where the put reads from: *local and *memory; and its digest. A staging slot when the source is
@@ -442,7 +457,8 @@ bool bt_tx_move(bt_tx *tx, bt_tx_transfer *transfer)
 /* True when somebody waits for a share of what a put has given back. */
 static bool wants_turn(const bt_tx_transfer *transfer)
 {
-    return transfer->state == BT_TX_MOVING && transfer->n_pushed > transfer->n_posted;
+    return transfer->state == BT_TX_MOVING &&
+           (transfer->n_pushed > transfer->n_posted || transfer->first_group != NULL);
 }
 
 bool bt_tx_move_all(bt_tx *tx)
@@ -473,11 +489,7 @@ static void put_left(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
     bt_tx_chunk *chunk = &transfer->chunks[i];
     chunk->put_done = true;
     free_source(tx, transfer, i);
-    if (chunk->slot >= 0) {
-        tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
-        transfer->n_slots--;
-    }
-    chunk->slot = -1;
+    bt_tx_give_slot(tx, transfer, chunk);
 }
 
 static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
@@ -486,8 +498,11 @@ static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
     bt_tx_chunk *chunk = &transfer->chunks[i];
     transfer->n_puts_out--;
     if (chunk->layers != NULL) {
-        if (bt_tx_layers_put_done(chunk))
+        bt_tx_put_end end = bt_tx_layers_put_done(chunk);
+        if (end == BT_TX_PUT_LAST)
             put_left(tx, transfer, i);
+        else if (end == BT_TX_PUT_PAUSE && !chunk->keeps_slot)
+            bt_tx_give_slot(tx, transfer, chunk);
         return;
     }
     for (; i != UINT32_MAX; i = transfer->chunks[i].put_next) {

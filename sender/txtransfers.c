@@ -78,9 +78,7 @@ static void free_chunks(bt_tx *tx, bt_tx_transfer *transfer)
         if (chunk->source_busy)
             bt_tx_source_free(tx, transfer, i, &chunk->source);
         chunk->source_busy = false;
-        if (chunk->slot >= 0)
-            tx->free_slots[tx->n_free_slots++] = (uint32_t)chunk->slot;
-        chunk->slot = -1;
+        bt_tx_give_slot(tx, transfer, chunk);
     }
 }
 

@@ -348,6 +348,43 @@ static void more_chunks_than_slots_take_turns(void **state)
     }
 }
 
+/* The first has begun as many chunks as there are slots, and its engine computes on. */
+static void who_waits_for_the_engine_holds_nobody_up(void **state)
+{
+    (void)state;
+    for (uint32_t digests = 0; digests < 2; digests++) {
+        const pair_options options = {.n_pages = 16,
+                                      .is_layered = true,
+                                      .path = BATON_PATH_PUT,
+                                      .digests = digests ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF};
+        pair_create(&kit, &options); /* 2 slots */
+        uint32_t n = 4 * PAIR_CHUNK;
+        pair_tokens(1, 0, n, tokens);
+        baton_transfer first = pair_begin(&kit, 0, "first", tokens, n, 0);
+        for (uint32_t i = 0; i < 4; i++)
+            assert_ok(push_layers(0, first, n, i, 0, 1));
+        pair_run(&kit);
+        pair_tokens(2, 0, n, tokens);
+        hand_off(0, "second", n);
+        assert_int_equal(kit.senders[0].n_done, 1);
+        assert_int_equal(pair_check(&kit, tokens, n), n);
+        pair_tokens(1, 0, n, tokens);
+        for (uint32_t l = 1; l < PAIR_LAYERS; l++) {
+            for (uint32_t i = 0; i < 4; i++)
+                assert_ok(push_layers(0, first, n, i, l, 1));
+        }
+        finish(0, first);
+        pair_run(&kit);
+        assert_int_equal(kit.senders[0].n_done, 2);
+        assert_int_equal(pair_check(&kit, tokens, n), n);
+        pair_run(&kit);
+        assert_int_equal(kit.senders[0].tx->n_kept_slots, 0);
+        assert_int_equal(kit.senders[0].tx->n_free_slots, 2);
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+}
+
 static void a_spoiled_layer_does_not_pass(void **state)
 {
     (void)state;
@@ -431,6 +468,7 @@ int main(void)
         bt_test(layers_behind_an_answered_commit_are_flushed_too),
         bt_test(a_lost_connection_in_the_middle_of_a_chunk_is_survived),
         bt_test(more_chunks_than_slots_take_turns),
+        bt_test(who_waits_for_the_engine_holds_nobody_up),
         bt_test(a_spoiled_layer_does_not_pass),
         bt_test(random_layers_arrive_or_leave_nothing),
     };
