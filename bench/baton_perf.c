@@ -8,13 +8,17 @@
 #include "bench/perf_receiver.h"
 #include "bench/perf_report.h"
 #include "bench/perf_soak.h"
+#include "bench/perf_work.h"
 #include "core/fail.h"
 
 #include <baton/log.h>
+#include <baton/receiver.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* Exit statuses. */
 enum { ALL_RIGHT = 0, WRONG_BYTE = 1, NOTHING_RAN = 2 };
@@ -30,10 +34,45 @@ static bool is_loopback(const char *host)
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "localhost") == 0;
 }
 
-/* One sender after the other; what is wrong with one is no reason to turn the next one away. */
-static baton_status serve_all(const bt_perf_place *place, int listener)
+/* A receiver without work, for who asks how bytes would get here (baton-doctor --peer). It has no
+ * thread, since a sender's setup may change the environment. */
+static baton_status open_probed(const bt_perf_place *place, baton_receiver **receiver_p)
+{
+    enum { PAGE_BYTES = 4096 };
+    bt_perf_work work = {.n_pages = 1, .page_bytes = PAGE_BYTES};
+    BATON_TRY(bt_perf_work_init(&work));
+    const baton_receiver_options options = {
+        .name = "perf-receiver",
+        .layout = work.layout,
+        .host = place->host,
+        .pool_bytes = PAGE_BYTES,
+        .n_regions = 1,
+        .progress = BATON_PROGRESS_MANUAL,
+        .security = {.allow_unauthenticated = place->allow_unauthenticated},
+        .data = {.data_devices = place->devices, .n_data_devices = place->n_devices},
+    };
+    return baton_receiver_create(&options, receiver_p);
+}
+
+/* Until a sender is there. */
+static baton_status wait_for_sender(int listener, baton_receiver *probed)
 {
     for (;;) {
+        struct pollfd fds[] = {{.fd = listener, .events = POLLIN},
+                               {.fd = baton_receiver_progress_fd(probed), .events = POLLIN}};
+        uint32_t ms = baton_receiver_progress(probed);
+        if (poll(fds, 2, ms < 60000 ? (int)ms : 60000) < 0 && errno != EINTR)
+            return bt_fail_errno(BATON_ERR_IO, errno, "perf: poll");
+        if (fds[0].revents != 0)
+            return BATON_OK;
+    }
+}
+
+/* One sender after the other; what is wrong with one is no reason to turn the next one away. */
+static baton_status serve_all(const bt_perf_place *place, int listener, baton_receiver *probed)
+{
+    for (;;) {
+        BATON_TRY(wait_for_sender(listener, probed));
         bt_perf_control control = {.fd = accept(listener, NULL, NULL)};
         if (control.fd < 0 && errno == EINTR)
             continue;
@@ -45,25 +84,34 @@ static baton_status serve_all(const bt_perf_place *place, int listener)
     }
 }
 
+static baton_status listen_and_serve(const bt_perf_options *o, bt_perf_place *place)
+{
+    int listener;
+    uint16_t port = o->port, init_port, alloc_port;
+    baton_receiver *probed = NULL;
+    place->host = o->host;
+    place->allow_unauthenticated = !is_loopback(o->host);
+    BATON_TRY(bt_perf_listen(o->host, &port, &listener));
+    baton_status status = open_probed(place, &probed);
+    if (status == BATON_OK) {
+        baton_receiver_ports(probed, &init_port, &alloc_port);
+        printf("baton-perf: init=%s:%u --role sender --peer %s:%u\n", o->host, init_port, o->host,
+               port);
+        fflush(stdout);
+        status = serve_all(place, listener, probed);
+    }
+    baton_receiver_destroy(probed);
+    close(listener);
+    return status;
+}
+
 static int receive(const bt_perf_options *o)
 {
     bt_perf_place place = {.devices = o->devices, .n_devices = o->n_devices};
-    baton_status status;
-    if (o->control_fd >= 0) {
-        bt_perf_control control = {.fd = o->control_fd};
-        status = bt_perf_serve(&place, &control);
-        return status == BATON_OK ? ALL_RIGHT : complain(status);
-    }
-    int listener;
-    uint16_t port = o->port;
-    place.host = o->host;
-    place.allow_unauthenticated = !is_loopback(o->host);
-    status = bt_perf_listen(o->host, &port, &listener);
-    if (status != BATON_OK)
-        return complain(status);
-    printf("baton-perf: --role sender --peer %s:%u\n", o->host, port);
-    fflush(stdout);
-    return complain(serve_all(&place, listener));
+    bt_perf_control control = {.fd = o->control_fd};
+    baton_status status =
+        o->control_fd >= 0 ? bt_perf_serve(&place, &control) : listen_and_serve(o, &place);
+    return status == BATON_OK ? ALL_RIGHT : complain(status);
 }
 
 static baton_status measure_one(const bt_perf_options *o, const char *program, bt_strbuf *out)

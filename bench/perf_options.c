@@ -125,7 +125,8 @@ static const bt_config_entry role_entries[] = {
      .help = "sender: host:port as the receiver prints it."},
     {OPTION("listen", listen), .type = BT_CONFIG_STRING, .fallback = "127.0.0.1:0",
      .help = "receiver: host:port to bind; port 0: any free one. Anybody who can reach it may "
-             "write the benchmark's memory."},
+             "write the benchmark's memory. Its first line says where, and at which init= port "
+             "baton-doctor --peer may ask."},
     {OPTION("control_fd", control_fd), .type = BT_CONFIG_INT32, .min = -1, .max = 1 << 20,
      .fallback = "-1", .help = "receiver: an inherited socket instead of --listen."},
     {OPTION("json", json), .type = BT_CONFIG_BOOL, .fallback = "false",
