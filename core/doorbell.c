@@ -68,12 +68,20 @@ bool bt_doorbell_sleep(bt_doorbell *bell)
     return false;
 }
 
-/* The fd is read even when nothing rang: a ring that was seen in `state` may write only after an
- * earlier wake has read. */
-void bt_doorbell_wake(bt_doorbell *bell)
+bool bt_doorbell_wake(bt_doorbell *bell)
+{
+    return atomic_exchange_explicit(&bell->state, AWAKE, memory_order_acq_rel) == RUNG;
+}
+
+bool bt_doorbell_is_rung(const bt_doorbell *bell)
+{
+    /* Relaxed: wake looks again. */
+    return atomic_load_explicit(&bell->state, memory_order_relaxed) == RUNG;
+}
+
+void bt_doorbell_silence(bt_doorbell *bell)
 {
     uint64_t n;
-    atomic_exchange_explicit(&bell->state, AWAKE, memory_order_acq_rel);
     ssize_t done = read(bell->fd, &n, sizeof(n));
     (void)done; /* EAGAIN: silent already */
 }

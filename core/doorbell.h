@@ -5,7 +5,7 @@
  *   owner                                       others
  *   do { work } while (!bt_doorbell_sleep(b))   leave work; bt_doorbell_ring(b)
  *   poll(bt_doorbell_fd(b), ...)
- *   bt_doorbell_wake(b)
+ *   bt_doorbell_wake(b); if the fd is readable: bt_doorbell_silence(b)
  *
  * Thread rule: ring from any thread; sleep and wake from the owner; create before and destroy after
  * all of them. */
@@ -25,7 +25,12 @@ void bt_doorbell_ring(bt_doorbell *bell);
 /* True: every ring from now on makes the fd readable. False: it rang since the last wake: look for
  * work, then try again. */
 bool bt_doorbell_sleep(bt_doorbell *bell);
-/* The owner is awake; the fd is silent. */
-void bt_doorbell_wake(bt_doorbell *bell);
+/* The owner is awake: rings cost no system call any more. True: it rang. */
+bool bt_doorbell_wake(bt_doorbell *bell);
+/* The fd is no longer readable. A ring that wake has seen may still write afterwards, and the next
+ * sleep then ends at once: silence the fd whenever it is found readable. */
+void bt_doorbell_silence(bt_doorbell *bell);
+/* It rang since the last wake. */
+bool bt_doorbell_is_rung(const bt_doorbell *bell);
 
 #endif

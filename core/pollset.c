@@ -44,9 +44,9 @@ int bt_pollset_fd(const bt_pollset *set)
     return set->fd;
 }
 
-baton_status bt_pollset_add(bt_pollset *set, int fd, void *tag)
+baton_status bt_pollset_add(bt_pollset *set, int fd, bool *is_readable)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = is_readable};
     if (epoll_ctl(set->fd, EPOLL_CTL_ADD, fd, &event) == 0)
         return BATON_OK;
     int err = errno;
@@ -69,13 +69,11 @@ int bt_wait_ms(uint64_t now_ns, uint64_t until_ns)
     return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
-uint32_t bt_pollset_wait(bt_pollset *set, uint64_t now_ns, uint64_t until_ns, void **tags,
-                         uint32_t max)
+uint32_t bt_pollset_wait(bt_pollset *set, uint64_t now_ns, uint64_t until_ns)
 {
     struct epoll_event events[MAX_EVENTS];
-    int wanted = max < MAX_EVENTS ? (int)max : MAX_EVENTS;
-    int n = epoll_wait(set->fd, events, wanted, bt_wait_ms(now_ns, until_ns));
+    int n = epoll_wait(set->fd, events, MAX_EVENTS, bt_wait_ms(now_ns, until_ns));
     for (int i = 0; i < n; i++)
-        tags[i] = events[i].data.ptr;
+        *(bool *)events[i].data.ptr = true;
     return n > 0 ? (uint32_t)n : 0; /* EINTR is a wake-up without events */
 }

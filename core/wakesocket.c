@@ -15,8 +15,7 @@
 
 enum {
     RANDOM_BYTES = 16,
-    SILENCE_MAX =
-        64, /* datagrams taken at once; the kernel queues about ten, a stranger may push */
+    SILENCE_MAX = 16, /* datagrams taken at once; the kernel queues about ten */
 };
 
 struct bt_wakesocket {
@@ -82,9 +81,8 @@ int bt_wakesocket_fd(const bt_wakesocket *wake)
 
 void bt_wakesocket_silence(bt_wakesocket *wake)
 {
-    char unread;
-    for (int i = 0; i < SILENCE_MAX && recv(wake->fd, &unread, sizeof(unread), 0) >= 0; i++)
-        ;
+    struct mmsghdr unread[SILENCE_MAX] = {0}; /* without room for a byte: datagrams are cut */
+    recvmmsg(wake->fd, unread, SILENCE_MAX, 0, NULL);
 }
 
 bool bt_wakesocket_ring(bt_wakesocket *wake, const char *name, size_t bytes)

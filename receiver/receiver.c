@@ -99,7 +99,7 @@ baton_status baton_receiver_create(const baton_receiver_options *options,
     if (status == BATON_OK && filled.progress == BATON_PROGRESS_THREAD)
         status = bt_rxshell_start_thread(receiver);
     else if (status == BATON_OK)
-        bt_rxshell_prepare_sleep(receiver); /* from here on progress_fd says when to progress */
+        bt_rxshell_turn(receiver); /* from here on progress_fd says when to progress */
     if (status != BATON_OK) {
         baton_receiver_destroy(receiver);
         return status;
@@ -127,6 +127,7 @@ void baton_receiver_destroy(baton_receiver *receiver)
     bt_admin_close(receiver->admin);
     receiver->admin = NULL;
     bt_rx_destroy(receiver->rx);
+    bt_rxshell_answer(receiver);
     bt_transport_destroy(receiver->transport);
     bt_noticepush_destroy(receiver->notices, BT_RX_FLUSH_MS);
     for (int port = 0; port < BT_RX_N_PORTS; port++)

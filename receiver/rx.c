@@ -269,32 +269,54 @@ void bt_rx_handle_behind(bt_rx *rx, bt_rx_peer *peer, const void *frame, size_t 
 }
 
 /* The target side of one-sided writes has no completions of its own; progress serves the transport
- * (tcp needs it to move bytes), and a failed endpoint shows as the peer's silence or exit. */
-static void progress_workers(bt_rx *rx)
+ * (tcp needs it to move bytes), and a failed endpoint shows as the peer's silence or exit. True:
+ * the peer said something. */
+static bool progress_worker(bt_rx *rx, bt_rx_peer *peer)
 {
     enum { MAX_EVENTS = 16, MAX_ROUNDS = 16 }; /* of one peer: others and timers have their turn */
     bt_event events[MAX_EVENTS];
-    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
-        uint32_t n = MAX_EVENTS;
-        for (uint32_t round = 0; round < MAX_ROUNDS && n == MAX_EVENTS; round++) {
-            n = bt_worker_progress(peer->worker, events, MAX_EVENTS);
-            for (uint32_t i = 0; i < n; i++) {
-                if (events[i].kind == BT_EVENT_MESSAGE)
-                    bt_rx_handle_behind(rx, peer, events[i].bytes, events[i].n_bytes);
-            }
+    uint32_t n = MAX_EVENTS;
+    bool has_spoken = false;
+    for (uint32_t round = 0; round < MAX_ROUNDS && n == MAX_EVENTS; round++) {
+        n = bt_worker_progress(peer->worker, events, MAX_EVENTS);
+        for (uint32_t i = 0; i < n; i++) {
+            if (events[i].kind != BT_EVENT_MESSAGE)
+                continue;
+            has_spoken = peer->is_fed = true;
+            bt_rx_handle_behind(rx, peer, events[i].bytes, events[i].n_bytes);
         }
     }
+    return has_spoken;
 }
 
-void bt_rx_rings_handle(bt_rx *rx)
+/* A look at a worker may be a system call: at more of them the poll set is cheaper, which names
+ * those that have something. */
+enum { FED_PEERS_MAX = 4 };
+
+static bool is_worth_a_look(const bt_rx *rx)
 {
-    if (!bt_rx_rings_wait(rx))
-        return;
+    uint32_t n_fed = 0;
+    for (const bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
+        n_fed += peer->is_fed;
+    return n_fed > 0 && n_fed <= FED_PEERS_MAX;
+}
+
+bool bt_rx_look(bt_rx *rx)
+{
+    bool rings = bt_rx_rings_wait(rx), workers = is_worth_a_look(rx), found = rings;
+    if (!rings && !workers)
+        return false;
     pthread_mutex_lock(&rx->lock);
-    run_commands(rx); /* they may free pages for what is asked */
-    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
-        bt_rx_ring_serve(rx, peer);
+    if (rings)
+        run_commands(rx); /* they may free pages for what is asked */
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
+        if (rings)
+            bt_rx_ring_serve(rx, peer);
+        if (workers && peer->is_fed)
+            found |= progress_worker(rx, peer);
+    }
     pthread_mutex_unlock(&rx->lock);
+    return found;
 }
 
 uint64_t bt_rx_progress(bt_rx *rx)
@@ -304,7 +326,8 @@ uint64_t bt_rx_progress(bt_rx *rx)
     run_commands(rx); /* they may free pages for what is asked next */
     for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
         bt_rx_ring_serve(rx, peer);
-    progress_workers(rx);
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
+        progress_worker(rx, peer);
     bt_rx_device_progress(rx);
     bt_rx_tickets_tick(rx, now_ns);
     bt_rx_peers_tick(rx, now_ns);

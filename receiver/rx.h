@@ -110,6 +110,9 @@ struct bt_rx_peer {
     bool same_host; /* it may write mapped, so only DRAINED or its exit is proof */
     bool is_silent; /* its tickets are revoked; kept for the proof it may still bring */
     bt_worker *worker;
+    bool worker_is_due;     /* the shell's flag in its poll set: its descriptor was readable */
+    bool has_exited;        /* so is this: the pidfd was */
+    bool is_fed;            /* its last COMMIT came behind its data, not by a ring */
     bt_memory *ring_memory; /* of the two rings below, made for this connection; NULL: none */
     bt_framering from_sender, to_sender;
     uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the sender's */
@@ -220,9 +223,9 @@ void bt_rx_peer_exited(bt_rx *rx, bt_rx_peer *peer); /* its pidfd is readable */
 bool bt_rx_arm(bt_rx *rx);
 /* Awake again, or not asleep after all: rings need no doorbell. */
 void bt_rx_disarm(bt_rx *rx);
-bool bt_rx_rings_wait(const bt_rx *rx); /* a frame is in a ring */
-/* Handles what waits in rings, ahead of a whole progress. */
-void bt_rx_rings_handle(bt_rx *rx);
+/* Handles COMMITs and other requests that wait in rings or at the workers of fed peers, ahead of a
+ * whole progress. False: there were none. */
+bool bt_rx_look(bt_rx *rx);
 
 /* A frame that came behind the peer's data, or with it; lock held. Only COMMIT comes there: its
  * nonce says who speaks, on a path that has no authentication of its own. The answer takes the
@@ -255,6 +258,7 @@ bool bt_rx_ring_is_used(const bt_rx_peer *peer);
 void bt_rx_ring_serve(bt_rx *rx, bt_rx_peer *peer); /* handles what waits there */
 /* All rings are empty, and the next frame in one wakes us; false: there is one already. */
 bool bt_rx_rings_sleep(bt_rx *rx);
+bool bt_rx_rings_wait(const bt_rx *rx); /* a frame is in one of them */
 
 /* Peers, rxpeers.c; lock held. */
 void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message);

@@ -86,6 +86,7 @@ static void handle_frame(bt_rx *rx, bt_rx_peer *peer, size_t bytes)
     bt_message message;
     rx->stats.messages_total++;
     rx->stats.ring_messages_total++;
+    peer->is_fed = false;
     if (bt_message_decode(rx->ring_frame, bytes, &message) != BATON_OK ||
         !comes_by_ring(message.type)) {
         rx->stats.messages_dropped_total++;

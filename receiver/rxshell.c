@@ -13,7 +13,8 @@ static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_
     BATON_TRY(bt_control_socket(&receiver->control, ZMQ_ROUTER, BT_RX_SEND_MESSAGES, socket));
     BATON_TRY(bt_zmq_bind(*socket, receiver->options.host, wanted, &receiver->ports[port]));
     BATON_TRY(bt_zmq_fd(*socket, &fd));
-    return bt_pollset_add(receiver->polls, fd, NULL);
+    receiver->is_due[port] = true;
+    return bt_pollset_add(receiver->polls, fd, &receiver->is_due[port]);
 }
 
 baton_status bt_rxshell_open(baton_receiver *receiver)
@@ -22,22 +23,51 @@ baton_status bt_rxshell_open(baton_receiver *receiver)
     BATON_TRY(open_port(receiver, BT_RX_INIT_PORT, options->init_port));
     BATON_TRY(open_port(receiver, BT_RX_ALLOC_PORT, options->alloc_port));
     if (receiver->wake != NULL)
-        BATON_TRY(
-            bt_pollset_add(receiver->polls, bt_wakesocket_fd(receiver->wake), receiver->wake));
-    return bt_pollset_add(receiver->polls, bt_doorbell_fd(receiver->bell), NULL);
+        BATON_TRY(bt_pollset_add(receiver->polls, bt_wakesocket_fd(receiver->wake),
+                                 &receiver->wake_is_due));
+    return bt_pollset_add(receiver->polls, bt_doorbell_fd(receiver->bell), &receiver->bell_is_due);
 }
 
-/* A peer that cannot be sent to (its queue is full, or it is gone) asks again, or is gone. */
-static void send_frame(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
-                       size_t bytes)
+/* A peer that cannot be sent to (its queue is full, or it is gone) asks again, or is gone. A send
+ * may swallow the edge on the socket's descriptor, so it is looked at again. */
+static void send_now(baton_receiver *receiver, bt_rx_port port, const bt_rx_route *route,
+                     const void *frame, size_t bytes)
 {
-    baton_receiver *receiver = ctx;
     const bt_blob parts[] = {bt_blob_of(route->bytes, route->n), bt_blob_of(frame, bytes)};
     baton_status status = bt_zmq_send(receiver->sockets[port], parts, 2);
+    receiver->is_due[port] = true;
     if (status == BATON_IN_PROGRESS)
         bt_debug("receiver: answer dropped, %d wait for this peer", BT_RX_SEND_MESSAGES);
     else if (status != BATON_OK)
         bt_debug("receiver: answer dropped: %s", baton_last_error());
+}
+
+void bt_rxshell_answer(baton_receiver *receiver)
+{
+    for (uint32_t i = 0; i < receiver->user.n_later; i++) {
+        const bt_rx_later *later = &receiver->user.later[i];
+        send_now(receiver, later->port, &later->route, later->frame, later->bytes);
+    }
+    receiver->user.n_later = 0;
+}
+
+/* Sending wakes a thread of ZeroMQ's, which may take this core: a user who polls sees first what
+ * has come. Frames keep their order. */
+static void send_frame(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
+                       size_t bytes)
+{
+    baton_receiver *receiver = ctx;
+    if (!receiver->user.answers_later || receiver->user.n_later == BT_RX_LATER_MAX ||
+        bytes > BT_RX_LATER_BYTES) {
+        bt_rxshell_answer(receiver);
+        send_now(receiver, port, route, frame, bytes);
+        return;
+    }
+    bt_rx_later *later = &receiver->user.later[receiver->user.n_later++];
+    later->port = port;
+    later->route = *route;
+    later->bytes = bytes;
+    memcpy(later->frame, frame, bytes);
 }
 
 static void send_notice(void *ctx, const char *address, const char *request, baton_status status,
@@ -70,21 +100,21 @@ static void push_event(void *ctx, const baton_receiver_event *event)
     atomic_fetch_add_explicit(&receiver->n_dropped, gone + !has_room, memory_order_relaxed);
 }
 
-static void watch(baton_receiver *receiver, int fd, void *tag, bool added)
+static void watch(baton_receiver *receiver, int fd, bool *flag, bool added)
 {
     if (fd < 0)
         return;
+    *flag = false;
     if (!added)
         bt_pollset_remove(receiver->polls, fd);
-    else if (bt_pollset_add(receiver->polls, fd, tag) != BATON_OK)
+    else if (bt_pollset_add(receiver->polls, fd, flag) != BATON_OK)
         bt_warn("receiver: only the heartbeat notices a peer: %s", baton_last_error());
 }
 
-/* Only a pidfd needs to be told apart: workers are all progressed anyway. */
 static void watch_peer(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool added)
 {
-    watch(ctx, worker_fd, NULL, added);
-    watch(ctx, pidfd, peer, added);
+    watch(ctx, worker_fd, &peer->worker_is_due, added);
+    watch(ctx, pidfd, &peer->has_exited, added);
 }
 
 static bool ring_peer(void *ctx, bt_blob doorbell)
@@ -124,28 +154,33 @@ static void handle_message(baton_receiver *receiver, bt_rx_port port, bt_zmq_mes
 
 static bool serve_port(baton_receiver *receiver, bt_rx_port port)
 {
-    uint32_t n = 0;
-    for (; n < BT_RX_FRAMES_PER_STEP; n++) {
+    if (!receiver->is_due[port])
+        return false;
+    for (uint32_t n = 0; n < BT_RX_FRAMES_PER_STEP; n++) {
         bt_zmq_message message;
         baton_status status = bt_zmq_recv(receiver->sockets[port], &message);
         if (status == BATON_ERR_BAD_MESSAGE) {
             bt_rx_handle(receiver->rx, port, &(bt_rx_route){0}, NULL, 0);
             continue;
         }
-        if (status != BATON_OK)
-            break;
+        if (status != BATON_OK) {
+            /* Found empty, all that ZeroMQ knew was taken into account: what comes from here on
+             * makes the descriptor readable. */
+            receiver->is_due[port] = false;
+            return n > 0;
+        }
         handle_message(receiver, port, &message);
         bt_zmq_message_close(&message);
     }
-    return n > 0;
+    return true;
 }
 
 bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&receiver->n_steps, 1, memory_order_relaxed);
     uint64_t n_ring_frames = receiver->rx->stats.ring_messages_total;
-    bt_rx_rings_handle(receiver->rx); /* first: who uses them is in a hurry */
-    bool active = serve_port(receiver, BT_RX_INIT_PORT);
+    bool active = bt_rx_look(receiver->rx); /* first: who comes this way is in a hurry */
+    active |= serve_port(receiver, BT_RX_INIT_PORT);
     active |= serve_port(receiver, BT_RX_ALLOC_PORT);
     if (bt_admin_pending(receiver->admin) != NULL)
         bt_rxshell_answer_admin(receiver);
@@ -153,91 +188,141 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
     return active || receiver->rx->stats.ring_messages_total != n_ring_frames;
 }
 
-static bool has_frames(baton_receiver *receiver, bt_rx_port port)
-{
-    bool readable, writable;
-    return bt_zmq_events(receiver->sockets[port], &readable, &writable) == BATON_OK && readable;
-}
-
-/* The sockets are asked last: a send may have swallowed the edge on their descriptors. */
 bool bt_rxshell_prepare_sleep(baton_receiver *receiver)
 {
-    if (bt_doorbell_sleep(receiver->bell) && bt_rx_arm(receiver->rx) &&
-        !has_frames(receiver, BT_RX_INIT_PORT) && !has_frames(receiver, BT_RX_ALLOC_PORT)) {
-        receiver->is_asleep = true;
+    if (!receiver->is_due[BT_RX_INIT_PORT] && !receiver->is_due[BT_RX_ALLOC_PORT] &&
+        bt_doorbell_sleep(receiver->bell) && bt_rx_arm(receiver->rx))
         return true;
-    }
     bt_rx_disarm(receiver->rx);
     return false;
 }
 
-enum { TAGS_MAX = 64 };
-
-static void woken(baton_receiver *receiver, void *const *tags, uint32_t n)
+static void handle_exits(baton_receiver *receiver)
 {
-    receiver->is_asleep = false;
+    bt_rx_peer *peer = receiver->rx->peers;
+    while (peer != NULL) {
+        bt_rx_peer *next = peer->next;
+        if (peer->has_exited)
+            bt_rx_peer_exited(receiver->rx, peer);
+        peer = next;
+    }
+}
+
+/* Waits in the poll set until the deadline; true when something came. It is believed, but not for
+ * ever. */
+static bool look_around(baton_receiver *receiver, uint64_t deadline_ns)
+{
+    uint64_t now_ns = deadline_ns != 0 ? bt_now_ns(receiver->rx->clock) : 0;
+    bool found = bt_pollset_wait(receiver->polls, now_ns, deadline_ns) > 0;
+    receiver->looked_ns = bt_now_ns(&bt_clock_monotonic);
+    if (receiver->looked_ns - receiver->doubted_ns < BT_RX_DOUBT_NS)
+        return found;
+    receiver->doubted_ns = receiver->looked_ns;
+    receiver->is_due[BT_RX_INIT_PORT] = receiver->is_due[BT_RX_ALLOC_PORT] = true;
+    return true;
+}
+
+/* Awake: nobody needs to ring from here on. */
+static void wake_up(baton_receiver *receiver)
+{
     bt_doorbell_wake(receiver->bell);
     bt_rx_disarm(receiver->rx);
-    for (uint32_t i = 0; i < n; i++) {
-        if (tags[i] == NULL)
-            continue;
-        if (tags[i] == receiver->wake)
-            bt_wakesocket_silence(receiver->wake);
-        else
-            bt_rx_peer_exited(receiver->rx, tags[i]);
-    }
+    if (receiver->bell_is_due)
+        bt_doorbell_silence(receiver->bell);
+    if (receiver->wake_is_due)
+        bt_wakesocket_silence(receiver->wake);
+    receiver->bell_is_due = receiver->wake_is_due = false;
+    handle_exits(receiver);
 }
 
-bool bt_rxshell_wait(baton_receiver *receiver, uint64_t deadline_ns)
+static bool is_late(const baton_receiver *receiver)
 {
-    void *tags[TAGS_MAX];
-    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
-    uint32_t n = bt_pollset_wait(receiver->polls, now_ns, deadline_ns, tags, TAGS_MAX);
-    woken(receiver, tags, n);
-    return n > 0;
+    return bt_now_ns(receiver->rx->clock) >= receiver->user.wake_ns;
 }
 
-/* A user who polls pays a look at the rings and one system call while nothing happens. Rings that
- * are never empty leave every second turn to the poll set, which knows of exited processes. */
+static uint32_t left_ms(const baton_receiver *receiver)
+{
+    int ms = bt_wait_ms(bt_now_ns(receiver->rx->clock), receiver->user.wake_ns);
+    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
+}
+
+/* Nothing is left to do. */
+static uint32_t rest(baton_receiver *receiver, uint64_t now_ns)
+{
+    receiver->user.rest = BT_RX_BUSY;
+    if (!bt_rxshell_prepare_sleep(receiver))
+        return 0;
+    receiver->user.rest = BT_RX_ASLEEP;
+    if (!bt_pollhabit_is_relied(&receiver->user.habit, now_ns))
+        return left_ms(receiver);
+    bt_rx_disarm(receiver->rx);
+    receiver->user.rest = bt_doorbell_wake(receiver->bell) ? BT_RX_BUSY : BT_RX_POLLED;
+    return 0;
+}
+
+/* Nothing has come since. */
+static uint32_t rest_on(baton_receiver *receiver, uint64_t now_ns)
+{
+    bt_pollhabit *habit = &receiver->user.habit;
+    bool polls = bt_pollhabit_idle(habit, now_ns);
+    if (receiver->user.rest == BT_RX_POLLED)
+        return bt_pollhabit_is_relied(habit, now_ns) ? 0 : rest(receiver, now_ns);
+    if (!polls)
+        return left_ms(receiver);
+    bt_pollhabit_rely(habit, now_ns);
+    return rest(receiver, now_ns);
+}
+
+/* Handles what somebody waits for and leaves the rest to the next turn. */
+static bool look_first(baton_receiver *receiver)
+{
+    receiver->user.answers_later = true;
+    bool found = bt_rx_look(receiver->rx);
+    receiver->user.answers_later = false;
+    return found;
+}
+
+/* A user who polls pays a look at memory, and at the workers that bring COMMITs, while nothing
+ * happens; sometimes one into the poll set, which knows of all else. When a look always finds
+ * something, every second turn is a whole one. */
 uint32_t bt_rxshell_turn(baton_receiver *receiver)
 {
-    void *tags[TAGS_MAX];
-    uint64_t now_ns = bt_now_ns(receiver->rx->clock);
-    bool is_called = bt_rx_rings_wait(receiver->rx);
-    bool is_first = is_called && !receiver->was_called;
-    uint32_t n = is_first ? 0 : bt_pollset_wait(receiver->polls, now_ns, 0, tags, TAGS_MAX);
-    if (!receiver->is_asleep || is_called || n > 0 || now_ns >= receiver->wake_ns) {
-        woken(receiver, tags, n);
-        receiver->was_called = is_first;
-        if (is_first) { /* the rest has the next turn */
-            bt_rx_rings_handle(receiver->rx);
-            return 0;
-        }
-        bool active = bt_rxshell_step(receiver, &receiver->wake_ns);
-        now_ns = bt_now_ns(receiver->rx->clock);
-        if (active || receiver->wake_ns <= now_ns || !bt_rxshell_prepare_sleep(receiver))
-            return 0;
+    uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
+    receiver->user.has_looked = !receiver->user.has_looked && look_first(receiver);
+    if (receiver->user.has_looked) {
+        receiver->user.rest = BT_RX_BUSY;
+        return 0;
     }
-    int ms = bt_wait_ms(now_ns, receiver->wake_ns);
-    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
+    bool must_step = receiver->user.rest == BT_RX_BUSY || is_late(receiver) ||
+                     bt_doorbell_is_rung(receiver->bell);
+    bool must_look = now_ns - receiver->looked_ns >= BT_RX_LOOK_NS;
+    bool found = must_look && look_around(receiver, 0);
+    if (!must_step && !found)
+        return rest_on(receiver, now_ns);
+    bt_rxshell_answer(receiver);
+    wake_up(receiver);
+    if (bt_rxshell_step(receiver, &receiver->user.wake_ns) || is_late(receiver)) {
+        receiver->user.rest = BT_RX_BUSY;
+        return 0;
+    }
+    return rest(receiver, bt_now_ns(&bt_clock_monotonic));
 }
 
 static void *progress_thread(void *ctx)
 {
     baton_receiver *receiver = ctx;
-    uint64_t active_ns = 0, looked_ns = 0, deadline_ns;
+    uint64_t active_ns = 0, deadline_ns;
     while (!atomic_load_explicit(&receiver->stopping, memory_order_acquire)) {
         uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
-        if (now_ns - looked_ns >= BT_RX_LOOK_NS) { /* who never sleeps must hear of exits, too */
-            bt_rxshell_wait(receiver, 0);
-            looked_ns = now_ns;
-        }
+        if (now_ns - receiver->looked_ns >= BT_RX_LOOK_NS && look_around(receiver, 0))
+            wake_up(receiver);
         if (bt_rxshell_step(receiver, &deadline_ns))
             active_ns = now_ns;
         if (now_ns - active_ns < BT_RX_SPIN_NS || !bt_rxshell_prepare_sleep(receiver))
             continue;
-        if (bt_rxshell_wait(receiver, deadline_ns))
-            active_ns = bt_now_ns(&bt_clock_monotonic);
+        if (look_around(receiver, deadline_ns))
+            active_ns = receiver->looked_ns;
+        wake_up(receiver);
     }
     return NULL;
 }

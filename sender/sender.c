@@ -95,7 +95,7 @@ baton_status baton_sender_create(const baton_sender_options *options, baton_send
     if (status == BATON_OK && filled.progress == BATON_PROGRESS_THREAD)
         status = bt_txshell_start_thread(sender);
     else if (status == BATON_OK)
-        bt_txshell_prepare_sleep(sender); /* from here on progress_fd says when to progress */
+        bt_txshell_turn(sender); /* from here on progress_fd says when to progress */
     if (status != BATON_OK) {
         baton_sender_destroy(sender);
         return status;

@@ -13,7 +13,8 @@ static baton_status open_socket(baton_sender *sender, bt_tx_link *link, bt_tx_po
     BATON_TRY(bt_control_socket(&sender->control, ZMQ_DEALER, BT_TX_SEND_MESSAGES, socket));
     BATON_TRY(bt_zmq_connect(*socket, link->peer->host, number));
     BATON_TRY(bt_zmq_fd(*socket, &fd));
-    return bt_pollset_add(sender->polls, fd, NULL);
+    link->is_due[port] = true;
+    return bt_pollset_add(sender->polls, fd, &link->is_due[port]);
 }
 
 static void close_link(baton_sender *sender, bt_tx_link *link)
@@ -61,13 +62,15 @@ static void close_peer(void *ctx, bt_tx_peer *peer)
     close_link(sender, link);
 }
 
-/* What cannot be sent now is sent again by the state machine, or was not worth it. */
+/* What cannot be sent now is sent again by the state machine, or was not worth it. A send may
+ * swallow the edge on the socket's descriptor, so it is looked at again. */
 static void send_frame(void *ctx, bt_tx_peer *peer, bt_tx_port port, const void *frame,
                        size_t bytes)
 {
     (void)ctx;
-    const bt_tx_link *link = peer->shell;
+    bt_tx_link *link = peer->shell;
     const bt_blob part = bt_blob_of(frame, bytes);
+    link->is_due[port] = true;
     if (bt_zmq_send(link->sockets[port], &part, 1) != BATON_OK)
         bt_debug("sender: frame not sent now peer=%s:%u", peer->host, peer->init_port);
 }
@@ -94,9 +97,10 @@ static void watch_peer(void *ctx, bt_tx_peer *peer, int pidfd)
     if (link->pidfd >= 0)
         bt_pollset_remove(sender->polls, link->pidfd);
     link->pidfd = -1;
+    link->has_exited = false;
     if (pidfd < 0)
         return;
-    if (bt_pollset_add(sender->polls, pidfd, peer) == BATON_OK)
+    if (bt_pollset_add(sender->polls, pidfd, &link->has_exited) == BATON_OK)
         link->pidfd = pidfd;
     else
         bt_warn("sender: only the heartbeat notices a peer: %s", baton_last_error());
@@ -125,30 +129,36 @@ bt_tx_out bt_txshell_out(baton_sender *sender)
 
 baton_status bt_txshell_open(baton_sender *sender)
 {
-    BATON_TRY(bt_pollset_add(sender->polls, bt_doorbell_fd(sender->bell), NULL));
+    BATON_TRY(bt_pollset_add(sender->polls, bt_doorbell_fd(sender->bell), &sender->bell_is_due));
     if (sender->wake != NULL)
-        BATON_TRY(bt_pollset_add(sender->polls, bt_wakesocket_fd(sender->wake), sender->wake));
+        BATON_TRY(
+            bt_pollset_add(sender->polls, bt_wakesocket_fd(sender->wake), &sender->wake_is_due));
     int fd = bt_worker_fd(sender->tx->worker);
-    return fd >= 0 ? bt_pollset_add(sender->polls, fd, NULL) : BATON_OK;
+    return fd >= 0 ? bt_pollset_add(sender->polls, fd, &sender->worker_is_due) : BATON_OK;
 }
 
 static bool serve_port(baton_sender *sender, bt_tx_link *link, bt_tx_port port)
 {
-    uint32_t n = 0;
-    for (; n < BT_TX_FRAMES_PER_STEP; n++) {
+    if (!link->is_due[port])
+        return false;
+    for (uint32_t n = 0; n < BT_TX_FRAMES_PER_STEP; n++) {
         bt_zmq_message message;
         baton_status status = bt_zmq_recv(link->sockets[port], &message);
         if (status == BATON_ERR_BAD_MESSAGE) {
             bt_tx_handle(sender->tx, link->peer, port, NULL, 0); /* counted and dropped */
             continue;
         }
-        if (status != BATON_OK)
-            break;
+        if (status != BATON_OK) {
+            /* Found empty, all that ZeroMQ knew was taken into account: what comes from here on
+             * makes the descriptor readable. */
+            link->is_due[port] = false;
+            return n > 0;
+        }
         bt_blob frame = message.n_parts == 1 ? bt_zmq_part(&message, 0) : (bt_blob){0};
         bt_tx_handle(sender->tx, link->peer, port, frame.data, frame.bytes);
         bt_zmq_message_close(&message);
     }
-    return n > 0;
+    return true;
 }
 
 bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns)
@@ -166,85 +176,123 @@ bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns)
     return active;
 }
 
-static bool has_frames(const baton_sender *sender)
+static bool has_due_sockets(const baton_sender *sender)
 {
-    for (bt_tx_link *link = sender->links; link != NULL; link = link->next) {
-        for (int port = 0; port < BT_TX_N_PORTS; port++) {
-            bool readable, writable;
-            if (bt_zmq_events(link->sockets[port], &readable, &writable) == BATON_OK && readable)
-                return true;
-        }
-    }
-    return false;
+    const bt_tx_link *link = sender->links;
+    while (link != NULL && !link->is_due[BT_TX_INIT_PORT] && !link->is_due[BT_TX_ALLOC_PORT])
+        link = link->next;
+    return link != NULL;
 }
 
-/* The sockets are asked last: a send may have swallowed the edge on their descriptors. */
 bool bt_txshell_prepare_sleep(baton_sender *sender)
 {
-    if (bt_doorbell_sleep(sender->bell) && bt_tx_arm(sender->tx) && !has_frames(sender)) {
-        sender->is_asleep = true;
+    if (!has_due_sockets(sender) && bt_doorbell_sleep(sender->bell) && bt_tx_arm(sender->tx))
         return true;
-    }
     bt_tx_disarm(sender->tx);
     return false;
 }
 
-enum { TAGS_MAX = 64 };
-
-static void woken(baton_sender *sender, void *const *tags, uint32_t n)
+static void handle_exits(baton_sender *sender)
 {
-    sender->is_asleep = false;
+    for (bt_tx_link *link = sender->links, *next; link != NULL; link = next) {
+        next = link->next;
+        if (link->has_exited)
+            bt_tx_peer_exited(sender->tx, link->peer);
+    }
+}
+
+/* Waits in the poll set until the deadline; true when something came. It is believed, but not for
+ * ever. */
+static bool look_around(baton_sender *sender, uint64_t deadline_ns)
+{
+    uint64_t now_ns = deadline_ns != 0 ? bt_now_ns(sender->tx->clock) : 0;
+    bool found = bt_pollset_wait(sender->polls, now_ns, deadline_ns) > 0;
+    sender->looked_ns = bt_now_ns(&bt_clock_monotonic);
+    if (sender->looked_ns - sender->doubted_ns < BT_TX_DOUBT_NS)
+        return found;
+    sender->doubted_ns = sender->looked_ns;
+    for (bt_tx_link *link = sender->links; link != NULL; link = link->next)
+        link->is_due[BT_TX_INIT_PORT] = link->is_due[BT_TX_ALLOC_PORT] = true;
+    return found || sender->links != NULL;
+}
+
+/* Awake: nobody needs to ring from here on. */
+static void wake_up(baton_sender *sender)
+{
     bt_doorbell_wake(sender->bell);
     bt_tx_disarm(sender->tx);
-    for (uint32_t i = 0; i < n; i++) {
-        if (tags[i] == NULL)
-            continue;
-        if (tags[i] == sender->wake)
-            bt_wakesocket_silence(sender->wake);
-        else
-            bt_tx_peer_exited(sender->tx, tags[i]);
-    }
+    if (sender->bell_is_due)
+        bt_doorbell_silence(sender->bell);
+    if (sender->wake_is_due)
+        bt_wakesocket_silence(sender->wake);
+    sender->bell_is_due = sender->wake_is_due = sender->worker_is_due = false;
+    handle_exits(sender);
 }
 
-bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns)
+static bool is_late(const baton_sender *sender)
 {
-    void *tags[TAGS_MAX];
-    uint64_t now_ns = bt_now_ns(sender->tx->clock);
-    uint32_t n = bt_pollset_wait(sender->polls, now_ns, deadline_ns, tags, TAGS_MAX);
-    woken(sender, tags, n);
-    return n > 0;
+    return bt_now_ns(sender->tx->clock) >= sender->user.wake_ns;
 }
 
-/* A user who polls pays a look at the rings and one system call while nothing happens. Rings that
- * are never empty leave every second turn to the poll set, which knows of exited processes. */
+static uint32_t left_ms(const baton_sender *sender)
+{
+    int ms = bt_wait_ms(bt_now_ns(sender->tx->clock), sender->user.wake_ns);
+    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
+}
+
+/* Nothing is left to do. */
+static uint32_t rest(baton_sender *sender, uint64_t now_ns)
+{
+    sender->user.rest = BT_TX_BUSY;
+    if (!bt_txshell_prepare_sleep(sender))
+        return 0;
+    sender->user.rest = BT_TX_ASLEEP;
+    if (!bt_pollhabit_is_relied(&sender->user.habit, now_ns))
+        return left_ms(sender);
+    bt_tx_disarm(sender->tx);
+    sender->user.rest = bt_doorbell_wake(sender->bell) ? BT_TX_BUSY : BT_TX_POLLED;
+    return 0;
+}
+
+/* Nothing has come since. */
+static uint32_t rest_on(baton_sender *sender, uint64_t now_ns)
+{
+    bt_pollhabit *habit = &sender->user.habit;
+    bool polls = bt_pollhabit_idle(habit, now_ns);
+    if (sender->user.rest == BT_TX_POLLED)
+        return bt_pollhabit_is_relied(habit, now_ns) ? 0 : rest(sender, now_ns);
+    if (!polls)
+        return left_ms(sender);
+    bt_pollhabit_rely(habit, now_ns);
+    return rest(sender, now_ns);
+}
+
+/* A user who polls pays a look at memory while nothing happens, and sometimes one into the poll
+ * set, which knows of all that is not there. */
 uint32_t bt_txshell_turn(baton_sender *sender)
 {
-    void *tags[TAGS_MAX];
-    uint64_t now_ns = bt_now_ns(sender->tx->clock);
-    bool is_called = bt_tx_rings_wait(sender->tx);
-    sender->was_called = is_called && !sender->was_called;
-    uint32_t n = sender->was_called ? 0 : bt_pollset_wait(sender->polls, now_ns, 0, tags, TAGS_MAX);
-    if (!sender->is_asleep || is_called || n > 0 || now_ns >= sender->wake_ns) {
-        woken(sender, tags, n);
-        bool active = bt_txshell_step(sender, &sender->wake_ns);
-        now_ns = bt_now_ns(sender->tx->clock);
-        if (active || sender->wake_ns <= now_ns || !bt_txshell_prepare_sleep(sender))
-            return 0;
+    uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
+    bool must_step = sender->user.rest == BT_TX_BUSY || bt_doorbell_is_rung(sender->bell) ||
+                     bt_tx_rings_wait(sender->tx) || is_late(sender);
+    bool found = now_ns - sender->looked_ns >= BT_TX_LOOK_NS && look_around(sender, 0);
+    if (!must_step && !found)
+        return rest_on(sender, now_ns);
+    wake_up(sender);
+    if (bt_txshell_step(sender, &sender->user.wake_ns) || is_late(sender)) {
+        sender->user.rest = BT_TX_BUSY;
+        return 0;
     }
-    int ms = bt_wait_ms(now_ns, sender->wake_ns);
-    return ms < 0 ? UINT32_MAX : (uint32_t)ms;
+    return rest(sender, bt_now_ns(&bt_clock_monotonic));
 }
 
 static void *progress_thread(void *ctx)
 {
     baton_sender *sender = ctx;
-    uint64_t active_ns = 0, looked_ns = 0, deadline_ns;
+    uint64_t active_ns = 0, deadline_ns;
     while (!atomic_load_explicit(&sender->stopping, memory_order_acquire)) {
         uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
-        if (now_ns - looked_ns >= BT_TX_LOOK_NS) { /* who never sleeps must hear of exits, too */
-            bt_txshell_wait(sender, 0);
-            looked_ns = now_ns;
-        }
+        if (now_ns - sender->looked_ns >= BT_TX_LOOK_NS && look_around(sender, 0))
+            wake_up(sender);
         bool active = bt_txshell_step(sender, &deadline_ns);
         if (active || deadline_ns <= bt_now_ns(sender->tx->clock)) {
             active_ns = now_ns;
@@ -252,8 +300,9 @@ static void *progress_thread(void *ctx)
         }
         if (now_ns - active_ns < BT_TX_SPIN_NS || !bt_txshell_prepare_sleep(sender))
             continue;
-        if (bt_txshell_wait(sender, deadline_ns))
-            active_ns = bt_now_ns(&bt_clock_monotonic);
+        if (look_around(sender, deadline_ns))
+            active_ns = sender->looked_ns;
+        wake_up(sender);
     }
     return NULL;
 }
@@ -277,6 +326,7 @@ void bt_txshell_drain(baton_sender *sender)
             give_up_ns = bt_now_ns(&bt_clock_monotonic) + BT_TX_CLOSE_MS * BT_NS_PER_MS;
         has_transfers = sender->tx->first != NULL;
         if (!bt_txshell_step(sender, &deadline_ns) && bt_txshell_prepare_sleep(sender))
-            bt_txshell_wait(sender, bt_now_ns(sender->tx->clock) + 10 * BT_NS_PER_MS);
+            look_around(sender, bt_now_ns(sender->tx->clock) + 10 * BT_NS_PER_MS);
+        wake_up(sender);
     }
 }

@@ -12,6 +12,7 @@
 #define BT_SENDER_TXSHELL_H
 #include "core/adminserver.h"
 #include "core/doorbell.h"
+#include "core/pollhabit.h"
 #include "core/pollset.h"
 #include "core/wakesocket.h"
 #include "sender/tx.h"
@@ -24,18 +25,29 @@ enum {
     BT_TX_SEND_MESSAGES = 8192,  /* wait for one receiver; more are dropped and sent again later */
     BT_TX_FRAMES_PER_STEP = 256, /* of one socket, before the others get their turn */
     BT_TX_SPIN_NS = 50 * 1000,   /* look again for so long after activity, before sleeping */
-    BT_TX_LOOK_NS = 100 * 1000 * 1000, /* and into the poll set so often while there is some */
-    BT_TX_CLOSE_MS = 1000,             /* on destroy, for the connections to be flushed */
-    BT_TX_FLUSH_MS = 200,              /* on destroy, for last messages and notices */
+    BT_TX_LOOK_NS = 10 * 1000,   /* into the poll set so often meanwhile, and when a user polls */
+    BT_TX_DOUBT_NS = 100 * 1000 * 1000, /* into the sockets so often, whatever the poll set says */
+    BT_TX_CLOSE_MS = 1000,              /* on destroy, for the connections to be flushed */
+    BT_TX_FLUSH_MS = 200,               /* on destroy, for last messages and notices */
     BT_TX_NOTICE_ALLOW_MAX = 1024,
 };
+
+/* What a user who drives us himself was told at the end of a turn. */
+typedef enum {
+    BT_TX_BUSY,   /* come again at once: there is more to do */
+    BT_TX_ASLEEP, /* sleep: everything that comes wakes him */
+    BT_TX_POLLED, /* come again at once: nothing is to do, and he would not sleep anyway */
+} bt_tx_rest;
 
 /* A peer's sockets. */
 typedef struct bt_tx_link {
     struct bt_tx_link *next;
     bt_tx_peer *peer;
     void *sockets[BT_TX_N_PORTS];
-    int pidfd; /* in the poll set; -1: none */
+    bool is_due[BT_TX_N_PORTS]; /* flag in the poll set; false: the socket was found empty, and its
+                                   descriptor says when it no longer is */
+    int pidfd;                  /* in the poll set; -1: none */
+    bool has_exited;            /* its flag */
 } bt_tx_link;
 
 struct baton_sender {
@@ -45,13 +57,18 @@ struct baton_sender {
     bt_pollset *polls;
     bt_doorbell *bell;
     bt_wakesocket *wake; /* rung by peers that wrote into a ring; NULL: no rings */
+    bool bell_is_due, wake_is_due, worker_is_due; /* flags in the poll set */
     bt_noticepush *notices;
     bt_transport *transport;
     bt_tx *tx;
-    bt_admin *admin; /* NULL: off */
-    bool is_asleep;   /* prepared to, and nobody has looked since */
-    bool was_called;  /* turn: by a ring, and did not look into the poll set */
-    uint64_t wake_ns; /* turn: when to step at the latest */
+    bt_admin *admin;     /* NULL: off */
+    uint64_t looked_ns;  /* into the poll set */
+    uint64_t doubted_ns; /* it */
+    struct {             /* of a user who drives */
+        bt_tx_rest rest;
+        uint64_t wake_ns; /* when to step at the latest */
+        bt_pollhabit habit;
+    } user;
     pthread_t thread;
     bool has_thread;
     _Atomic bool stopping;    /* release by destroy, acquire by the thread */
@@ -67,8 +84,6 @@ baton_status bt_txshell_open(baton_sender *sender);
 bool bt_txshell_step(baton_sender *sender, uint64_t *deadline_ns);
 /* Nothing is left to do: the poll set wakes up at the next thing. False: step again. */
 bool bt_txshell_prepare_sleep(baton_sender *sender);
-/* Waits in the poll set until the deadline and handles exited peers; true when something came. */
-bool bt_txshell_wait(baton_sender *sender, uint64_t deadline_ns);
 /* One call of a user's progress; returns the milliseconds until the next at the latest. */
 uint32_t bt_txshell_turn(baton_sender *sender);
 baton_status bt_txshell_start_thread(baton_sender *sender);

@@ -289,6 +289,77 @@ static void a_peers_exit_is_noticed_while_a_ring_is_never_empty(void **state)
     close_shell(&t);
 }
 
+static bool can_be_read(int fd)
+{
+    struct pollfd item = {.fd = fd, .events = POLLIN};
+    return poll(&item, 1, 0) == 1;
+}
+
+static void progress_until(shell_test *t, bt_rx_rest wanted)
+{
+    enum { TURNS = 1000 };
+    for (uint32_t i = 0; i < TURNS && t->receiver->user.rest != wanted; i++)
+        baton_receiver_progress(t->receiver);
+    assert_int_equal(t->receiver->user.rest, wanted);
+}
+
+/* No system call is spent on waking who does not sleep; as soon as he may, he is woken. */
+static void a_user_who_polls_is_woken_only_when_he_sleeps_again(void **state)
+{
+    (void)state;
+    shell_test t;
+    open_shell(&t, BATON_PROGRESS_MANUAL);
+    int fd = baton_receiver_progress_fd(t.receiver);
+    progress_until(&t, BT_RX_ASLEEP);
+    bt_doorbell_ring(t.receiver->bell);
+    assert_true(can_be_read(fd));
+
+    t.receiver->user.habit.until_ns = UINT64_MAX;
+    progress_until(&t, BT_RX_POLLED);
+    bt_doorbell_ring(t.receiver->bell);
+    assert_false(can_be_read(fd));
+    uint64_t n_steps = atomic_load(&t.receiver->n_steps);
+    assert_int_equal(baton_receiver_progress(t.receiver), 0);
+    assert_int_equal(atomic_load(&t.receiver->n_steps), n_steps + 1);
+
+    progress_until(&t, BT_RX_POLLED);
+    t.receiver->user.habit = (bt_pollhabit){0};
+    progress_until(&t, BT_RX_ASLEEP);
+    bt_doorbell_ring(t.receiver->bell);
+    assert_true(can_be_read(fd));
+    close_shell(&t);
+}
+
+static void answers_that_wait_keep_their_order(void **state)
+{
+    (void)state;
+    enum { N = BT_RX_LATER_MAX + 3 };
+    shell_test t;
+    open_shell(&t, BATON_PROGRESS_MANUAL);
+    say_init(&t);
+    const bt_rx_out *out = &t.receiver->rx->out;
+    const bt_rx_route *route = &t.receiver->rx->peers->routes[BT_RX_INIT_PORT];
+    bt_zmq_message message;
+    t.receiver->user.answers_later = true;
+    for (uint8_t i = 0; i < BT_RX_LATER_MAX; i++)
+        out->send(out->ctx, BT_RX_INIT_PORT, route, &i, 1);
+    assert_int_equal(t.receiver->user.n_later, BT_RX_LATER_MAX);
+    for (uint8_t i = BT_RX_LATER_MAX; i < N; i++)
+        out->send(out->ctx, BT_RX_INIT_PORT, route, &i, 1);
+    assert_int_equal(t.receiver->user.n_later, N - BT_RX_LATER_MAX - 1);
+    t.receiver->user.answers_later = false;
+    bt_rxshell_answer(t.receiver);
+    for (uint8_t i = 0; i < N; i++) {
+        while (bt_zmq_recv(t.dealers[BT_RX_INIT_PORT], &message) == BATON_IN_PROGRESS)
+            poll(NULL, 0, 1);
+        bt_blob frame = bt_zmq_part(&message, 0);
+        assert_int_equal(frame.bytes, 1);
+        assert_int_equal(frame.data[0], i);
+        bt_zmq_message_close(&message);
+    }
+    close_shell(&t);
+}
+
 static void a_port_in_use_is_named(void **state)
 {
     (void)state;
@@ -416,6 +487,8 @@ int main(void)
         bt_test(a_request_is_handed_over_with_manual_progress),
         bt_test(a_receiver_without_peers_never_wakes),
         bt_test(a_peers_exit_is_noticed_while_a_ring_is_never_empty),
+        bt_test(a_user_who_polls_is_woken_only_when_he_sleeps_again),
+        bt_test(answers_that_wait_keep_their_order),
         bt_test(a_port_in_use_is_named),
         bt_test(without_keys_only_loopback_is_bound),
         bt_test(every_failing_allocation_leaves_nothing),
