@@ -11,10 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static struct {
-    bt_child list[BT_CHILDREN_MAX]; /* here, because a failed test's stack is gone */
-    unsigned n;
-} children;
+static bt_child children[BT_CHILDREN_MAX]; /* here, because a failed test's stack is gone */
 
 static void exec_program(const bt_child *child, const char *const *args, pid_t parent)
 {
@@ -35,8 +32,10 @@ static void exec_program(const bt_child *child, const char *const *args, pid_t p
 
 bt_child *bt_child_start(const char *program, const char *const *args)
 {
-    assert_true(children.n < BT_CHILDREN_MAX);
-    bt_child *child = &children.list[children.n++];
+    bt_child *child = children;
+    while (child < children + BT_CHILDREN_MAX && child->name[0] != 0)
+        child++;
+    assert_true(child < children + BT_CHILDREN_MAX);
     *child = (bt_child){0};
     snprintf(child->name, sizeof(child->name), "%s", program);
     child->out = memfd_create("stdout", MFD_CLOEXEC);
@@ -87,7 +86,7 @@ void bt_wait_until(bt_condition is_true, void *ctx, const char *what)
     fail_msg("never came true: %s", what);
 }
 
-static bool has_ended(const bt_child *child)
+bool bt_child_has_ended(const bt_child *child)
 {
     siginfo_t info = {0};
     return waitid(P_PID, (id_t)child->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
@@ -101,7 +100,7 @@ static bool is_ready_or_ended(void *ctx)
     const char *at = strstr(text, "ready");
     bool is_ready = at != NULL && strchr(at, '\n') != NULL;
     free(text);
-    return is_ready || has_ended(child);
+    return is_ready || bt_child_has_ended(child);
 }
 
 void bt_child_wait_ready(bt_child *child)
@@ -144,7 +143,7 @@ void bt_child_freeze(const bt_child *child)
 
 static bool ended(void *ctx)
 {
-    return has_ended(ctx);
+    return bt_child_has_ended(ctx);
 }
 
 int bt_child_wait(bt_child *child)
@@ -163,7 +162,7 @@ void bt_child_kill(bt_child *child)
     assert_int_equal(bt_child_wait(child), 128 + SIGKILL);
 }
 
-static void print_tail(const bt_child *child)
+void bt_child_print_tail(const bt_child *child)
 {
     enum { TAIL = 6000 };
     char *text = bt_child_text(child->log);
@@ -177,7 +176,7 @@ void bt_child_stop(bt_child *child)
     bt_child_signal(child, SIGTERM);
     int status = bt_child_wait(child);
     if (status != 0) {
-        print_tail(child);
+        bt_child_print_tail(child);
         fail_msg("%s ended with %d", child->name, status);
     }
 }
@@ -199,20 +198,27 @@ void bt_child_wait_log(const bt_child *child, const char *text)
     bt_wait_until(has_logged, &wanted, text);
 }
 
+void bt_child_forget(bt_child *child)
+{
+    assert_int_equal(child->pid, 0);
+    close(child->out);
+    close(child->log);
+    *child = (bt_child){0};
+}
+
 /* Children that a test has not ended itself are those of a test that failed. */
 int bt_children_teardown(void **state)
 {
-    for (unsigned i = 0; i < children.n; i++) {
-        bt_child *child = &children.list[i];
+    for (bt_child *child = children; child < children + BT_CHILDREN_MAX; child++) {
+        if (child->name[0] == 0)
+            continue;
         if (child->pid > 0) {
-            print_tail(child);
+            bt_child_print_tail(child);
             kill(child->pid, SIGKILL);
             waitpid(child->pid, NULL, 0);
             child->pid = 0;
         }
-        close(child->out);
-        close(child->log);
+        bt_child_forget(child);
     }
-    children.n = 0;
     return bt_test_teardown(state);
 }

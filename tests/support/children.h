@@ -39,10 +39,18 @@ void bt_child_signal(const bt_child *child, int signal);
 void bt_child_freeze(const bt_child *child);
 /* SIGKILL, and waits for the end. */
 void bt_child_kill(bt_child *child);
+/* Whether it has ended; bt_child_wait then does not wait. */
+bool bt_child_has_ended(const bt_child *child);
 /* Waits for its end: the exit status, or 128 and the signal. */
 int bt_child_wait(bt_child *child);
 /* SIGTERM; it must end with 0. */
 void bt_child_stop(bt_child *child);
+
+/* Gives up what is kept of a child that bt_child_wait or bt_child_kill has ended, so that a long
+ * test can start any number, one after the other. */
+void bt_child_forget(bt_child *child);
+/* The end of its log, for a failure's message. */
+void bt_child_print_tail(const bt_child *child);
 
 /* What it has written so far, 0-terminated; freed with free. */
 char *bt_child_text(int file);

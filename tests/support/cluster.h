@@ -25,8 +25,9 @@ void bt_proxy_start(bt_node *proxy, const bt_node *prefill, unsigned n_prefill,
 
 /* Value of the metric line that begins with name; -1: there is none. */
 double bt_metric(const bt_node *node, const char *name);
-/* Until it is at least, or exactly, value. */
+/* Until it is at least, at most, or exactly, value. */
 void bt_wait_metric(const bt_node *node, const char *name, double value);
+void bt_wait_metric_at_most(const bt_node *node, const char *name, double value);
 void bt_wait_metric_is(const bt_node *node, const char *name, double value);
 
 /* A prompt of n token ids that only depends on seed, as JSON. */
