@@ -294,6 +294,7 @@ static void check_engine(const bt_node *node)
 void bt_check_idle_prefill(const bt_node *node)
 {
     bt_wait_metric_is(node, "baton_sender_transfers_live", 0);
+    assert_true(bt_metric(node, "baton_sender_moves_refused_total") == 0);
     check_engine(node);
     assert_true(bt_metric(node, "baton_engine_transfers_total{result=\"begun\"}") ==
                 bt_metric(node, "baton_engine_transfers_total{result=\"done\"}") +
@@ -322,7 +323,7 @@ void bt_check_idle_decode(const bt_node *node)
         "baton_receiver_tickets_live",   "baton_receiver_tickets_queued",
         "baton_receiver_holds_live",     "baton_receiver_pins_live",
         "baton_receiver_pages_reserved", "baton_receiver_pages_quarantined",
-        "baton_receiver_pages_retired"};
+        "baton_receiver_pages_retired",  "baton_receiver_moves_refused_total"};
     for (size_t i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
         bt_wait_metric_is(node, zero[i], 0);
     check_engine(node);

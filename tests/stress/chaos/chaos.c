@@ -214,7 +214,7 @@ static void right_or_an_error_and_nothing_left(void **state)
 {
     (void)state;
     static chaos_fleet fleet;
-    chaos_journal journal = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    static chaos_journal journal = {.lock = PTHREAD_MUTEX_INITIALIZER};
     sample steady, end;
     chaos_counts counts;
     uint64_t seconds = from_env("BATON_CHAOS_SECONDS", 20), seed = from_env("BATON_CHAOS_SEED", 1);

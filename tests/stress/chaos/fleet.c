@@ -29,6 +29,8 @@ static uint16_t next_free(uint16_t *at)
     return (*at)++;
 }
 
+/* Leases and deadlines are short: what a killed proxy leaves behind holds pages of a small pool for
+ * so long, and the requests behind it wait. */
 static void start_engine(chaos_fleet *fleet, unsigned i)
 {
     enum { TEXT = 32 };
@@ -43,7 +45,8 @@ static void start_engine(chaos_fleet *fleet, unsigned i)
         bt_node_start(&slot->node, "prefill",
                       (const char *const[]){"--kv-bytes", "4MiB", "--log-level", "info",
                                             "--drain-ms", "5s", "--port", port, "--set",
-                                            i == 1 ? "path=put" : "path=auto", NULL});
+                                            i == 1 ? "path=put" : "path=auto", "--set",
+                                            "request_ms=60s", NULL});
         return;
     }
     bt_node_start(
@@ -51,6 +54,7 @@ static void start_engine(chaos_fleet *fleet, unsigned i)
         (const char *const[]){"--kv-bytes", "4MiB", "--log-level", "info", "--drain-ms", "5s",
                               "--port", port, "--set", init, "--set", alloc, "--set",
                               slot->is_small ? "pool_bytes=256KiB" : "pool_bytes=2MiB", "--set",
+                              "lease_ms=4s", "--set",
                               is_relayed ? "control_ring=false" : "control_ring=true", NULL});
 }
 
