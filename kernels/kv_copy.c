@@ -44,11 +44,22 @@ static void copy_run(const copy_job *job, const bt_kv_run *run, uint8_t *base, u
     }
 }
 
+static void expect_run(const copy_job *job, const bt_kv_run *run, const uint8_t *base,
+                       const uint8_t *page)
+{
+    uint64_t row_bytes = bt_kv_row_bytes(job->view);
+    if (run->n_tokens * row_bytes >= BT_ROWS_PAGE_BYTES)
+        bt_rows_expect(page + run->token * row_bytes, base + run->paged_bytes);
+}
+
 static void copy_plane(const copy_job *job, const bt_kv_run *runs, uint32_t n_runs, uint8_t *base,
                        uint8_t *page)
 {
-    for (uint32_t i = 0; i < n_runs; i++)
+    for (uint32_t i = 0; i < n_runs; i++) {
+        if (job->to_page && i + 1 < n_runs)
+            expect_run(job, &runs[i + 1], base, page);
         copy_run(job, &runs[i], base, page);
+    }
 }
 
 static void copy_layers(const copy_job *job, const baton_kv_tokens *tokens, uint32_t first_layer,

@@ -21,6 +21,20 @@ typedef struct {
     void (*finish)(void); /* after the last copy: makes its stores visible to every reader */
 } bt_rows_ops;
 
+enum { BT_ROWS_PAGE_BYTES = 4096, BT_ROWS_EXPECT_LINES = 8 };
+
+/* What is copied next starts here, or a page further on. Streaming waits most where a page of
+ * memory begins: for the walk of the page tables on both sides (in a virtual machine: of two sets
+ * of tables), and for the first lines, because the processor's own prefetching ends with each page.
+ * One line of the target is fetched to have its translation, the stores replace it. Never faults.
+ */
+static inline void bt_rows_expect(const uint8_t *to, const uint8_t *from)
+{
+    __builtin_prefetch(to, 0, 3);
+    for (int line = 0; line < BT_ROWS_EXPECT_LINES; line++)
+        __builtin_prefetch(from + 64 * line, 0, 3);
+}
+
 /* All versions in this build, *n of them, best first; supported or not. */
 const bt_rows_ops *bt_rows_versions(size_t *n);
 /* The best one that this CPU runs. streams asks for a streaming one; there may be none. */

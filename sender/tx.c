@@ -13,7 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PUSH_ROUNDS = 64 };
+enum {
+    PUSH_ROUNDS = 64,
+    COPY_ROUNDS = 16,
+    COPY_NS = 1000000, /* of turns that only copy, before the sockets and the transport are asked */
+};
 
 static void default_u32(uint32_t *value, uint32_t fallback)
 {
@@ -328,6 +332,32 @@ static uint64_t next_wake_ns(const bt_tx *tx, uint64_t now_ns)
     return wake_ns;
 }
 
+/* Nothing is under way that UCX or a GPU has to be asked about. */
+static bool only_copies(const bt_tx *tx)
+{
+    for (const bt_tx_transfer *transfer = tx->first; transfer != NULL; transfer = transfer->next) {
+        if (transfer->n_puts_out > 0 || transfer->flush_out || transfer->n_told > 0)
+            return false;
+    }
+    return bt_tx_device_wake_ns(tx, 0) == BT_NEVER_NS;
+}
+
+/* The sockets, UCX and waking the user take 15 us and more between two turns, a turn of copying
+ * takes 250: so turns follow each other for a while. Control rings and commands cost a look. */
+static bool move_on(bt_tx *tx)
+{
+    uint64_t until_ns = bt_now_ns(tx->clock) + COPY_NS;
+    bool more = bt_tx_move_all(tx); /* ahead of the worker, which a mapped page does not need */
+    for (int round = 1;
+         more && round < COPY_ROUNDS && only_copies(tx) && bt_now_ns(tx->clock) < until_ns;
+         round++) {
+        bt_tx_rings_serve(tx);
+        run_commands(tx);
+        more = bt_tx_move_all(tx);
+    }
+    return more;
+}
+
 uint64_t bt_tx_progress(bt_tx *tx)
 {
     bury_dead(tx);
@@ -335,7 +365,7 @@ uint64_t bt_tx_progress(bt_tx *tx)
     run_commands(tx);
     bt_eventqueue_hold(tx->events); /* one wake-up for all sources that become free in a turn */
     bt_tx_device_progress(tx);
-    bool more = bt_tx_move_all(tx); /* ahead of the worker, which a mapped page does not need */
+    bool more = move_on(tx);
     /* A user who pushes chunk by chunk: the rest of a turn would cost more than a small chunk. */
     for (int round = 0; !more && round < PUSH_ROUNDS && bt_tx_has_commands(tx); round++) {
         run_commands(tx);

@@ -51,6 +51,13 @@ static bt_tx_piece whole(const bt_tx_source *source, uint8_t *page, uint64_t byt
                          .past_cache = past_cache};
 }
 
+static void expect_piece(const bt_tx_piece *piece)
+{
+    const bt_tx_source *source = piece->source;
+    if (source->view == NULL)
+        bt_rows_expect(piece->to, (const uint8_t *)source->data + piece->first);
+}
+
 /* Every thread fences what it has stored before it says so: streaming stores need a fence of their
  * own kind, the other one orders the rest (txmove.c, end_turn). */
 static baton_status copy_job(void *ctx, uint32_t job)
@@ -58,6 +65,8 @@ static baton_status copy_job(void *ctx, uint32_t job)
     const bt_tx_copies *copies = ctx;
     baton_status status = BATON_OK;
     for (uint32_t i = copies->first_piece[job]; i < copies->first_piece[job + 1]; i++) {
+        if (i + 1 < copies->first_piece[job + 1])
+            expect_piece(&copies->pieces[i + 1]);
         if (status == BATON_OK)
             status = copy_piece(&copies->pieces[i]);
     }

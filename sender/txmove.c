@@ -155,6 +155,16 @@ static uint64_t *wanted_digest(const bt_tx_transfer *transfer, bt_tx_chunk *chun
     return NULL;
 }
 
+/* The chunk behind this one, where it is one piece of memory and goes to the same region. */
+static void expect_next(const bt_tx_transfer *transfer, uint32_t i, const bt_tx_region *region)
+{
+    const bt_tx_chunk *next = &transfer->chunks[i + 1];
+    if (i + 1 < transfer->n_chunks && next->state == BT_TX_CHUNK_PUSHED &&
+        next->source.view == NULL && next->region == transfer->chunks[i].region &&
+        next->page < region->n_pages)
+        bt_rows_expect(region->mapped + next->page * region->page_bytes, next->source.data);
+}
+
 static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
                                 const bt_tx_region *region, turn *t)
 {
@@ -169,6 +179,7 @@ static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
         transfer->next_chunk = i + 1; /* PUSHED until it has been copied */
         return BATON_OK;
     }
+    expect_next(transfer, i, region);
     BATON_TRY(bt_tx_copy(NULL, &chunk->source, page, bytes, true, digest));
     copied(tx, transfer, i, page, t);
     return BATON_OK;

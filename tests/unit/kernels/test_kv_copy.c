@@ -214,6 +214,39 @@ static void a_chunk_larger_than_the_caches_comes_back(void **state)
 }
 
 /* Index products beyond 32 bit, without the memory they name. */
+/* Both sides end at an unreadable page, which is asked for ahead of its use no further than that.
+ */
+static void rows_of_several_pages_are_copied_whole(void **state)
+{
+    (void)state;
+    enum { PAGE = BT_ROWS_PAGE_BYTES, SHIFT_MAX = 65 };
+    static const uint32_t sizes[] = {PAGE - 1,     PAGE,          2 * PAGE - 1,  2 * PAGE,
+                                     2 * PAGE + 1, 3 * PAGE + 64, 5 * PAGE + 100};
+    static const uint32_t shifts[] = {0, 1, 63, 64, SHIFT_MAX};
+    bt_rng rng = {.state = 11};
+    size_t n_versions;
+    const bt_rows_ops *versions = bt_rows_versions(&n_versions);
+    for (size_t i = 0; i < n_versions * sizeof(sizes) / sizeof(sizes[0]); i++) {
+        const bt_rows_ops *ops = &versions[i % n_versions];
+        uint32_t bytes = sizes[i / n_versions];
+        if (!ops->is_supported())
+            continue;
+        for (size_t s = 0; s < sizeof(shifts) / sizeof(shifts[0]); s++) {
+            uint32_t shift = shifts[s], step = bytes + SHIFT_MAX;
+            uint8_t *from = random_page(&rng, 2 * step), *to = random_page(&rng, 2 * step);
+            uint8_t *wanted = bt_guarded_copy(to, 2 * step);
+            for (uint32_t row = 0; row < 2; row++)
+                memcpy(wanted + row * step + shift, from + row * step, bytes);
+            ops->copy(to + shift, step, from, step, bytes, 2);
+            ops->finish();
+            assert_memory_equal(to, wanted, 2 * step);
+            bt_guarded_free(wanted, 2 * step);
+            bt_guarded_free(to, 2 * step);
+            bt_guarded_free(from, 2 * step);
+        }
+    }
+}
+
 static void indices_do_not_wrap_at_32_bit(void **state)
 {
     (void)state;
@@ -248,6 +281,7 @@ int main(void)
         bt_test(the_later_of_two_tokens_in_one_slot_stays),
         bt_test(the_streaming_gather_gives_the_same_page),
         bt_test(a_chunk_larger_than_the_caches_comes_back),
+        bt_test(rows_of_several_pages_are_copied_whole),
         bt_test(indices_do_not_wrap_at_32_bit),
     };
     return bt_run_tests(tests);

@@ -80,6 +80,32 @@ static void a_chunk_that_cannot_be_gathered_ends_its_transfer(void **state)
     }
 }
 
+/* Sockets and wake-ups between turns that only copy would cost more than they bring. */
+static void turns_that_only_copy_follow_each_other(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    for (int mapped = 0; mapped <= 1; mapped++) {
+        pair_create(&kit, &(pair_options){.n_pages = 8,
+                                          .mapped = mapped,
+                                          .path = mapped ? BATON_PATH_MAPPED : BATON_PATH_PUT});
+        bt_tx *tx = kit.senders[0].tx;
+        pair_tokens(1, 0, N * PAIR_CHUNK, tokens);
+        baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, N * PAIR_CHUNK, 0);
+        pair_run(&kit);                    /* granted */
+        tx->page_bytes = BT_TX_TURN_BYTES; /* so that a turn is one chunk */
+        pair_push_all(&kit, 0, transfer, tokens, N * PAIR_CHUNK, data[0]);
+        uint64_t wake_ns = bt_tx_progress(tx);
+        assert_int_equal(tx->first->n_posted, mapped ? N : 1);
+        assert_true(mapped || wake_ns <= bt_now_ns(&kit.clock)); /* puts leave turn by turn */
+        tx->page_bytes = PAIR_PAGE_BYTES;
+        pair_run(&kit);
+        assert_int_equal(kit.senders[0].n_done, 1);
+        assert_int_equal(pair_check(&kit, tokens, N * PAIR_CHUNK), N * PAIR_CHUNK);
+        pair_destroy(&kit);
+    }
+}
+
 static void chunks_that_are_there_are_not_sent_again(void **state)
 {
     (void)state;
@@ -329,6 +355,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(every_length_arrives_on_every_path),
         bt_test(a_chunk_that_cannot_be_gathered_ends_its_transfer),
+        bt_test(turns_that_only_copy_follow_each_other),
         bt_test(chunks_that_are_there_are_not_sent_again),
         bt_test(repeated_frames_change_nothing),
         bt_test(every_lost_message_is_said_again),
