@@ -177,8 +177,11 @@ static void copy_slice(bt_tx *tx, bt_tx_measure *measure)
     uint64_t began_ns = bt_now_ns(tx->clock);
     tx->measure_copy(tx, to + measure->round % n_slices * slice, ours, slice);
     double found = gbps(slice, bt_now_ns(tx->clock) - began_ns);
-    if (measure->round > 0)
-        keep_most(to_peer ? &measure->found.copy_gbps : &measure->found.stage_gbps, found);
+    double *best = to_peer ? &measure->found.copy_gbps : &measure->found.stage_gbps;
+    if (measure->round <= 1) /* the first one counts only where there is no other */
+        *best = found;
+    else
+        keep_most(best, found);
     if (++measure->round == COPY_ROUNDS)
         enter(measure, to_peer ? BT_TX_MEASURE_STAGE : BT_TX_MEASURE_WARM_UP);
 }

@@ -39,6 +39,14 @@ static void slow_copy(bt_tx *tx, void *to, const void *from, size_t bytes)
     kit.manual.now_ns += bytes / 4;
 }
 
+/* 26 ms for a slice. */
+static void very_slow_copy(bt_tx *tx, void *to, const void *from, size_t bytes)
+{
+    (void)tx;
+    memcpy(to, from, bytes);
+    kit.manual.now_ns += bytes * 100;
+}
+
 static void connect_sender(void)
 {
     assert_ok(bt_tx_connect(kit.senders[0].tx, "127.0.0.1", 1, 2));
@@ -235,6 +243,20 @@ static void a_slow_wire_is_measured_too(void **state)
         assert_true(kit.manual.now_ns - began_ns < (100 + wanted_ms[i]) * BT_NS_PER_MS);
         pair_destroy(&kit);
     }
+}
+
+/* The time is over with the first slice, which is better than no figure. */
+static void one_slow_copy_is_a_figure_too(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .mapped = true, .measure = true});
+    kit.senders[0].tx->measure_copy = very_slow_copy;
+    connect_sender();
+    run_in_time(in_ms(1000));
+    assert_int_equal(peer_of(0)->state, BT_TX_PEER_READY);
+    assert_near(peer_of(0)->figures.copy_gbps, 0.01);
+    assert_true(peer_of(0)->figures.stage_gbps == 0);
+    pair_destroy(&kit);
 }
 
 /* A key must outlive the puts that use it. */
@@ -536,6 +558,7 @@ int main(void)
         bt_test(every_forced_path_moves_the_right_bytes),
         bt_test(a_slow_measurement_is_not_waited_for),
         bt_test(a_slow_wire_is_measured_too),
+        bt_test(one_slow_copy_is_a_figure_too),
         bt_test(what_is_measured_into_stays_while_puts_are_under_way),
         bt_test(a_lost_measurement_ends_in_time),
         bt_test(a_put_that_fails_takes_the_connection_only_where_puts_are_needed),
