@@ -31,6 +31,7 @@ typedef struct {
 typedef struct {
     const char *program;           /* "baton-proxy" */
     const char *summary;           /* one or more sentences */
+    const char *lines;             /* behind it in --help, as they are; NULL: none */
     const bt_args_option *options; /* [n_options] */
     size_t n_options;
     const char *positional; /* "FILE..." as --help shows it; NULL: none */

@@ -159,6 +159,8 @@ void bt_args_help(const bt_args_spec *spec, bt_strbuf *out)
     size_t column = 0, indent = indent_of(spec);
     put_words(spec->summary, 0, &column, out);
     bt_strbuf_putc(out, '\n');
+    if (spec->lines != NULL)
+        bt_strbuf_printf(out, "\n%s", spec->lines);
     put_options(spec, 0, spec->n_options, indent, out);
     for (size_t t = 0; t < spec->n_tables; t++) {
         bt_strbuf_printf(out, "\n%s:\n", spec->tables[t].title);

@@ -3,7 +3,7 @@
 
 #include "doctor/doctor_checks.h"
 #include "doctor/doctor_routes.h"
-#include "doctor/doctor_table.h"
+#include "core/texttable.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -172,8 +172,8 @@ static void note_released(bt_rx *rx, const baton_pin *pin)
 {
     if (rx->traces == NULL || !pin->ends_hold || rx->n_commands >= BT_RX_COMMANDS_MAX / 2)
         return;
-    rx->commands[rx->n_commands++] = (bt_rx_command){
-        .kind = BT_RX_UNPINNED, .pin = pin->number, .at_ns = bt_now_ns(rx->clock)};
+    rx->commands[rx->n_commands++] =
+        (bt_rx_command){.kind = BT_RX_UNPINNED, .pin = pin->number, .at_ns = bt_now_ns(rx->clock)};
 }
 
 static void unlink_pin(bt_rx *rx, baton_pin *pin)

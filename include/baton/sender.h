@@ -83,10 +83,10 @@ typedef struct {
     uint16_t alloc_port;
     const baton_key *keys; /* [n_chunks], copied */
     uint32_t n_chunks;
-    uint32_t last_tokens; /* of the last chunk; the others have layout.chunk_tokens */
-    uint32_t deadline_ms; /* 0: timeouts.request_ms */
-    const char *notice;   /* proxy's address for this request, NULL: the options'; copied */
-    uint64_t user_data;   /* echoed in events */
+    uint32_t last_tokens;    /* of the last chunk; the others have layout.chunk_tokens */
+    uint32_t deadline_ms;    /* 0: timeouts.request_ms */
+    const char *notice;      /* proxy's address for this request, NULL: the options'; copied */
+    uint64_t user_data;      /* echoed in events */
     const char *traceparent; /* W3C Trace Context of the request, for logs and baton-ctl here and at
                                 the receiver; NULL, "" or not valid: none; copied */
 } baton_transfer_options;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/alloc.h"
-#include "doctor/doctor_table.h"
+#include "core/texttable.h"
 #include "support/test.h"
 
 static void columns_are_as_wide_as_they_need_to_be(void **state)
