@@ -92,7 +92,7 @@ static const bt_config_entry common_entries[] = {
     MILLISECONDS(connect_ms, "5s", "Until a receiver has answered at all."),
     MILLISECONDS(init_ms, "5s", "Until a connection stands."),
     MILLISECONDS(alloc_ms, "5s", "Until the first answer to a request for pages."),
-    MILLISECONDS(put_ms, "10s", "Without progress of a write."),
+    MILLISECONDS(put_ms, "10s", "Without progress of a write; a GPU's copy, in all."),
     MILLISECONDS(flush_ms, "10s", "Without progress of a flush."),
     MILLISECONDS(commit_ms, "10s", "Until a commit is answered."),
     MILLISECONDS(request_ms, "300s", "A whole request, unless it has its own deadline."),

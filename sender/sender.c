@@ -185,12 +185,9 @@ baton_status baton_transfer_push_layers(baton_sender *sender, baton_transfer tra
                            .first_layer = first_layer,
                            .n_layers = n_layers,
                            .memory = from->view != NULL ? from->view->memory : from->memory};
-    if (source.memory == BATON_MEMORY_CUDA_DEVICE || from->order != BATON_SOURCE_NOW)
-        return bt_fail(BATON_ERR_UNSUPPORTED,
-                       "push: layers: wanted host memory that is there, found device memory, a "
-                       "stream or an event: push whole chunks");
     if (from->tokens != NULL)
         source.tokens = *from->tokens;
+    BATON_TRY(bt_tx_source_order(sender->tx, from, &source));
     return rung(sender, bt_tx_push(sender->tx, transfer, chunk, &source));
 }
 

@@ -427,12 +427,16 @@ bt_tx_transfer *bt_tx_transfer_find(bt_tx *tx, baton_transfer id);
 void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer);
 void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
                        bt_tx_source *source);
+/* Its own parts, without a word to the user. */
+void bt_tx_source_release(bt_tx_source *source);
+/* What bt_tx_source_free would say of a source of the user's. */
+bt_tx_event bt_tx_source_event(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
+                               const bt_tx_source *source);
 void bt_tx_transfer_free(bt_tx_transfer *transfer);
 
 /* Events, txevents.c. Owner: report, end and flush. SOURCE_FREE is reported a few at once, in order
  * with the rest, and at the end of a turn. */
-void bt_tx_event_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
-                             uint32_t first_layer, uint32_t n_layers);
+void bt_tx_event_source_free(bt_tx *tx, const bt_tx_event *event);
 void bt_tx_event_end(bt_tx *tx, bt_tx_transfer *transfer, const baton_sender_event *event);
 void bt_tx_events_flush(bt_tx *tx);
 void bt_tx_events_destroy(bt_tx *tx);
@@ -481,6 +485,9 @@ void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *me
 bool bt_tx_transfer_move(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change event);
 void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reason,
                          const char *text);
+/* A copy of its on the GPU has been given up: fails it with GPU_TIMEOUT, also when it is failing
+ * for another reason already, because what the GPU may still read is not free. */
+void bt_tx_transfer_hangs(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
 /* Ends a DRAINING transfer when nothing of it is under way any more. */
 void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer);
 /* Ends a transfer whose final COMMIT was answered, once every event of it has come. */

@@ -11,8 +11,10 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Doorbells wake the owner at once; this is for those that the driver would not take. */
+/* Doorbells wake the owner at once; this is for those that the driver would not take, and for what
+ * was given up. */
 #define LOOK_AGAIN_NS BT_NS_PER_MS
+#define LOOK_AT_LOST_NS (100 * BT_NS_PER_MS)
 
 typedef enum { COPY_WAITING, COPY_READY, COPY_RUNNING } copy_state;
 
@@ -21,10 +23,14 @@ typedef struct device_copy {
     copy_state state;
     bt_tx_transfer *transfer;
     uint32_t chunk;
+    bt_tx_source *source;
+    uint64_t bytes;
+    bool *is_copying; /* of a group of layers; NULL: the chunk's state says so */
     bool needs_host;
     bool takes_digest; /* on the GPU */
     uint32_t slot;     /* RUNNING */
     uint64_t started_ns;
+    bt_tx_event source_free; /* lost: what is to be said should it end */
 } device_copy;
 
 typedef struct {
@@ -48,6 +54,7 @@ struct bt_tx_device {
     uint32_t n_slots, n_free_slots;
     device_copy *first, **last; /* oldest first */
     device_copy *spare;
+    device_copy *lost; /* given up: their pages stay taken until they have ended after all */
 };
 typedef struct bt_tx_device tx_device;
 
@@ -168,20 +175,60 @@ static void free_copies(device_copy *copy)
     }
 }
 
-void bt_tx_device_destroy(tx_device *device)
+static baton_status query(const tx_device *device, bt_cu_event event)
 {
-    if (device == NULL)
-        return;
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    bt_cu_result result = device->cuda->driver->event_query(event);
+    bt_cuda_leave(device->cuda);
+    if (result == BT_CU_SUCCESS)
+        return BATON_OK;
+    if (result == BT_CU_NOT_READY)
+        return BATON_IN_PROGRESS;
+    return bt_fail_cuda(device->cuda->driver, result, "wanted an event of the GPU");
+}
+
+static void free_memory(tx_device *device)
+{
     destroy_streams(device);
-    bt_cuda_waker_close(device->waker);
     bt_memory_free(device->pinned);
     bt_cuda_free_pinned(device->cuda, device->digests);
     if (device->device_memory != NULL)
         bt_memory_free(device->device_memory);
     else if (device->cuda != NULL)
         bt_cuda_free(device->cuda, device->device_pages);
+}
+
+/* Of those that were given up, one has still not ended. */
+static bool owes_copies(const tx_device *device)
+{
+    const device_copy *copy = device->lost;
+    while (copy != NULL && query(device, device->slots[copy->slot].done) != BATON_IN_PROGRESS)
+        copy = copy->next;
+    return copy != NULL;
+}
+
+/* To wait for the GPU would be for ever, and to free what it may still write is no choice: streams,
+ * pages and the transport they are registered with stay until the process ends. */
+static void leave_memory(tx_device *device)
+{
+    bt_error("sender: the GPU has not ended its copies: %u pages are left to it", device->n_slots);
+    bt_memory_abandon(device->pinned);
+    bt_memory_abandon(device->device_memory);
+    bt_transport_abandon(device->tx->transport);
+}
+
+void bt_tx_device_destroy(tx_device *device)
+{
+    if (device == NULL)
+        return;
+    bt_cuda_waker_close(device->waker);
+    if (owes_copies(device))
+        leave_memory(device);
+    else
+        free_memory(device);
     free_copies(device->first);
     free_copies(device->spare);
+    free_copies(device->lost);
     bt_free(device->slots);
     bt_free(device->free_slots);
     bt_free(device);
@@ -204,8 +251,7 @@ static void watch_event(tx_device *device, bt_cu_event event)
     bt_cuda_leave(device->cuda);
 }
 
-baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
-                                bool needs_host)
+static baton_status start(bt_tx *tx, const device_copy *wanted)
 {
     tx_device *device;
     BATON_TRY(get_device(tx, &device));
@@ -216,44 +262,72 @@ baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t ch
         copy = bt_calloc(1, sizeof(*copy));
     if (copy == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "sender: a copy of a GPU");
-    const bt_tx_source *source = &transfer->chunks[chunk].source;
-    bool has_digest = transfer->peer->digests != BT_DIGESTS_OFF;
-    *copy = (device_copy){.state = source->ready != NULL ? COPY_WAITING : COPY_READY,
-                          .transfer = transfer,
-                          .chunk = chunk,
-                          .needs_host = needs_host || (has_digest && !device->kernels_digest),
-                          .takes_digest = has_digest && device->kernels_digest};
+    bool has_digest = wanted->transfer->peer->digests != BT_DIGESTS_OFF;
+    *copy = *wanted;
+    copy->state = wanted->source->ready != NULL ? COPY_WAITING : COPY_READY;
+    copy->takes_digest = has_digest && device->kernels_digest && wanted->is_copying == NULL;
+    copy->needs_host |= has_digest && !copy->takes_digest;
     *device->last = copy;
     device->last = &copy->next;
-    transfer->chunks[chunk].state = BT_TX_CHUNK_COPYING;
     if (copy->state == COPY_WAITING)
-        watch_event(device, source->ready);
+        watch_event(device, copy->source->ready);
     return BATON_OK;
 }
 
-static void remove_copy(tx_device *device, device_copy **at)
+baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                bool needs_host)
+{
+    const device_copy wanted = {.transfer = transfer,
+                                .chunk = chunk,
+                                .source = &transfer->chunks[chunk].source,
+                                .bytes = bt_tx_chunk_bytes(tx, transfer, chunk),
+                                .needs_host = needs_host};
+    BATON_TRY(start(tx, &wanted));
+    transfer->chunks[chunk].state = BT_TX_CHUNK_COPYING;
+    return BATON_OK;
+}
+
+baton_status bt_tx_device_start_group(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                      bool needs_host, bt_tx_source *source, bool *is_copying)
+{
+    uint64_t layer_bytes = bt_tx_chunk_bytes(tx, transfer, chunk) / tx->options.layout.n_layers;
+    const device_copy wanted = {.transfer = transfer,
+                                .chunk = chunk,
+                                .source = source,
+                                .bytes = layer_bytes * source->n_layers,
+                                .is_copying = is_copying,
+                                .needs_host = needs_host};
+    BATON_TRY(start(tx, &wanted));
+    *is_copying = true;
+    return BATON_OK;
+}
+
+/* Nothing on the GPU is under way for it, or it is done. */
+static void end_copying(const device_copy *copy)
+{
+    if (copy->is_copying != NULL)
+        *copy->is_copying = false;
+    else
+        copy->transfer->chunks[copy->chunk].state = BT_TX_CHUNK_PUSHED;
+}
+
+static void unlink_copy(tx_device *device, device_copy **at)
 {
     device_copy *copy = *at;
     *at = copy->next;
     if (copy->next == NULL)
         device->last = at;
+}
+
+static void remove_copy(tx_device *device, device_copy **at)
+{
+    device_copy *copy = *at;
+    unlink_copy(device, at);
     copy->next = device->spare;
     device->spare = copy;
 }
 
-static baton_status query(const tx_device *device, bt_cu_event event)
-{
-    BATON_TRY(bt_cuda_enter(device->cuda));
-    bt_cu_result result = device->cuda->driver->event_query(event);
-    bt_cuda_leave(device->cuda);
-    if (result == BT_CU_SUCCESS)
-        return BATON_OK;
-    if (result == BT_CU_NOT_READY)
-        return BATON_IN_PROGRESS;
-    return bt_fail_cuda(device->cuda->driver, result, "wanted an event of the GPU");
-}
-
-/* The whole chunk to `page` on the device; digest NULL: none is wanted. */
+/* The chunk, or a group of its layers, to `page` on the device; digest NULL: none is wanted. */
 static baton_status gather(tx_device *device, const bt_tx_source *source, void *page,
                            uint64_t bytes, uint64_t *digest)
 {
@@ -266,21 +340,22 @@ static baton_status gather(tx_device *device, const bt_tx_source *source, void *
             return bt_fail_cuda(driver, result, "wanted a copy");
         return digest != NULL ? kernels->digest(page, bytes, digest, device->gathers) : BATON_OK;
     }
-    uint32_t n_layers = source->view->n_layers;
+    uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
     if (kernels != NULL)
-        return kernels->gather(source->view, &source->tokens, 0, n_layers, page, bytes, digest,
-                               device->gathers);
-    return bt_kv_gather_copies(driver, source->view, &source->tokens, 0, n_layers, page, bytes,
-                               device->gathers);
+        return kernels->gather(source->view, &source->tokens, source->first_layer, n_layers, page,
+                               bytes, digest, device->gathers);
+    return bt_kv_gather_copies(driver, source->view, &source->tokens, source->first_layer, n_layers,
+                               page, bytes, device->gathers);
 }
 
 /* Queues gather and, for the host, the copy behind it; the slot's `done` is behind all. A source
  * that is put from where it is only has its digest taken. */
-static baton_status queue_copies(tx_device *device, const device_copy *copy, uint64_t bytes)
+static baton_status queue_copies(tx_device *device, const device_copy *copy)
 {
     const bt_cuda_driver *driver = device->cuda->driver;
     const device_slot *slot = &device->slots[copy->slot];
-    const bt_tx_source *source = &copy->transfer->chunks[copy->chunk].source;
+    const bt_tx_source *source = copy->source;
+    uint64_t bytes = copy->bytes;
     uint64_t at = copy->slot * device->tx->page_bytes;
     uint8_t *page = (uint8_t *)device->device_pages + at;
     uint64_t *digest = copy->takes_digest ? &device->digests[copy->slot] : NULL;
@@ -315,7 +390,7 @@ static baton_status make_pinned(tx_device *device)
 
 static baton_status make_room(tx_device *device, const device_copy *copy)
 {
-    if (device->device_pages == NULL && !copy->transfer->chunks[copy->chunk].source.is_direct)
+    if (device->device_pages == NULL && !copy->source->is_direct)
         BATON_TRY(make_pages(device));
     return copy->needs_host && device->pinned == NULL ? make_pinned(device) : BATON_OK;
 }
@@ -328,8 +403,7 @@ static baton_status run(tx_device *device, device_copy *copy)
     BATON_TRY(make_room(device, copy));
     BATON_TRY(bt_cuda_enter(device->cuda));
     copy->slot = device->free_slots[device->n_free_slots - 1];
-    baton_status status =
-        queue_copies(device, copy, bt_tx_chunk_bytes(tx, copy->transfer, copy->chunk));
+    baton_status status = queue_copies(device, copy);
     if (status != BATON_OK) {
         device->cuda->driver->stream_synchronize(device->gathers);
         device->cuda->driver->stream_synchronize(device->copies);
@@ -345,7 +419,7 @@ static baton_status run(tx_device *device, device_copy *copy)
 /* Where no copy is needed after all. */
 static bool is_movable(const tx_device *device, const device_copy *copy)
 {
-    bt_tx_source *source = &copy->transfer->chunks[copy->chunk].source;
+    bt_tx_source *source = copy->source;
     if (source->memory != BATON_MEMORY_CUDA_DEVICE)
         return true;
     source->is_direct = !copy->needs_host && source->view == NULL &&
@@ -358,20 +432,22 @@ static bool is_movable(const tx_device *device, const device_copy *copy)
 static void put_in_place(tx_device *device, const device_copy *copy)
 {
     bt_tx *tx = device->tx;
-    bt_tx_chunk *chunk = &copy->transfer->chunks[copy->chunk];
-    uint64_t bytes = bt_tx_chunk_bytes(tx, copy->transfer, copy->chunk);
+    bt_tx_source *source = copy->source;
     bt_memory *memory = copy->needs_host ? device->pinned : device->device_memory;
     uint64_t digest = copy->takes_digest ? device->digests[copy->slot] : 0;
-    if (chunk->source.is_direct) {
-        chunk->source.has_digest = true;
-        chunk->source.digest = digest;
+    if (source->is_direct) {
+        source->has_digest = true;
+        source->digest = digest;
         device->free_slots[device->n_free_slots++] = copy->slot;
         return;
     }
-    bt_tx_source_free(tx, copy->transfer, copy->chunk, &chunk->source);
-    chunk->source = (bt_tx_source){
+    uint32_t first_layer = source->first_layer, n_layers = source->n_layers;
+    bt_tx_source_free(tx, copy->transfer, copy->chunk, source);
+    *source = (bt_tx_source){
         .data = (uint8_t *)memory->base + copy->slot * tx->page_bytes,
-        .bytes = (size_t)bytes,
+        .bytes = (size_t)copy->bytes,
+        .first_layer = first_layer,
+        .n_layers = n_layers,
         .memory = memory->kind,
         .page = memory,
         .device_slot = copy->slot,
@@ -379,13 +455,13 @@ static void put_in_place(tx_device *device, const device_copy *copy)
         .digest = digest,
     };
     if (copy->needs_host)
-        bt_tx_stat(tx, &tx->stats.bytes_staged_total, bytes);
+        bt_tx_stat(tx, &tx->stats.bytes_staged_total, copy->bytes);
 }
 
 /* One step; OK: the copy is done with and the chunk can be moved. */
 static baton_status advance(tx_device *device, device_copy *copy)
 {
-    bt_tx_source *source = &copy->transfer->chunks[copy->chunk].source;
+    bt_tx_source *source = copy->source;
     if (copy->state == COPY_WAITING) {
         baton_status status = query(device, source->ready);
         if (status != BATON_OK)
@@ -408,11 +484,12 @@ static baton_status advance(tx_device *device, device_copy *copy)
     return status;
 }
 
-/* The chunk goes on. False: its transfer ended or failed, and may have taken other copies out of
- * the list. */
-static bool finish(tx_device *device, bt_tx_transfer *transfer, uint32_t chunk, baton_status status)
+/* What it was for goes on. False: its transfer ended or failed, and may have taken other copies out
+ * of the list. */
+static bool finish(tx_device *device, const device_copy *copy, baton_status status)
 {
-    transfer->chunks[chunk].state = BT_TX_CHUNK_PUSHED;
+    bt_tx_transfer *transfer = copy->transfer;
+    end_copying(copy);
     if (transfer->state == BT_TX_DRAINING) {
         bt_tx_transfer_settle(device->tx, transfer);
         return false;
@@ -421,15 +498,32 @@ static bool finish(tx_device *device, bt_tx_transfer *transfer, uint32_t chunk, 
         bt_tx_transfer_fail(device->tx, transfer, status, baton_last_error());
         return false;
     }
-    bt_tx_chunk_is_ready(transfer, chunk);
+    if (copy->is_copying == NULL)
+        bt_tx_chunk_is_ready(transfer, copy->chunk);
     return true;
 }
 
 static bool is_late(const tx_device *device, const device_copy *copy, uint64_t now_ns)
 {
     uint64_t limit_ns = device->tx->options.timeouts.put_ms * BT_NS_PER_MS;
-    return copy->state == COPY_RUNNING && copy->transfer->state != BT_TX_DRAINING &&
-           bt_elapsed_ns(now_ns, copy->started_ns) >= limit_ns;
+    return copy->state == COPY_RUNNING && bt_elapsed_ns(now_ns, copy->started_ns) >= limit_ns;
+}
+
+/* Takes a copy that never ends from its transfer, which can end then; page and source are not free.
+ */
+static void give_up(tx_device *device, device_copy **at)
+{
+    bt_tx *tx = device->tx;
+    device_copy *copy = *at;
+    bt_tx_transfer *transfer = copy->transfer;
+    unlink_copy(device, at);
+    copy->next = device->lost;
+    device->lost = copy;
+    copy->source_free = bt_tx_source_event(tx, transfer, copy->chunk, copy->source);
+    bt_tx_source_release(copy->source);
+    if (copy->is_copying == NULL)
+        transfer->chunks[copy->chunk].source_busy = false;
+    bt_tx_transfer_hangs(tx, transfer, copy->chunk);
 }
 
 /* False: the list has changed under it, and the walk must start anew. */
@@ -437,16 +531,14 @@ static bool advance_all(tx_device *device, uint64_t now_ns)
 {
     for (device_copy **at = &device->first; *at != NULL;) {
         device_copy *copy = *at;
-        bt_tx_transfer *transfer = copy->transfer;
-        uint32_t chunk = copy->chunk;
         baton_status status = advance(device, copy);
         if (status != BATON_IN_PROGRESS) {
+            const device_copy done = *copy;
             remove_copy(device, at);
-            if (!finish(device, transfer, chunk, status))
+            if (!finish(device, &done, status))
                 return false;
         } else if (is_late(device, copy, now_ns)) {
-            bt_tx_transfer_fail(device->tx, transfer, BATON_ERR_PUT_TIMEOUT,
-                                "put: the GPU's copy makes no progress");
+            give_up(device, at);
             return false;
         } else {
             at = &copy->next;
@@ -455,18 +547,38 @@ static bool advance_all(tx_device *device, uint64_t now_ns)
     return true;
 }
 
+/* Those that have ended after all, or never will, on a device that has failed. */
+static void find_lost(tx_device *device)
+{
+    for (device_copy **at = &device->lost; *at != NULL;) {
+        device_copy *copy = *at;
+        if (query(device, device->slots[copy->slot].done) == BATON_IN_PROGRESS) {
+            at = &copy->next;
+            continue;
+        }
+        *at = copy->next;
+        device->free_slots[device->n_free_slots++] = copy->slot;
+        bt_tx_event_source_free(device->tx, &copy->source_free);
+        copy->next = device->spare;
+        device->spare = copy;
+    }
+}
+
 void bt_tx_device_progress(bt_tx *tx)
 {
     if (tx->device == NULL)
         return;
+    find_lost(tx->device);
     while (!advance_all(tx->device, bt_now_ns(tx->clock)))
         ;
 }
 
 uint64_t bt_tx_device_wake_ns(const bt_tx *tx, uint64_t now_ns)
 {
-    if (tx->device == NULL || tx->device->first == NULL)
+    if (tx->device == NULL || (tx->device->first == NULL && tx->device->lost == NULL))
         return BT_NEVER_NS;
+    if (tx->device->first == NULL)
+        return bt_deadline_ns(now_ns, LOOK_AT_LOST_NS);
     for (const device_copy *copy = tx->device->first; copy != NULL; copy = copy->next) {
         if (copy->state == COPY_READY && tx->device->n_free_slots > 0)
             return now_ns;
@@ -486,6 +598,7 @@ bool bt_tx_device_is_busy(bt_tx *tx, bt_tx_transfer *transfer)
             is_busy = true;
             at = &(*at)->next;
         } else {
+            end_copying(*at);
             remove_copy(tx->device, at);
         }
     }

@@ -11,16 +11,11 @@ void bt_tx_events_flush(bt_tx *tx)
     tx->n_freed = 0;
 }
 
-void bt_tx_event_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
-                             uint32_t first_layer, uint32_t n_layers)
+void bt_tx_event_source_free(bt_tx *tx, const bt_tx_event *event)
 {
     if (tx->n_freed == BT_TX_FREED_MAX)
         bt_tx_events_flush(tx);
-    tx->freed[tx->n_freed++] = (bt_tx_event){.transfer = transfer->id,
-                                             .user_data = transfer->user_data,
-                                             .chunk = chunk,
-                                             .first_layer = first_layer,
-                                             .n_layers = n_layers};
+    tx->freed[tx->n_freed++] = *event;
 }
 
 void bt_tx_event_end(bt_tx *tx, bt_tx_transfer *transfer, const baton_sender_event *event)

@@ -22,7 +22,7 @@ void bt_tx_source_is_there(bt_tx_source *source)
 
 enum { PUSHED_WHOLE = 1, PUSHED_LAYERS = 2 }; /* transfer->pushed */
 
-static void source_release(bt_tx_source *source)
+void bt_tx_source_release(bt_tx_source *source)
 {
     bt_tx_source_is_there(source);
     bt_free(source->owned);
@@ -31,7 +31,7 @@ static void source_release(bt_tx_source *source)
 
 void bt_tx_command_free(bt_tx_command *command)
 {
-    source_release(&command->source);
+    bt_tx_source_release(&command->source);
     bt_free(command->host);
     bt_free(command);
 }
@@ -41,7 +41,7 @@ void bt_tx_transfer_free(bt_tx_transfer *transfer)
     if (transfer == NULL)
         return;
     for (uint32_t i = 0; transfer->chunks != NULL && i < transfer->n_chunks; i++)
-        source_release(&transfer->chunks[i].source);
+        bt_tx_source_release(&transfer->chunks[i].source);
     bt_tx_layers_free(transfer);
     bt_free(transfer->keys);
     bt_free(transfer->chunks);
@@ -284,7 +284,7 @@ baton_status bt_tx_push(bt_tx *tx, baton_transfer id, uint32_t chunk, const bt_t
     bt_tx_command *command = bt_calloc(1, sizeof(*command));
     if (command == NULL) {
         bt_tx_source unused = *source;
-        source_release(&unused);
+        bt_tx_source_release(&unused);
         return bt_fail(BATON_ERR_NO_MEMORY, "push: command");
     }
     command->kind = BT_TX_PUSH;
@@ -382,6 +382,17 @@ bt_tx_command *bt_tx_next_command(bt_tx *tx)
     return command;
 }
 
+bt_tx_event bt_tx_source_event(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
+                               const bt_tx_source *source)
+{
+    uint32_t n_layers = source->n_layers != 0 ? source->n_layers : tx->options.layout.n_layers;
+    return (bt_tx_event){.transfer = transfer->id,
+                         .user_data = transfer->user_data,
+                         .chunk = chunk,
+                         .first_layer = source->first_layer,
+                         .n_layers = n_layers};
+}
+
 void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
                        bt_tx_source *source)
 {
@@ -389,10 +400,9 @@ void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk
         bt_tx_device_give(tx, source);
         return;
     }
-    uint32_t first_layer = source->first_layer, n_layers = source->n_layers;
-    source_release(source);
-    bt_tx_event_source_free(tx, transfer, chunk, first_layer,
-                            n_layers != 0 ? n_layers : tx->options.layout.n_layers);
+    const bt_tx_event event = bt_tx_source_event(tx, transfer, chunk, source);
+    bt_tx_source_release(source);
+    bt_tx_event_source_free(tx, &event);
 }
 
 /* Moves the transfer's commands from one list to the end of another; returns the end of the first.

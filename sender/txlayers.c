@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "sender/txdevice.h"
 #include "sender/txlayers.h"
 
 #include "core/alloc.h"
@@ -10,10 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A group that waits to be moved. */
+/* A group that waits to be moved, or whose put reads its source. */
 struct bt_tx_group {
     bt_tx_group *next;
     uint32_t chunk;
+    bool is_copying; /* a GPU has it: txdevice.h */
+    bool is_put;     /* from where it is: its source is free when the put has left */
     bt_tx_source source;
 };
 
@@ -21,6 +24,7 @@ struct bt_tx_group {
 struct bt_tx_layers {
     bt_digester digester; /* of a chunk with a digest, from its first layer on */
     uint32_t n_pushed, n_moved, n_puts;
+    bt_tx_group *put; /* those whose puts read their sources; free when n_puts is 0 */
 };
 
 baton_status bt_tx_layers_see(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
@@ -134,20 +138,50 @@ static baton_status fill(const bt_tx *tx, const bt_tx_transfer *transfer, const 
     return BATON_OK;
 }
 
-static baton_status put_group(bt_tx *tx, bt_tx_transfer *transfer, const bt_tx_group *group,
-                              const bt_tx_region *region)
+/* A group that comes from a GPU lies in a page of ours, or is read where it is; without a digest to
+ * take it needs no place in the chunk's staging slot. NULL: it does. */
+static bt_memory *put_memory(const bt_tx *tx, const bt_tx_transfer *transfer,
+                             const bt_tx_source *source)
+{
+    if (transfer->peer->digests != BT_DIGESTS_OFF)
+        return NULL;
+    if (source->page != NULL)
+        return source->page;
+    return source->is_direct ? bt_tx_find_registered(tx, source->data, source->bytes) : NULL;
+}
+
+/* Where the put reads the group from. */
+static baton_status stage_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group *group,
+                                bt_memory **memory, uint8_t **local)
 {
     bt_tx_chunk *chunk = &transfer->chunks[group->chunk];
+    *memory = put_memory(tx, transfer, &group->source);
+    if (*memory != NULL) {
+        group->is_put = true;
+        *local = (uint8_t *)(uintptr_t)group->source.data;
+        return BATON_OK;
+    }
     if (chunk->slot < 0)
         BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
     uint8_t *page = (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes;
-    BATON_TRY(fill(tx, transfer, group, page, false));
+    *memory = tx->staging;
+    *local = page + layer_bytes(tx, transfer, group->chunk) * group->source.first_layer;
+    return fill(tx, transfer, group, page, false);
+}
+
+static baton_status put_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group *group,
+                              const bt_tx_region *region)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[group->chunk];
+    uint8_t *local;
+    bt_memory *memory;
+    BATON_TRY(stage_group(tx, transfer, group, &memory, &local));
     uint64_t bytes = layer_bytes(tx, transfer, group->chunk);
     uint64_t offset = bytes * group->source.first_layer;
-    const bt_run run = {.local_addr = (uint64_t)(uintptr_t)page + offset,
+    const bt_run run = {.local_addr = (uint64_t)(uintptr_t)local,
                         .remote_addr = region->base + chunk->page * region->page_bytes + offset,
                         .bytes = bytes * group->source.n_layers};
-    BATON_TRY(bt_endpoint_put(transfer->peer->endpoint, tx->staging, region->remote, &run, 1,
+    BATON_TRY(bt_endpoint_put(transfer->peer->endpoint, memory, region->remote, &run, 1,
                               transfer->id << BT_TX_CHUNK_BITS | group->chunk));
     transfer->n_partial += chunk->layers->n_moved == 0;
     chunk->layers->n_puts++;
@@ -173,9 +207,27 @@ static void complete_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, bool
     bt_tx_list_append(transfer, &transfer->posted, i);
 }
 
-/* With digests a group is moved when those before it have been. */
-static bool is_in_order(const bt_tx_transfer *transfer, const bt_tx_group *group)
+/* Where it will be copied on to the chunk's staging slot, the chunk has that first: groups that
+ * wait for one would keep the GPU's pages from those who have it. */
+static baton_status start_on_device(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group *group,
+                                    bool is_mapped)
 {
+    bt_tx_chunk *chunk = &transfer->chunks[group->chunk];
+    bool needs_slot = !is_mapped && transfer->peer->digests != BT_DIGESTS_OFF;
+    bool needs_host = is_mapped || !transfer->peer->puts_from_device;
+    if (needs_slot && chunk->slot < 0)
+        BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
+    BATON_TRY(bt_tx_device_start_group(tx, transfer, group->chunk, needs_host, &group->source,
+                                       &group->is_copying));
+    return BATON_IN_PROGRESS;
+}
+
+/* A GPU has not got it, and, with digests, those before it have moved: it would hold a page of ours
+ * that they may need. */
+static bool can_move(const bt_tx_transfer *transfer, const bt_tx_group *group)
+{
+    if (group->is_copying)
+        return false;
     return transfer->peer->digests == BT_DIGESTS_OFF ||
            group->source.first_layer == transfer->chunks[group->chunk].layers->n_moved;
 }
@@ -186,6 +238,8 @@ static baton_status move_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group 
     const bt_tx_region *region;
     BATON_TRY(bt_tx_chunk_region(tx, transfer, group->chunk, &region));
     bool is_mapped = region->mapped != NULL;
+    if (bt_tx_device_wants(&group->source))
+        return start_on_device(tx, transfer, group, is_mapped);
     if (is_mapped) {
         uint8_t *page = region->mapped + chunk->page * region->page_bytes;
         BATON_TRY(fill(tx, transfer, group, page, true));
@@ -195,7 +249,8 @@ static baton_status move_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group 
         BATON_TRY(put_group(tx, transfer, group, region));
     }
     chunk->layers->n_moved += group->source.n_layers;
-    bt_tx_source_free(tx, transfer, group->chunk, &group->source);
+    if (!group->is_put)
+        bt_tx_source_free(tx, transfer, group->chunk, &group->source);
     if (chunk->layers->n_moved == tx->options.layout.n_layers)
         complete_chunk(tx, transfer, group->chunk, is_mapped);
     return BATON_OK;
@@ -211,6 +266,18 @@ static void unlink_group(bt_tx_transfer *transfer, bt_tx_group *before)
         transfer->last_group = before;
 }
 
+/* It has moved; its put may still read it. */
+static void retire(const bt_tx_transfer *transfer, bt_tx_group *group)
+{
+    bt_tx_layers *layers = transfer->chunks[group->chunk].layers;
+    if (!group->is_put) {
+        bt_free(group);
+        return;
+    }
+    group->next = layers->put;
+    layers->put = group;
+}
+
 baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
 {
     uint64_t moved_bytes = 0;
@@ -219,7 +286,7 @@ baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
     while (group != NULL && moved_bytes < BT_TX_TURN_BYTES) {
         bt_tx_group *next = group->next;
         baton_status status =
-            is_in_order(transfer, group) ? move_group(tx, transfer, group) : BATON_IN_PROGRESS;
+            can_move(transfer, group) ? move_group(tx, transfer, group) : BATON_IN_PROGRESS;
         if (status == BATON_ERR_BUSY)
             busy = status; /* another chunk may have its slot */
         else if (status < 0)
@@ -231,7 +298,7 @@ baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
         }
         moved_bytes += layer_bytes(tx, transfer, group->chunk) * group->source.n_layers;
         unlink_group(transfer, before);
-        bt_free(group);
+        retire(transfer, group);
         /* One that waited for this one may stand before it. */
         group = transfer->peer->digests != BT_DIGESTS_OFF ? transfer->first_group : next;
         before = group == next ? before : NULL;
@@ -240,12 +307,26 @@ baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
     return busy;
 }
 
-bt_tx_put_end bt_tx_layers_put_done(bt_tx_chunk *chunk)
+/* The event names the chunk, not the group: with the last put of several all of them are free. */
+static void free_put(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
 {
+    bt_tx_layers *layers = transfer->chunks[i].layers;
+    for (bt_tx_group *group = layers->put, *next; group != NULL; group = next) {
+        next = group->next;
+        bt_tx_source_free(tx, transfer, i, &group->source);
+        bt_free(group);
+    }
+    layers->put = NULL;
+}
+
+bt_tx_put_end bt_tx_layers_put_done(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    const bt_tx_chunk *chunk = &transfer->chunks[i];
     if (chunk->layers == NULL)
         return BT_TX_PUT_LAST;
     if (--chunk->layers->n_puts > 0)
         return BT_TX_PUT_OTHERS;
+    free_put(tx, transfer, i);
     bool is_moved = chunk->state != BT_TX_CHUNK_IDLE && chunk->state != BT_TX_CHUNK_LAYERED;
     return is_moved ? BT_TX_PUT_LAST : BT_TX_PUT_PAUSE;
 }
@@ -264,7 +345,8 @@ static void drop(bt_tx *tx, bt_tx_transfer *transfer, uint32_t first, uint32_t e
             before = group;
             continue;
         }
-        bt_tx_source_free(tx, transfer, group->chunk, &group->source);
+        if (!group->is_copying) /* else a GPU was never done with it: txdevice.h has the source */
+            bt_tx_source_free(tx, transfer, group->chunk, &group->source);
         unlink_group(transfer, before);
         bt_free(group);
     }
@@ -281,15 +363,23 @@ void bt_tx_layers_drop(bt_tx *tx, bt_tx_transfer *transfer)
     drop(tx, transfer, 0, UINT32_MAX);
 }
 
-void bt_tx_layers_free(bt_tx_transfer *transfer)
+static void free_groups(bt_tx_group *group)
 {
-    for (bt_tx_group *group = transfer->first_group, *next; group != NULL; group = next) {
+    for (bt_tx_group *next; group != NULL; group = next) {
         next = group->next;
-        bt_free(group->source.owned);
+        bt_tx_source_release(&group->source);
         bt_free(group);
     }
-    for (uint32_t i = 0; transfer->chunks != NULL && i < transfer->n_chunks; i++)
+}
+
+void bt_tx_layers_free(bt_tx_transfer *transfer)
+{
+    free_groups(transfer->first_group);
+    for (uint32_t i = 0; transfer->chunks != NULL && i < transfer->n_chunks; i++) {
+        if (transfer->chunks[i].layers != NULL)
+            free_groups(transfer->chunks[i].layers->put);
         bt_free(transfer->chunks[i].layers);
+    }
     bt_free(transfer->seen);
 }
 

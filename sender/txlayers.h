@@ -10,7 +10,9 @@
  * until those before it have moved. Where puts are used, a chunk has a staging slot only while
  * something of it is on its way: who waits for the engine holds nobody up. With a digest, which may
  * look at the page again, it keeps one from its first group to its last put; such chunks share half
- * of the slots, and the others wait for them.
+ * of the slots, and the others wait for them. A group of a GPU's memory goes through a page of its
+ * own first (txdevice.h), from which it is put, or copied where the CPU writes the peer's page or
+ * takes a digest.
  *
  * Thread rule: owner thread; seen and count_seen belong to the inbox and its lock. */
 #ifndef BT_SENDER_TXLAYERS_H
@@ -27,7 +29,7 @@ typedef enum {
     BT_TX_PUT_PAUSE,  /* none is, and more layers are to come */
     BT_TX_PUT_LAST,   /* it was the last of all: also of chunks that were pushed whole */
 } bt_tx_put_end;
-bt_tx_put_end bt_tx_layers_put_done(bt_tx_chunk *chunk);
+bt_tx_put_end bt_tx_layers_put_done(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
 /* The chunk's slot is its own until its last put has left. */
 bool bt_tx_layers_keep_slot(const bt_tx_transfer *transfer, const bt_tx_chunk *chunk);
 /* The sources of its groups that have not moved become free; of one chunk, or of all. */

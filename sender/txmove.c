@@ -509,7 +509,7 @@ static void on_put(bt_tx *tx, bt_tx_transfer *transfer, const bt_event *event)
     bt_tx_chunk *chunk = &transfer->chunks[i];
     transfer->n_puts_out--;
     if (chunk->layers != NULL) {
-        bt_tx_put_end end = bt_tx_layers_put_done(chunk);
+        bt_tx_put_end end = bt_tx_layers_put_done(tx, transfer, i);
         if (end == BT_TX_PUT_LAST)
             put_left(tx, transfer, i);
         else if (end == BT_TX_PUT_PAUSE && !chunk->keeps_slot)

@@ -216,6 +216,24 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
     bt_tx_transfer_settle(tx, transfer);
 }
 
+void bt_tx_transfer_hangs(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk)
+{
+    char text[BATON_EVENT_TEXT_BYTES];
+    bool is_failing = transfer->state == BT_TX_DRAINING;
+    snprintf(text, sizeof(text),
+             "gpu: the copy of chunk %u has not ended in %" PRIu32 " ms: what has had no "
+             "SOURCE_FREE may still be read%s%.300s",
+             chunk, tx->options.timeouts.put_ms, is_failing ? "; failed before: " : "",
+             is_failing ? transfer->reason_text : "");
+    bt_error("sender: %s request=%s", text, transfer->request);
+    if (!is_failing) {
+        bt_tx_transfer_fail(tx, transfer, BATON_ERR_GPU_TIMEOUT, text);
+        return;
+    }
+    set_reason(transfer, BATON_ERR_GPU_TIMEOUT, text);
+    bt_tx_transfer_settle(tx, transfer);
+}
+
 /* Puts that have left are not puts that have arrived: before DRAINED may be said, a flush must have
  * covered all of them, or the endpoint must be gone (and then the INIT to come says so). */
 void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)

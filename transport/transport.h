@@ -161,6 +161,8 @@ struct bt_transport {
     /* NULL until the first CUDA memory; then current in every call of the backend's. Release by the
      * call that opens it, acquire by the others. */
     _Atomic(bt_cuda *) cuda;
+    bool is_abandoned; /* and in the list of those */
+    bt_transport *next_abandoned;
 };
 struct bt_worker {
     bt_transport *transport;
@@ -212,6 +214,11 @@ baton_status bt_memory_register(bt_transport *transport, void *base, size_t byte
                                 baton_memory_kind kind, bt_memory **memory_p);
 /* Deregisters; frees what alloc made. NULL is allowed. */
 void bt_memory_free(bt_memory *memory);
+/* Instead of free: a device that does not answer may still write it. It stays as it is, and with it
+ * its transport, which must be abandoned too. NULL is allowed. */
+void bt_memory_abandon(bt_memory *memory);
+/* From now on bt_transport_destroy leaves everything as it is, until the process ends. */
+void bt_transport_abandon(bt_transport *transport);
 
 baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p);
 /* Closes by force what is still open; remotes must be released before. After it no queued write of

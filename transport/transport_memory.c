@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static bt_transport *abandoned; /* kept in sight; under open_lock */
 
 baton_status bt_transport_cuda(bt_transport *transport, bt_cuda **cuda_p)
 {
@@ -24,9 +25,28 @@ baton_status bt_transport_cuda(bt_transport *transport, bt_cuda **cuda_p)
     return status;
 }
 
+void bt_transport_abandon(bt_transport *transport)
+{
+    pthread_mutex_lock(&open_lock);
+    if (!transport->is_abandoned) {
+        transport->is_abandoned = true;
+        transport->next_abandoned = abandoned;
+        abandoned = transport;
+    }
+    pthread_mutex_unlock(&open_lock);
+}
+
+void bt_memory_abandon(bt_memory *memory)
+{
+    if (memory != NULL)
+        bt_transport_count(BT_LIVE_MEMORIES, -1);
+}
+
 void bt_transport_destroy(bt_transport *transport)
 {
     if (transport == NULL)
+        return;
+    if (transport->is_abandoned)
         return;
     bt_cuda *cuda = atomic_load_explicit(&transport->cuda, memory_order_acquire);
     transport->ops->destroy(transport);

@@ -114,7 +114,9 @@ typedef struct {
 typedef enum {
     BATON_SENDER_SOURCE_FREE, /* .chunk */
     BATON_SENDER_DONE,        /* every byte has landed and is published */
-    BATON_SENDER_FAILED,      /* .status, .text */
+    /* .status, .text. With GPU_TIMEOUT, sources without SOURCE_FREE may still be read by the GPU:
+     * they get theirs after this event, if it ever ends its copies. */
+    BATON_SENDER_FAILED,
 } baton_sender_event_kind;
 
 typedef struct {
@@ -215,9 +217,9 @@ BATON_API baton_status baton_transfer_push_source(baton_sender *sender, baton_tr
  * only, in page layout. Every layer of a chunk once, in any order and any groups; a chunk is pushed
  * whole or by layers. Each push has its own SOURCE_FREE, soon after the copy: layers are always
  * copied, into the receiver's page or a staging page, which the chunk keeps until its last layer
- * has gone. The source must lie in host memory and be there at the call. Errors: as push; also
- * OUT_OF_RANGE (layers), INVALID_ARG (a layer for the second time), UNSUPPORTED (device memory, a
- * stream or an event). */
+ * has gone, or, device memory, into a page of ours for this group alone; only a group of registered
+ * device memory in one piece is put from where it is. from->order holds for each group by itself.
+ * Errors: as push_source; also OUT_OF_RANGE (layers), INVALID_ARG (a layer for the second time). */
 BATON_API baton_status baton_transfer_push_layers(baton_sender *sender, baton_transfer transfer,
                                                   uint32_t chunk, uint32_t first_layer,
                                                   uint32_t n_layers, const baton_source *source);

@@ -66,7 +66,8 @@ BATON_BEGIN_DECLS
     X(ERR_STALE, -37, "stale epoch, generation or ticket")               \
     X(ERR_RANK_FAILED, -38, "another rank of the request failed")        \
     X(ERR_OVERLOADED, -39, "overloaded, try again later")                \
-    X(ERR_PATH, -40, "no path to the peer is as good as required")
+    X(ERR_PATH, -40, "no path to the peer is as good as required")       \
+    X(ERR_GPU_TIMEOUT, -41, "the GPU did not finish a copy in time")
 
 typedef enum {
 #define BATON_STATUS_ENUM(name, value, text) BATON_##name = (value),

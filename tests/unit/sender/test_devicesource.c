@@ -6,6 +6,9 @@
 #include "core/alloc.h"
 #include "support/fakekernels.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 enum {
     N_BLOCKS = 2 * PAIR_MAX_CHUNKS + 3,
     BLOCK = 4, /* tokens */
@@ -407,23 +410,93 @@ static void cancel_waits_for_a_copy_in_flight_but_not_for_an_event(void **state)
     }
 }
 
-static void a_copy_that_never_ends_fails_the_transfer_and_ends_it_when_it_does(void **state)
+static bool count_drained(pair *k, const pair_frame *frame, const bt_message *message)
 {
-    (void)state;
-    open_engine(&paths[1]);
-    pair_sender *sender = &kit.senders[0];
-    pair_tokens(1, 0, PAIR_CHUNK, tokens);
-    start("r", PAIR_CHUNK);
-    gpu->set_mode(FAKECUDA_HELD);
-    pair_advance(&kit, 11000);
-    assert_int_equal(sender->n_failed + sender->n_source_free, 0);
+    k->filter_count +=
+        frame->to_receiver && message->type == BT_MSG_CANCEL && message->u.end.drained != 0;
+    return true;
+}
+
+static void step_all(void)
+{
     while (gpu->step(1) > 0)
         ;
-    pair_advance(&kit, 2);
-    assert_int_equal(sender->end.status, BATON_ERR_PUT_TIMEOUT);
-    assert_int_equal(sender->n_source_free, 1);
-    pair_check_clean(&kit);
-    close_engine();
+}
+
+/* Given up: the transfer ends, the source is not free, and the page is not used again. */
+static void a_copy_that_never_ends_is_given_up(void **state)
+{
+    (void)state;
+    bt_expect_log("has not ended in 10000 ms");
+    for (uint32_t is_canceled = 0; is_canceled < 2; is_canceled++) {
+        open_engine(&paths[1]); /* of 2 pages */
+        pair_sender *sender = &kit.senders[0];
+        kit.filter = count_drained;
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        baton_transfer transfer = start("r", 2 * PAIR_CHUNK);
+        gpu->set_mode(FAKECUDA_HELD);
+        pair_advance(&kit, 1000);
+        if (is_canceled)
+            assert_ok(bt_tx_post(sender->tx, BT_TX_CANCEL, transfer));
+        pair_advance(&kit, 8500);
+        assert_int_equal(sender->n_failed + sender->n_source_free, 0);
+        pair_advance(&kit, 1500);
+        assert_int_equal(sender->n_failed, 1);
+        assert_int_equal(sender->end.status, BATON_ERR_GPU_TIMEOUT);
+        assert_non_null(strstr(sender->end.text, "has not ended in 10000 ms"));
+        assert_int_equal(strstr(sender->end.text, "canceled") != NULL, is_canceled);
+        assert_int_equal(sender->n_source_free, 0);
+        /* The receiver's pages were out of the GPU's reach: they come back. */
+        assert_int_equal(kit.filter_count, 1);
+        pair_check_clean(&kit);
+
+        gpu->set_mode(FAKECUDA_HELD);
+        pair_tokens(2, 0, PAIR_CHUNK, tokens);
+        start("s", PAIR_CHUNK); /* finds no page of ours */
+        pair_advance(&kit, 100);
+        assert_int_equal(sender->n_done, 0);
+        step_all(); /* the GPU is back */
+        pair_advance(&kit, 200);
+        assert_int_equal(sender->n_source_free, 2);
+        assert_int_equal(sender->events[sender->n_events - 1].kind, BATON_SENDER_SOURCE_FREE);
+        assert_int_equal(sender->events[sender->n_events - 1].transfer, transfer);
+        step_all();
+        pair_advance(&kit, 5);
+        step_all();
+        pair_advance(&kit, 5);
+        assert_int_equal(sender->n_done, 1);
+        assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), PAIR_CHUNK);
+        close_engine();
+    }
+}
+
+/* In a process of its own, which leaves to the GPU what the GPU may still write. */
+static void a_sender_whose_gpu_hangs_can_still_be_destroyed(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        bt_expect_log("");
+        open_engine(&paths[1]);
+        fakecuda_counts before, after;
+        pair_tokens(1, 0, PAIR_CHUNK, tokens);
+        start("r", PAIR_CHUNK);
+        gpu->set_mode(FAKECUDA_HELD);
+        pair_advance(&kit, 11000);
+        gpu->counts(&before);
+        bool is_failed = kit.senders[0].n_failed == 1;
+        bt_transport *transport = kit.senders[0].tx->transport;
+        bt_tx_destroy(kit.senders[0].tx);
+        bt_transport_destroy(transport);
+        gpu->counts(&after);
+        bool is_left = after.allocations == before.allocations && after.pins == before.pins &&
+                       after.streams == before.streams && after.contexts == before.contexts;
+        _exit(is_failed && is_left && after.queued == before.queued ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 static void a_gpu_that_fails_fails_its_transfers_and_nothing_else(void **state)
@@ -545,7 +618,8 @@ int main(void)
         bt_test(a_capture_elsewhere_is_left_alone),
         bt_test(a_push_behind_a_captured_stream_is_refused),
         bt_test(cancel_waits_for_a_copy_in_flight_but_not_for_an_event),
-        bt_test(a_copy_that_never_ends_fails_the_transfer_and_ends_it_when_it_does),
+        bt_test(a_copy_that_never_ends_is_given_up),
+        bt_test(a_sender_whose_gpu_hangs_can_still_be_destroyed),
         bt_test(a_gpu_that_fails_fails_its_transfers_and_nothing_else),
         bt_test(whatever_cannot_be_had_fails_one_transfer_and_leaks_nothing),
         bt_test(without_a_driver_a_push_says_what_is_missing),
