@@ -20,7 +20,7 @@ enum { DEVICES_TEXT_BYTES = 1024 };
  * transport that has such a key; those chosen here mean the same in all of them. */
 typedef struct {
     const char *key;     /* of a UCX_* variable, without "UCX_" */
-    const char *old_key; /* before 1.17 */
+    const char *old_key; /* before 1.17; NULL: not set there */
     const char *value;
 } ucx_setting;
 
@@ -30,6 +30,7 @@ typedef struct {
 static const ucx_setting tcp_settings[] = {
     {"TCP_TX_SEG_SIZE", "TX_SEG_SIZE", "128k"},
     {"TCP_RX_SEG_SIZE", "RX_SEG_SIZE", "128k"},
+    {"TCP_MAX_IOV", NULL, "16"}, /* pieces that the kernel gathers; UCX's 6 are too few */
 };
 /* Without tcp nothing but the keep-alive tells that a peer on the same host has died, and shared
  * memory takes part in peer error handling only when told so. */
@@ -70,6 +71,8 @@ static baton_status apply(ucp_config_t *config, const ucx_setting *setting)
         return BATON_OK;
     }
     const char *key = bt_ucx_is_older(17) ? setting->old_key : setting->key;
+    if (key == NULL)
+        return BATON_OK;
     ucs_status_t status = ucp_config_modify(config, key, setting->value);
     if (status == UCS_ERR_NO_ELEM) {
         bt_debug("ucx: this version does not know a setting of ours key=%s", key);

@@ -122,12 +122,31 @@ static void on_sent(void *request, ucs_status_t status, void *user_data)
     bt_ucx_finish_part(op);
 }
 
+typedef struct {
+    const void *buffer;
+    size_t count;
+    ucp_datatype_t datatype;
+} ucx_data;
+
+static ucx_data data_of(ucx_message *message, const ucx_sending *sending)
+{
+    if (sending->shape == BT_UCX_PACKED)
+        return (ucx_data){message, 1, message->worker->packed};
+    if (sending->shape == BT_UCX_PLAIN)
+        return (ucx_data){sending->data, sending->bytes, ucp_dt_make_contig(1)};
+    for (uint32_t i = 0; i < message->n_pieces; i++)
+        message->gather[i] =
+            (ucp_dt_iov_t){(void *)(uintptr_t)message->pieces[i].at, message->pieces[i].bytes};
+    return (ucx_data){message->gather, message->n_pieces, ucp_dt_make_iov()};
+}
+
 ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const ucx_sending *sending)
 {
     bt_op *op = message->op;
     uint32_t type = sending->fields.type;
     bool wants_answer = type == BT_UCX_FLUSH || type == BT_UCX_NOTE || type == BT_UCX_BOTH;
     pack_header(message->header, &sending->fields);
+    const ucx_data data = data_of(message, sending);
     /* Eager: a rendezvous would have the target fetch the data, and needs its answer. The target
      * answers through the endpoint that the flag makes known to it. */
     const ucp_request_param_t params = {
@@ -137,12 +156,11 @@ ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const uc
         .flags = UCP_AM_SEND_FLAG_EAGER | (wants_answer ? UCP_AM_SEND_FLAG_REPLY : 0),
         .cb = {.send = on_sent},
         .user_data = message,
-        .datatype = sending->is_packed ? message->worker->packed : ucp_dt_make_contig(1),
+        .datatype = data.datatype,
         .memory_type = sending->memory_type};
     ucs_status_ptr_t request =
-        ucp_am_send_nbx(handle, MESSAGE_ID, message->header, BT_UCX_HEADER_BYTES,
-                        sending->is_packed ? message : sending->data,
-                        sending->is_packed ? 1 : sending->bytes, &params);
+        ucp_am_send_nbx(handle, MESSAGE_ID, message->header, BT_UCX_HEADER_BYTES, data.buffer,
+                        data.count, &params);
     if (request == NULL || UCS_PTR_IS_ERR(request)) {
         bt_ucx_message_give(message);
         return UCS_PTR_STATUS(request);

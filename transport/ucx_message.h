@@ -43,6 +43,10 @@ enum {
      * that share a message leave room for their list. */
     BT_UCX_PART_BYTES_MAX = (128 << 10) - 256,
     BT_UCX_SHARED_BYTES_MAX = (128 << 10) - 256 - BT_UCX_PIECES_MAX * BT_UCX_ENTRY_BYTES,
+    /* Pieces of at least so much on average are gathered by the kernel, in place of a copy to UCX's
+     * segment. */
+    BT_UCX_GATHER_BYTES_MIN = 16 << 10,
+    BT_UCX_GATHER_PIECES_MAX = 8 + 3, /* of such a message: with the list, and cut ones at its ends */
     /* A put that ends in no more than this waits for the note behind it: one system call at either
      * end instead of two, for a copy more. */
     BT_UCX_PARKED_BYTES_MAX = 16 << 10,
@@ -76,6 +80,7 @@ struct ucx_message {
     ucx_note *note;                          /* its data, owned; NULL: others' */
     ucx_piece pieces[2 + BT_UCX_PIECES_MAX]; /* the list, what it speaks of, a note */
     uint32_t n_pieces;
+    ucp_dt_iov_t gather[BT_UCX_GATHER_PIECES_MAX]; /* the same, for UCX */
     uint8_t header[BT_UCX_HEADER_BYTES];
     uint8_t list[BT_UCX_PIECES_MAX * BT_UCX_ENTRY_BYTES];
 };
@@ -85,9 +90,14 @@ ucx_message *bt_ucx_message_take(ucx_worker *worker);
 void bt_ucx_message_give(ucx_message *message);
 /* Sends data[bytes], or the message's pieces; the message is given back when that fails or is done
  * at once. */
+typedef enum {
+    BT_UCX_PLAIN,    /* data[bytes] */
+    BT_UCX_PACKED,   /* pieces, one behind the other, copied into UCX's own segment */
+    BT_UCX_GATHERED, /* pieces, at most BT_UCX_GATHER_PIECES_MAX, read where they are */
+} bt_ucx_shape;
 typedef struct {
     ucx_fields fields;
-    bool is_packed; /* pieces, one behind the other, copied into UCX's own segment */
+    bt_ucx_shape shape;
     const void *data;
     size_t bytes;
     ucs_memory_type_t memory_type;

@@ -2,14 +2,20 @@
 /* Writer's side of puts in messages: cuts what is larger than a message, and puts small pieces
  * together into one with a list, so that they do not cost a message each.
  *
- * Pieces are copied into UCX's segment when it is sent (a generic datatype). UCX's own lists of
- * pieces (iov) would save the copy, but 1.13 ends the process on some of their lengths
- * (proto_am.inl: "state.offset < req->send.length"); and the kernel then copies from the cache.
+ * Small pieces are copied into UCX's segment when it is sent (a generic datatype). UCX's own lists
+ * of pieces (iov) save the copy, which is a sixth of the sender's CPU time when pieces are large;
+ * but 1.13 ends the process on some of their lengths (proto_am.inl: "state.offset <
+ * req->send.length"), so they are left to later versions.
  *
  * A small end of a put is parked: the COMMIT behind it mostly comes at once, and leaves with it. */
 #include <string.h>
 
 #include "transport/ucx_message.h"
+
+enum {
+    CUT_BYTES_MIN = 4 << 10, /* a piece is cut to fill a message when so much has room */
+    GATHER_MINOR = 17,       /* 1.x of UCX that sends lists of pieces */
+};
 
 typedef struct {
     bt_op *op;
@@ -38,6 +44,13 @@ static void write_entry(packing *p)
     bt_ucx_put_u64(at + 16, count | p->last.bytes << 32);
 }
 
+static bool should_gather(const packing *p)
+{
+    return !bt_ucx_is_older(GATHER_MINOR) && p->memory_type == UCS_MEMORY_TYPE_HOST &&
+           p->n_pieces < BT_UCX_GATHER_PIECES_MAX &&
+           p->bytes >= (uint64_t)p->n_pieces * BT_UCX_GATHER_BYTES_MIN;
+}
+
 /* Sends what has been put together: a plain put when it is one piece. */
 static ucs_status_t send_packed(packing *p)
 {
@@ -58,7 +71,7 @@ static ucs_status_t send_packed(packing *p)
         message->pieces[0] =
             (ucx_piece){.at = message->list, .bytes = p->n_entries * BT_UCX_ENTRY_BYTES};
         message->n_pieces = 1 + p->n_pieces;
-        sending.is_packed = true;
+        sending.shape = should_gather(p) ? BT_UCX_GATHERED : BT_UCX_PACKED;
     }
     ucs_status_t status = bt_ucx_message_send(message, endpoint->handle, &sending);
     endpoint->n_messages += status == UCS_OK;
@@ -108,7 +121,7 @@ ucs_status_t bt_ucx_unpark(ucx_endpoint *endpoint, ucx_note *note)
                                             endpoint->id,
                                             {endpoint->n_parked_entries | note_bytes << 32,
                                              endpoint->parked_bytes, endpoint->parked_number}},
-                                 .is_packed = true,
+                                 .shape = BT_UCX_PACKED,
                                  .memory_type = UCS_MEMORY_TYPE_HOST};
     ucs_status_t status = bt_ucx_message_send(message, endpoint->handle, &sending);
     if (status != UCS_OK) { /* its number will always be missing */
@@ -189,16 +202,26 @@ static ucs_status_t add_piece(packing *p, const bt_run *piece)
     return UCS_OK;
 }
 
+/* How much of what is left of a piece the next message takes: what fills a segment goes alone, and
+ * the rest fills messages up, since the target moves the beginning of a message that it has read
+ * along with the end of another. */
+static uint64_t cut(const packing *p, uint64_t left)
+{
+    if (left >= BT_UCX_PART_BYTES_MAX)
+        return BT_UCX_PART_BYTES_MAX;
+    if (p->message == NULL || !fits(p, CUT_BYTES_MIN) || fits(p, left))
+        return left;
+    return BT_UCX_SHARED_BYTES_MAX - p->bytes;
+}
+
 static ucs_status_t add_run(packing *p, const bt_run *run)
 {
     ucs_status_t status = UCS_OK;
     for (uint32_t i = 0; i < bt_run_count(run); i++) {
         for (uint64_t done = 0; done < run->bytes && status == UCS_OK;) {
-            uint64_t left = run->bytes - done;
             const bt_run piece = {.local_addr = bt_run_local(run, i) + done,
                                   .remote_addr = bt_run_remote(run, i) + done,
-                                  .bytes =
-                                      left < BT_UCX_PART_BYTES_MAX ? left : BT_UCX_PART_BYTES_MAX};
+                                  .bytes = cut(p, run->bytes - done)};
             status = add_piece(p, &piece);
             done += piece.bytes;
         }

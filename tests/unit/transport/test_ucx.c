@@ -368,6 +368,62 @@ static void a_flush_waits_for_messages_that_it_overtook(void **state)
     bt_pair_close(&pair);
 }
 
+/* Pieces of 32 KiB do not go evenly into messages: they are cut, so that messages are full. */
+static void pieces_are_cut_where_messages_end(void **state)
+{
+    (void)state;
+    enum { PIECE = 32 << 10, N = 16, STEP = PIECE + 4096 };
+    bt_pair pair;
+    begin_messages(&pair);
+    bt_run runs[N];
+    for (uint32_t i = 0; i < N; i++)
+        runs[i] = bt_pair_run(&pair, (N - 1 - i) * STEP, i * STEP, PIECE);
+    assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, runs, N, 1));
+    assert_int_equal(((ucx_endpoint *)pair.endpoint)->n_messages, 5); /* 6, were they whole */
+    assert_ok(bt_endpoint_flush(pair.endpoint, 2));
+    bt_pair_wait(&pair, BT_EVENT_PUT, 1);
+    bt_pair_wait(&pair, BT_EVENT_FLUSH, 2);
+    for (uint32_t i = 0; i < N; i++) {
+        assert_memory_equal((void *)(uintptr_t)runs[i].remote_addr,
+                            (void *)(uintptr_t)runs[i].local_addr, PIECE);
+        assert_int_equal(((uint8_t *)(uintptr_t)runs[i].remote_addr)[PIECE], 0);
+    }
+    bt_pair_close(&pair);
+}
+
+/* Newer versions of UCX gather large pieces themselves, which older ones do not survive. */
+static void pieces_of_any_length_land(void **state)
+{
+    (void)state;
+    enum { N = 40, ROUNDS = 60, LONG = 40 << 10, SHORT = 3000 };
+    bt_pair pair;
+    begin_messages(&pair);
+    bt_rng rng = {77};
+    bt_run runs[N];
+    uint8_t *expected = calloc(1, pair.pool->bytes);
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        bt_pair_fill(&pair, round);
+        memset(expected, 0, pair.pool->bytes);
+        uint32_t n_runs = 0;
+        for (size_t to = bt_rng_below(&rng, 100); n_runs < N; n_runs++) {
+            size_t bytes = 1 + bt_rng_below(&rng, round % 3 == 0 ? SHORT : LONG);
+            size_t from = bt_rng_below(&rng, pair.source->bytes - bytes);
+            if (to + bytes > pair.pool->bytes)
+                break;
+            runs[n_runs] = bt_pair_run(&pair, from, to, bytes);
+            memcpy(expected + to, (uint8_t *)pair.source->base + from, bytes);
+            to += bytes + bt_rng_below(&rng, 2);
+        }
+        assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, runs, n_runs, 1));
+        assert_ok(bt_endpoint_flush(pair.endpoint, 2));
+        bt_pair_wait(&pair, BT_EVENT_PUT, 1);
+        bt_pair_wait(&pair, BT_EVENT_FLUSH, 2);
+        assert_memory_equal(pair.pool->base, expected, pair.pool->bytes);
+    }
+    free(expected);
+    bt_pair_close(&pair);
+}
+
 /* Over several lanes later messages may overtake earlier ones, whole bunches of them. */
 static void a_note_waits_for_a_put_that_it_and_others_overtook(void **state)
 {
@@ -567,6 +623,8 @@ int main(void)
         bt_test(addresses_and_keys_of_another_version_or_backend_are_refused),
         bt_test(messages_that_make_no_sense_are_ignored),
         bt_test(a_put_outside_registered_memory_is_refused_and_fails_the_flush),
+        bt_test(pieces_are_cut_where_messages_end),
+        bt_test(pieces_of_any_length_land),
         bt_test(a_flush_waits_for_messages_that_it_overtook),
         bt_test(a_hostile_list_writes_nothing_and_is_refused),
         bt_test(a_note_with_a_put_that_is_no_note_is_refused),
