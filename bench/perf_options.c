@@ -78,6 +78,8 @@ static const bt_config_entry path_entries[] = {
     {OPTION("copy_threads", copy_threads), .type = BT_CONFIG_UINT32, .min = 1, .max = 64,
      .fallback = "1",
      .help = "Threads of a sender that copy pages, the one that progresses included."},
+    {OPTION("data_lanes", data_lanes), .type = BT_CONFIG_UINT32, .min = 1, .max = 8,
+     .fallback = "1", .help = "Connections between the two, which share what is put."},
     {OPTION("devices", devices), .count_offset = offsetof(bt_perf_options, n_devices),
      .type = BT_CONFIG_STRINGS, .help = "Network devices of the data path. Default: lo."},
 };

@@ -69,6 +69,7 @@ typedef struct {
     bool loop; /* as given; transport says what it means */
     bool digests;
     baton_progress_mode progress;
+    uint32_t data_lanes;        /* of both ends; 0: 1 */
     uint32_t copy_threads;      /* of a sender; 0: its default */
     const char *const *devices; /* [n_devices] */
     uint32_t n_devices;

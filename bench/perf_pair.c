@@ -89,6 +89,7 @@ static baton_status make_sender(bt_perf_pair *p)
         .data = {.transport = o->transport == BT_PERF_LOOP ? "loop" : "ucx",
                  .data_devices = o->devices,
                  .n_data_devices = o->n_devices,
+                 .data_lanes = o->data_lanes,
                  .loop_net = p->loop_net},
     };
     BATON_TRY(baton_sender_create(&options, &p->sender));

@@ -92,6 +92,7 @@ static baton_status make_receiver(server *s, const bt_perf_options *o)
         .data = {.transport = o->transport == BT_PERF_LOOP ? "loop" : "ucx",
                  .data_devices = s->place->devices,
                  .n_data_devices = s->place->n_devices,
+                 .data_lanes = o->data_lanes,
                  .loop_net = s->place->loop_net},
     };
     return baton_receiver_create(&options, &s->receiver);

@@ -108,7 +108,8 @@ static void put_json(const bt_perf_options *o, const bt_perf_result *r, const fi
     bt_strbuf_printf(out, "  \"paged\": %s,\n  \"digests\": %s,\n", bool_name(o->paged),
                      bool_name(o->digests));
     put_string(out, "progress", o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
-    bt_strbuf_printf(out, "  \"copy_threads\": %u,\n", o->copy_threads);
+    bt_strbuf_printf(out, "  \"copy_threads\": %u,\n  \"data_lanes\": %u,\n", o->copy_threads,
+                     o->data_lanes);
     put_string(out, "transport", bt_perf_transport_name(o->transport));
     put_string(out, "path", r->way);
     put_string(out, "connection", r->path);

@@ -81,6 +81,11 @@ static const bt_config_entry common_entries[] = {
          "ports have no authentication: this network must be closed."},
     {AT(data_tcp), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Whether bytes may go over tcp; without, only shared memory and RDMA."},
+    {AS("data_lanes", data.data_lanes), .type = BT_CONFIG_UINT32, .min = 1, .max = 8,
+     .fallback = "1",
+     .help = "Connections to a peer that share what is put, of each RDMA device where there are "
+             "several: as many as both ends allow, 8 in all. More help where one is bound by its "
+             "window (a network with delay), not by a core; COMMIT then waits for all of them."},
     {AS("require_rdma", data.require_rdma), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Connecting fails unless bytes go by RDMA (rc, dc or ud; device memory also by "
              "cuda_ipc). A receiver says it to its senders."},

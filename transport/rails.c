@@ -311,12 +311,17 @@ baton_status bt_rails_take_first(const bt_transport *transport, bool is_key, con
     return BATON_OK;
 }
 
-bool bt_rails_are_wanted(const bt_transport_options *options)
+static uint32_t count_rdma(const bt_transport_options *options)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < options->n_data_devices; i++)
         n += bt_verbs_is_name(options->data_devices[i]);
-    return n > 1;
+    return n;
+}
+
+bool bt_rails_are_wanted(const bt_transport_options *options)
+{
+    return count_rdma(options) > 1 || options->n_lanes > 1;
 }
 
 /* The options of one rail: devices[n_devices] without RDMA devices other than `rail`. */
@@ -331,25 +336,45 @@ static uint32_t devices_of(const bt_transport_options *options, const char *rail
     return n;
 }
 
-baton_status bt_rails_create(const bt_transport_options *options, bt_transport **transport_p)
+/* Adds one rail for each RDMA device, or one with all devices when there are not several. */
+static baton_status add_lane(const bt_transport_options *options, bt_transport **rails, uint32_t *n)
 {
-    bt_transport *rails[BT_RAILS_MAX];
     const char *devices[2 * BT_RAILS_MAX];
-    uint32_t n = 0;
-    baton_status status = BATON_OK;
-    for (uint32_t i = 0; i < options->n_data_devices && status == BATON_OK; i++) {
+    if (count_rdma(options) < 2) {
+        BATON_TRY(bt_ucx_ops.create(options, &rails[*n]));
+        (*n)++;
+        return BATON_OK;
+    }
+    for (uint32_t i = 0; i < options->n_data_devices; i++) {
         if (!bt_verbs_is_name(options->data_devices[i]))
             continue;
         bt_transport_options one = *options;
         one.data_devices = devices;
         one.n_data_devices =
             devices_of(options, options->data_devices[i], devices, 2 * BT_RAILS_MAX);
-        status = n < BT_RAILS_MAX
-                     ? bt_ucx_ops.create(&one, &rails[n])
-                     : bt_fail(BATON_ERR_TOO_LARGE, "data_devices: wanted up to %d RDMA devices",
-                               BT_RAILS_MAX);
-        n += status == BATON_OK;
+        BATON_TRY(bt_ucx_ops.create(&one, &rails[*n]));
+        (*n)++;
     }
+    return BATON_OK;
+}
+
+/* Lane by lane, so that a peer with fewer lanes still uses every device. */
+baton_status bt_rails_create(const bt_transport_options *options, bt_transport **transport_p)
+{
+    bt_transport *rails[BT_RAILS_MAX];
+    uint32_t n = 0, n_lanes = options->n_lanes != 0 ? options->n_lanes : 1;
+    uint32_t n_devices = count_rdma(options) > 1 ? count_rdma(options) : 1;
+    if (n_devices > BT_RAILS_MAX)
+        return bt_fail(BATON_ERR_TOO_LARGE, "data_devices: wanted up to %d RDMA devices, found %u",
+                       BT_RAILS_MAX, n_devices);
+    if (n_lanes > BT_RAILS_MAX / n_devices)
+        return bt_fail(BATON_ERR_TOO_LARGE,
+                       "data_lanes: wanted up to %u over %u devices (%d connections to a peer in "
+                       "all), found %u",
+                       BT_RAILS_MAX / n_devices, n_devices, BT_RAILS_MAX, n_lanes);
+    baton_status status = BATON_OK;
+    for (uint32_t lane = 0; lane < n_lanes && status == BATON_OK; lane++)
+        status = add_lane(options, rails, &n);
     if (status == BATON_OK)
         return bt_rails_join(rails, n, transport_p);
     while (n-- > 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Several devices as one transport: every rail is a transport of its own, with one device, and what
- * is put is spread over them. A flush is done when every rail's is, and so is a message behind the
- * data; each rail proves arrival on its own queue pair (docs/architecture.md). One rail's failure
- * is the endpoint's.
+/* Several connections as one transport: every rail is a transport of its own, with one device, and
+ * what is put is spread over them. Rails are several devices, or several lanes over the same. A
+ * flush is done when every rail's is, and so is a message behind the data; each rail proves arrival
+ * on its own queue pair (docs/architecture.md). One rail's failure is the endpoint's.
  *
  *   rails worker ---- rail 0: worker ---- endpoint ----> peer's rail 0
  *             \------ rail 1: worker ---- endpoint ----> peer's rail 1
@@ -25,10 +25,10 @@ baton_status bt_rails_join(bt_transport *const *rails, uint32_t n, bt_transport 
  * transport without. Everything else stays as it is. Errors: INVALID_ARG, VERSION_MISMATCH. */
 baton_status bt_rails_take_first(const bt_transport *transport, bool is_key, const void **bytes_p,
                                  size_t *n_bytes);
-/* More than one RDMA device is named. */
+/* More than one RDMA device is named, or more than one lane is asked for. */
 bool bt_rails_are_wanted(const bt_transport_options *options);
-/* A ucx transport for each RDMA device; net devices go to all. Errors: as bt_transport_create,
- * TOO_LARGE. */
+/* A ucx transport for each lane over each RDMA device, where there are several; net devices go to
+ * all. Errors: as bt_transport_create, TOO_LARGE. */
 baton_status bt_rails_create(const bt_transport_options *options, bt_transport **transport_p);
 
 #endif

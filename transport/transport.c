@@ -70,6 +70,7 @@ baton_status bt_transport_open(const baton_data_path *data, bt_transport **trans
         .data_devices = data->data_devices,
         .n_data_devices = data->n_data_devices,
         .no_tcp = data->no_tcp,
+        .n_lanes = data->data_lanes,
         .clock = data->clock,
         .loop_net = data->loop_net,
     };

@@ -114,6 +114,7 @@ typedef struct {
     const char *const *data_devices; /* [n_data_devices] net devices to bind to; none: "lo" */
     uint32_t n_data_devices;
     bool no_tcp;                  /* data_tcp: off */
+    uint32_t n_lanes;             /* connections over each device, see rails.h; 0: 1 */
     const char *transports;       /* UCX transport list, NULL: chosen by us; UCX_TLS wins */
     const bt_clock *clock;        /* NULL: monotonic */
     struct bt_loop_net *loop_net; /* loop only: the network both ends share, borrowed */

@@ -158,9 +158,8 @@ ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const uc
         .user_data = message,
         .datatype = data.datatype,
         .memory_type = sending->memory_type};
-    ucs_status_ptr_t request =
-        ucp_am_send_nbx(handle, MESSAGE_ID, message->header, BT_UCX_HEADER_BYTES, data.buffer,
-                        data.count, &params);
+    ucs_status_ptr_t request = ucp_am_send_nbx(
+        handle, MESSAGE_ID, message->header, BT_UCX_HEADER_BYTES, data.buffer, data.count, &params);
     if (request == NULL || UCS_PTR_IS_ERR(request)) {
         bt_ucx_message_give(message);
         return UCS_PTR_STATUS(request);

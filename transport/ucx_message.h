@@ -46,7 +46,8 @@ enum {
     /* Pieces of at least so much on average are gathered by the kernel, in place of a copy to UCX's
      * segment. */
     BT_UCX_GATHER_BYTES_MIN = 16 << 10,
-    BT_UCX_GATHER_PIECES_MAX = 8 + 3, /* of such a message: with the list, and cut ones at its ends */
+    BT_UCX_GATHER_PIECES_MAX =
+        8 + 3, /* of such a message: with the list, and cut ones at its ends */
     /* A put that ends in no more than this waits for the note behind it: one system call at either
      * end instead of two, for a copy more. */
     BT_UCX_PARKED_BYTES_MAX = 16 << 10,

@@ -36,6 +36,7 @@ typedef struct {
     const char *const *data_devices; /* [n_data_devices]; none: "lo" */
     uint32_t n_data_devices;
     bool no_tcp;
+    uint32_t data_lanes; /* connections to a peer, 1 to 8; 0: 1 */
     /* Floors, either side's: a connection whose path is worse fails with BATON_ERR_PATH, and so do
      * its transfers. */
     bool require_rdma;    /* bytes go by RDMA (rc, dc, ud), device memory also by cuda_ipc */

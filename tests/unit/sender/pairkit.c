@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "transport/rails.h"
+
 static baton_layout layout(const pair_options *options)
 {
     return (baton_layout){
@@ -115,12 +117,21 @@ static bool tx_ring(void *ctx, bt_blob doorbell)
     return !sender->kit->receiver_is_deaf;
 }
 
-static bt_transport *transport_of(pair *kit)
+static bt_transport *lane_of(pair *kit, bt_loop_net *net)
 {
-    const bt_transport_options options = {
-        .backend = "loop", .clock = &kit->clock, .loop_net = kit->net};
+    const bt_transport_options options = {.backend = "loop", .clock = &kit->clock, .loop_net = net};
     bt_transport *transport;
     assert_ok(bt_transport_create(&options, &transport));
+    return transport;
+}
+
+static bt_transport *transport_of(pair *kit)
+{
+    bt_transport *transport = lane_of(kit, kit->net);
+    if (kit->second_lane == NULL)
+        return transport;
+    bt_transport *lanes[] = {transport, lane_of(kit, kit->second_lane)};
+    assert_ok(bt_rails_join(lanes, 2, &transport));
     return transport;
 }
 
@@ -197,6 +208,8 @@ void pair_create(pair *kit, const pair_options *options)
     kit->manual = (bt_manual_clock){.now_ns = BT_NS_PER_S, .tick_ns = 1};
     kit->clock = bt_manual_clock_ops(&kit->manual);
     assert_ok(bt_loop_net_create(7, &kit->clock, &kit->net));
+    if (options->two_lanes)
+        assert_ok(bt_loop_net_create(8, &kit->clock, &kit->second_lane));
     bt_loop_set_mapping(kit->net, options->mapped, false);
     bt_loop_set_device(kit->net, options->reaches_device);
     create_receiver(kit, options);
@@ -223,6 +236,7 @@ void pair_destroy(pair *kit)
     bt_rx_destroy(kit->rx);
     bt_transport_destroy(kit->rx_transport);
     bt_loop_net_destroy(kit->net);
+    bt_loop_net_destroy(kit->second_lane);
 }
 
 static void deliver(pair *kit, const pair_frame *frame)
@@ -267,6 +281,8 @@ void pair_run(pair *kit)
         }
         bt_rx_progress(kit->rx);
         bt_loop_deliver(kit->net);
+        if (kit->second_lane != NULL)
+            bt_loop_deliver(kit->second_lane);
         while (kit->n_frames > 0) {
             pair_frame frame = kit->frames[0];
             memmove(kit->frames, kit->frames + 1, --kit->n_frames * sizeof(kit->frames[0]));

@@ -46,6 +46,7 @@ struct pair {
     bt_manual_clock manual;
     bt_clock clock;
     bt_loop_net *net;
+    bt_loop_net *second_lane; /* NULL: none */
     bt_transport *rx_transport;
     bt_rx *rx;
     pair_sender senders[PAIR_MAX_SENDERS];
@@ -75,6 +76,7 @@ typedef struct {
     bool mapped;
     uint32_t copy_threads;
     bool is_layered;
+    bool two_lanes;
     bool reaches_device;      /* the transport of both sides */
     baton_memory_kind memory; /* of the receiver's pool */
     bool measure;             /* the path, when connecting */

@@ -235,6 +235,59 @@ static void an_endpoint_number_is_never_used_twice(void **state)
     pair_destroy(&kit);
 }
 
+/* What one of two lanes carries is stuck: its chunk is not to be found, however complete the other
+ * lane is. Then the lane breaks, in mid transfer: the request fails, and no page is free while a
+ * byte of either lane may still come. */
+static void a_lane_that_breaks_fails_the_request_and_frees_nothing_early(void **state)
+{
+    (void)state;
+    enum { CHUNKS = 4 };
+    pair_create(&kit,
+                &(pair_options){.n_pages = CHUNKS, .path = BATON_PATH_PUT, .two_lanes = true});
+    bt_expect_log("connection ended");
+    pair_tokens(1, 0, CHUNKS * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, CHUNKS * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_ok(
+        bt_loop_set_faults(kit.second_lane, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.stuck = true}));
+    for (uint32_t i = 0; i < CHUNKS; i++) { /* one by one, so that the lanes take turns */
+        uint8_t *chunk = data[0] + i * PAIR_PAGE_BYTES;
+        pair_chunk(tokens, CHUNKS * PAIR_CHUNK, i, chunk);
+        const bt_tx_source source = {.data = chunk, .bytes = PAIR_PAGE_BYTES};
+        assert_ok(bt_tx_push(kit.senders[0].tx, transfer, i, &source));
+        pair_run(&kit);
+    }
+    assert_ok(bt_tx_post(kit.senders[0].tx, BT_TX_FINISH, transfer));
+    pair_run(&kit);
+    bt_loop_stats first, second;
+    bt_loop_get_stats(kit.net, &first);
+    bt_loop_get_stats(kit.second_lane, &second);
+    assert_true(first.runs_delivered_total > 0 && second.n_in_flight > 0);
+    assert_int_equal(kit.n_ready + kit.senders[0].n_done, 0);
+    assert_true(pair_check(&kit, tokens, CHUNKS * PAIR_CHUNK) < CHUNKS * PAIR_CHUNK);
+
+    bt_loop_cut(kit.second_lane, BT_LOOP_ALL_LINKS);
+    bool was_waited_for = false;
+    for (int i = 0; i < 400 && kit.rx->n_tickets > 0; i++) {
+        pair_run(&kit);
+        baton_receiver_stats stats;
+        bt_loop_get_stats(kit.second_lane, &second);
+        bt_rx_get_stats(kit.rx, &stats);
+        was_waited_for = was_waited_for || second.n_in_flight > 0;
+        if (second.n_in_flight > 0)
+            assert_int_equal(stats.pages_free, 0);
+        kit.manual.now_ns += 50 * BT_NS_PER_MS;
+    }
+    assert_true(was_waited_for);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_true(kit.senders[0].end.status < 0);
+    assert_int_equal(second.n_in_flight, 0);
+    assert_ok(bt_loop_set_faults(kit.second_lane, BT_LOOP_ALL_LINKS, NULL));
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
 /* The grant is late, and the ticket has been revoked and given back meanwhile: it must not be
  * written any more, its page may be another's. */
 static void a_grant_behind_its_revoke_is_not_written(void **state)
@@ -363,6 +416,7 @@ int main(void)
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
         bt_test(no_failed_allocation_frees_a_page_that_is_written),
         bt_test(an_endpoint_number_is_never_used_twice),
+        bt_test(a_lane_that_breaks_fails_the_request_and_frees_nothing_early),
         bt_test(a_grant_behind_its_revoke_is_not_written),
         bt_test(a_revoke_without_a_reason_is_no_success),
         bt_test(a_revoke_of_another_epoch_changes_nothing),

@@ -312,6 +312,36 @@ static void two_rdma_devices_are_two_rails(void **state)
     assert_fails(bt_transport_create(&options, &transport), BATON_ERR_UNREACHABLE, "a:1");
 }
 
+/* Lanes multiply with rails, and there is a limit to both. */
+static void lanes_beyond_the_limit_are_refused(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"a:1", "b:1", "c:1"};
+    bt_transport_options options = {
+        .backend = "ucx", .data_devices = devices, .n_data_devices = 3, .n_lanes = 3};
+    bt_transport *transport;
+    assert_fails(bt_transport_create(&options, &transport), BATON_ERR_TOO_LARGE, "up to 2 over 3");
+    options = (bt_transport_options){.backend = "ucx", .n_lanes = 9};
+    assert_fails(bt_transport_create(&options, &transport), BATON_ERR_TOO_LARGE, "found 9");
+}
+
+/* Ends with other numbers of lanes, and none at all, over real connections. */
+static void as_many_lanes_are_used_as_both_ends_have(void **state)
+{
+    (void)state;
+    for (uint32_t ours = 1; ours <= 3; ours += 2) {
+        const uint32_t theirs = 4 - ours;
+        bt_transport *here, *there;
+        bt_transport_options options = {.backend = "ucx", .transports = "tcp", .n_lanes = ours};
+        assert_ok(bt_transport_create(&options, &here));
+        options.n_lanes = theirs;
+        assert_ok(bt_transport_create(&options, &there));
+        check_one_rail(here, there);
+        bt_transport_destroy(here);
+        bt_transport_destroy(there);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +353,8 @@ int main(void)
         bt_test(parts_that_do_not_fit_are_refused),
         bt_test(no_memory_is_an_error_and_leaks_nothing),
         bt_test(two_rdma_devices_are_two_rails),
+        bt_test(lanes_beyond_the_limit_are_refused),
+        bt_test(as_many_lanes_are_used_as_both_ends_have),
     };
     return bt_run_tests(tests);
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The common suite over UCX. An argument gives the transports; "no-tcp" turns tcp off instead,
- * which leaves shared memory between workers of one host. Two more give RDMA devices, which the
- * ends of a pair take in turns. */
+ * which leaves shared memory between workers of one host, and "lanes" takes three connections over
+ * tcp. Two more give RDMA devices, which the ends of a pair take in turns. */
 #include <string.h>
 
 #include "transport_suite.h"
 
 static const char *transports;
-static bool no_tcp;
+static bool no_tcp, has_lanes;
 static const char *const *devices; /* [2]; NULL: the default */
 static unsigned n_opened;
 
@@ -18,14 +18,16 @@ static baton_status open_ucx(bt_transport **transport_p)
                                               devices != NULL ? &devices[n_opened++ % 2] : NULL,
                                           .n_data_devices = devices != NULL,
                                           .transports = transports,
-                                          .no_tcp = no_tcp};
+                                          .no_tcp = no_tcp,
+                                          .n_lanes = has_lanes ? 3 : 0};
     return bt_transport_create(&options, transport_p);
 }
 
 int main(int argc, char **argv)
 {
     no_tcp = argc > 1 && strcmp(argv[1], "no-tcp") == 0;
-    transports = argc > 1 && !no_tcp ? argv[1] : NULL;
+    has_lanes = argc > 1 && strcmp(argv[1], "lanes") == 0;
+    transports = has_lanes ? "tcp" : argc > 1 && !no_tcp ? argv[1] : NULL;
     devices = argc > 3 ? (const char *const *)&argv[2] : NULL;
     bool is_net = devices != NULL || (transports != NULL && strcmp(transports, "tcp") == 0);
     const bt_suite_backend backend = {.name = "ucx",
