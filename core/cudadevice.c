@@ -109,16 +109,28 @@ void bt_cuda_leave(const bt_cuda *cuda)
     cuda->driver->context_pop(&popped);
 }
 
+/* With the context entered. On a stream of its own: the default one waits for everything that an
+ * engine runs on blocking streams, and spoils a capture of theirs. */
+static bt_cu_result set_zero(const bt_cuda_driver *driver, bt_cu_address address, size_t bytes)
+{
+    bt_cu_stream stream;
+    bt_cu_result result = driver->stream_create(&stream, BT_CU_STREAM_NON_BLOCKING);
+    if (result != BT_CU_SUCCESS)
+        return result;
+    result = driver->set_bytes_async(address, 0, bytes, stream);
+    if (result == BT_CU_SUCCESS)
+        result = driver->stream_synchronize(stream);
+    driver->stream_destroy(stream);
+    return result;
+}
+
 baton_status bt_cuda_alloc(const bt_cuda *cuda, size_t bytes, void **memory_p)
 {
     bt_cu_address address = 0;
     BATON_TRY(bt_cuda_enter(cuda));
     bt_cu_result result = cuda->driver->memory_alloc(&address, bytes);
     if (result == BT_CU_SUCCESS) {
-        result = cuda->driver->set_bytes(address, 0, bytes);
-        /* It is only queued now, on a stream that streams of ours do not wait for. */
-        if (result == BT_CU_SUCCESS)
-            result = cuda->driver->stream_synchronize(NULL);
+        result = set_zero(cuda->driver, address, bytes);
         if (result != BT_CU_SUCCESS)
             cuda->driver->memory_free(address);
     }

@@ -76,7 +76,8 @@ enum { /* flags and CUpointer_attribute */
     X(copy, cuMemcpy, (bt_cu_address to, bt_cu_address from, size_t bytes))                     \
     X(copy_async, cuMemcpyAsync,                                                                \
       (bt_cu_address to, bt_cu_address from, size_t bytes, bt_cu_stream stream))                \
-    X(set_bytes, cuMemsetD8_v2, (bt_cu_address to, unsigned char value, size_t bytes))          \
+    X(set_bytes_async, cuMemsetD8Async,                                                         \
+      (bt_cu_address to, unsigned char value, size_t bytes, bt_cu_stream stream))               \
     X(stream_create, cuStreamCreate, (bt_cu_stream * stream, unsigned flags))                   \
     X(stream_destroy, cuStreamDestroy_v2, (bt_cu_stream stream))                                \
     X(stream_synchronize, cuStreamSynchronize, (bt_cu_stream stream))                           \

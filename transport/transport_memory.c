@@ -49,7 +49,10 @@ void bt_transport_destroy(bt_transport *transport)
     if (transport->is_abandoned)
         return;
     bt_cuda *cuda = atomic_load_explicit(&transport->cuda, memory_order_acquire);
-    transport->ops->destroy(transport);
+    bool is_entered = cuda != NULL && bt_cuda_enter(cuda) == BATON_OK;
+    transport->ops->destroy(transport); /* may close what it has mapped of other processes' GPUs */
+    if (is_entered)
+        bt_cuda_leave(cuda);
     bt_cuda_close(cuda);
 }
 

@@ -289,11 +289,11 @@ EXPORT bt_cu_result cuMemcpy(bt_cu_address to, bt_cu_address from, size_t bytes)
     LOCKED_UNSAFE(result_ = copy_now(o));
 }
 
-/* As the real one, it returns before it has been done. */
-EXPORT bt_cu_result cuMemsetD8_v2(bt_cu_address to, unsigned char value, size_t bytes)
+EXPORT bt_cu_result cuMemsetD8Async(bt_cu_address to, unsigned char value, size_t bytes,
+                                    bt_cu_stream stream)
 {
     const op o = {.kind = OP_SET, .to = to, .value = value, .bytes = bytes};
-    LOCKED(result_ = fakecuda_queue(NULL, o));
+    LOCKED(result_ = fakecuda_queue(stream, o));
 }
 
 static void count_pageable(uint64_t address, uint64_t bytes)

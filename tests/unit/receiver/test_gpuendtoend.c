@@ -7,7 +7,7 @@
 #include <baton/sender.h>
 
 #include "core/alloc.h"
-#include "support/fakecuda.h"
+#include "support/fakekernels.h"
 #include "support/test.h"
 #include "transport/loop.h"
 
@@ -21,14 +21,25 @@ enum {
     N_CHUNKS = 6,
     N_REQUESTS = 8,
     PAGE_BYTES = CHUNK_TOKENS * 256, /* of the layout below */
+    N_LAYERS = 2,
+    ROW_BYTES = 64, /* K or V of a token in a layer */
+    BLOCK_TOKENS = 8,
+    BLOCKS_OF_CHUNK = CHUNK_TOKENS / BLOCK_TOKENS,
     REQUEST_BYTES = N_CHUNKS * PAGE_BYTES,
     HANG_GUARD_MS = 60000,
 };
+
+typedef enum {
+    SOURCE_FLAT,   /* a chunk in one piece */
+    SOURCE_PAGED,  /* blocks of a cache */
+    SOURCE_LAYERS, /* the same, pushed layer by layer */
+} source_kind;
 
 typedef struct {
     const char *transport;
     bool reaches_device; /* loop only */
     bool can_map;        /* loop only */
+    source_kind source;
     baton_memory_kind pool;
     baton_digests digests;
 } flavour;
@@ -46,16 +57,19 @@ static struct {
     baton_receiver *receiver;
     uint32_t tokens[N_REQUESTS][N_TOKENS];
     uint32_t n_free, n_done;
+    source_kind kind;
+    baton_kv_plane planes[N_REQUESTS][N_LAYERS];
+    baton_kv_view views[N_REQUESTS];
 } rig;
 
 static const baton_layout layout = {.model = "gpuendtoend",
                                     .dtype = BATON_DTYPE_F32,
-                                    .n_layers = 2,
+                                    .n_layers = N_LAYERS,
                                     .n_planes = 2,
                                     .n_kv_heads = 2,
                                     .head_dim = 8,
                                     .chunk_tokens = CHUNK_TOKENS,
-                                    .block_tokens = 8,
+                                    .block_tokens = BLOCK_TOKENS,
                                     .tp_size = 1,
                                     .pp_size = 1};
 
@@ -63,6 +77,7 @@ static void open_gpu(void)
 {
     if (!is_real) {
         rig.gpu = bt_fakecuda_open();
+        bt_fakekernels_use(rig.gpu);
         rig.gpu->set_mode(FAKECUDA_THREAD);
     }
     assert_ok(bt_cuda_open(&rig.cuda));
@@ -100,6 +115,7 @@ static void close_gpu(void)
 static void open_rig(const flavour *how)
 {
     memset(&rig, 0, sizeof(rig));
+    rig.kind = how->source;
     open_gpu();
     if (strcmp(how->transport, "loop") == 0 && !how->can_map)
         bt_expect_log("cannot be mapped");
@@ -131,10 +147,71 @@ static size_t chunk_bytes(uint32_t chunk)
     return (size_t)n_tokens * 256;
 }
 
+/* Request r's cache as blocks: the source memory, [layer][plane][block][token][head]. */
+static void view_of(uint32_t r)
+{
+    const baton_kv_shape shape = {.n_layers = N_LAYERS,
+                                  .n_blocks = N_CHUNKS * BLOCKS_OF_CHUNK,
+                                  .block_tokens = BLOCK_TOKENS,
+                                  .n_kv_heads = 2,
+                                  .head_bytes = ROW_BYTES / 2,
+                                  .memory = BATON_MEMORY_CUDA_DEVICE};
+    void *layers[N_LAYERS];
+    for (uint32_t i = 0; i < N_LAYERS; i++)
+        layers[i] = rig.source + (size_t)r * REQUEST_BYTES + i * (REQUEST_BYTES / N_LAYERS);
+    assert_ok(baton_kv_view_flash(&shape, layers, rig.planes[r], &rig.views[r]));
+}
+
+/* Blocks of a request lie in descending order. */
+static void compute_paged(uint32_t r, uint32_t chunk, uint32_t layer)
+{
+    uint32_t n_tokens = (uint32_t)(chunk_bytes(chunk) / (2 * N_LAYERS * ROW_BYTES));
+    const uint8_t *page = rig.pinned + (size_t)r * REQUEST_BYTES + chunk * PAGE_BYTES;
+    for (uint32_t row = 0; row < 2 * n_tokens; row++) {
+        uint32_t token = chunk * CHUNK_TOKENS + row % n_tokens;
+        uint32_t block = N_CHUNKS * BLOCKS_OF_CHUNK - 1 - token / BLOCK_TOKENS;
+        const baton_kv_plane *plane = &rig.planes[r][layer];
+        uint8_t *to = (uint8_t *)(row < n_tokens ? plane->k : plane->v) +
+                      (size_t)(block * BLOCK_TOKENS + token % BLOCK_TOKENS) * ROW_BYTES;
+        rig.cuda->driver->copy_async((uintptr_t)to,
+                                     (uintptr_t)page + (layer * 2 * n_tokens + row) * ROW_BYTES,
+                                     ROW_BYTES, rig.prefill);
+    }
+}
+
+static void push_paged(uint32_t r, uint32_t chunk, baton_transfer transfer)
+{
+    uint32_t blocks[N_CHUNKS * BLOCKS_OF_CHUNK];
+    for (uint32_t i = 0; i < N_CHUNKS * BLOCKS_OF_CHUNK; i++)
+        blocks[i] = N_CHUNKS * BLOCKS_OF_CHUNK - 1 - i;
+    const baton_kv_tokens list = {.blocks = blocks,
+                                  .n_blocks = N_CHUNKS * BLOCKS_OF_CHUNK,
+                                  .n_tokens =
+                                      (uint32_t)(chunk_bytes(chunk) / (2 * N_LAYERS * ROW_BYTES)),
+                                  .first_token = chunk * CHUNK_TOKENS};
+    const baton_source source = {.view = &rig.views[r],
+                                 .tokens = &list,
+                                 .order = BATON_SOURCE_AFTER_STREAM,
+                                 .stream = rig.prefill};
+    for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
+        assert_ok(bt_cuda_enter(rig.cuda));
+        compute_paged(r, chunk, layer);
+        bt_cuda_leave(rig.cuda);
+        if (rig.kind == SOURCE_LAYERS)
+            assert_ok(baton_transfer_push_layers(rig.sender, transfer, chunk, layer, 1, &source));
+    }
+    if (rig.kind == SOURCE_PAGED)
+        assert_ok(baton_transfer_push_source(rig.sender, transfer, chunk, &source));
+}
+
 /* Queues what computes a chunk and pushes it behind that. */
 static void compute_and_push(uint32_t r, uint32_t chunk, baton_transfer transfer)
 {
     size_t at = (size_t)r * REQUEST_BYTES + chunk * PAGE_BYTES;
+    if (rig.kind != SOURCE_FLAT) {
+        push_paged(r, chunk, transfer);
+        return;
+    }
     assert_ok(bt_cuda_enter(rig.cuda));
     rig.cuda->driver->copy_async((uintptr_t)rig.source + at, (uintptr_t)rig.pinned + at,
                                  chunk_bytes(chunk), rig.prefill);
@@ -158,6 +235,7 @@ static void begin(uint32_t r)
     for (uint32_t t = 0; t < N_TOKENS; t++)
         rig.tokens[r][t] = 1000 * r + t;
     bt_rng_fill(&rng, rig.pinned + (size_t)r * REQUEST_BYTES, REQUEST_BYTES);
+    view_of(r);
     assert_ok(baton_key_chain_init(&layout, 1, 0, NULL, &chain));
     assert_ok(
         baton_keys_of_tokens(&chain, rig.tokens[r], N_TOKENS, keys, N_CHUNKS, &n_keys, &last));
@@ -236,7 +314,8 @@ static void run(const flavour *how)
     for (uint32_t r = 0; r < N_REQUESTS; r++)
         begin(r);
     wait_for_all();
-    assert_int_equal(rig.n_free, N_REQUESTS * N_CHUNKS);
+    uint32_t n_pushes = how->source == SOURCE_LAYERS ? N_LAYERS : 1;
+    assert_int_equal(rig.n_free, N_REQUESTS * N_CHUNKS * n_pushes);
     check_targets();
     close_rig();
 }
@@ -245,10 +324,14 @@ static void over_loop(void **state)
 {
     (void)state;
     static const flavour flavours[] = {
-        {"loop", false, false, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_OFF},
-        {"loop", false, true, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_FULL},
-        {"loop", true, false, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_OFF},
-        {"loop", true, true, BATON_MEMORY_CUDA_HOST, BATON_DIGESTS_OFF},
+        {"loop", false, false, SOURCE_FLAT, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_OFF},
+        {"loop", false, true, SOURCE_FLAT, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_FULL},
+        {"loop", true, false, SOURCE_FLAT, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_FULL},
+        {"loop", true, true, SOURCE_FLAT, BATON_MEMORY_CUDA_HOST, BATON_DIGESTS_OFF},
+        {"loop", true, false, SOURCE_PAGED, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_FULL},
+        {"loop", false, true, SOURCE_PAGED, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_OFF},
+        {"loop", true, false, SOURCE_LAYERS, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_OFF},
+        {"loop", true, false, SOURCE_LAYERS, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_FULL},
     };
     for (size_t i = 0; i < sizeof(flavours) / sizeof(flavours[0]); i++)
         run(&flavours[i]);
@@ -260,6 +343,11 @@ static void over_ucx(void **state)
     static const flavour flavours[] = {
         {.transport = "ucx", .pool = BATON_MEMORY_CUDA_DEVICE},
         {.transport = "ucx", .pool = BATON_MEMORY_CUDA_DEVICE, .digests = BATON_DIGESTS_FULL},
+        {.transport = "ucx",
+         .source = SOURCE_PAGED,
+         .pool = BATON_MEMORY_CUDA_DEVICE,
+         .digests = BATON_DIGESTS_FULL},
+        {.transport = "ucx", .source = SOURCE_LAYERS, .pool = BATON_MEMORY_CUDA_DEVICE},
         {.transport = "ucx", .pool = BATON_MEMORY_CUDA_HOST},
     };
     for (size_t i = 0; i < sizeof(flavours) / sizeof(flavours[0]); i++)
