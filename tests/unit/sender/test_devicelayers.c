@@ -199,7 +199,7 @@ static void groups_in_any_order_arrive_on_every_path(void **state)
         open_engine(v);
         gpu->set_mode(FAKECUDA_HELD);
         pair_sender *sender = &kit.senders[0];
-        for (uint32_t round = 0; round < 12; round++) {
+        for (uint32_t round = 0; round < 5; round++) {
             bt_rng rng = {100 * v + round};
             uint32_t n = 1 + (uint32_t)bt_rng_below(&rng, 6 * PAIR_CHUNK), n_seen = 0;
             sender->n_events = sender->n_source_free = 0;
@@ -256,7 +256,7 @@ static void a_cancel_in_the_middle_waits_for_what_runs(void **state)
 {
     (void)state;
     for (size_t v = 0; v < N_VARIANTS; v++) {
-        for (uint32_t n_steps = 0; n_steps < 100; n_steps += 9) {
+        for (uint32_t n_steps = 0; n_steps < 100; n_steps += 19) {
             open_engine(v);
             pair_sender *sender = &kit.senders[0];
             uint32_t n = 2 * PAIR_CHUNK, n_seen = 0;
@@ -362,7 +362,7 @@ static void a_storm_of_groups_leaves_nothing_behind(void **state)
         open_engine(v);
         gpu->set_mode(FAKECUDA_HELD);
         pair_sender *sender = &kit.senders[0];
-        for (uint32_t round = 0; round < 20; round++) {
+        for (uint32_t round = 0; round < 8; round++) {
             uint32_t n = 1 + (uint32_t)bt_rng_below(&rng, 5 * PAIR_CHUNK), n_seen = 0;
             bool is_canceled = bt_rng_below(&rng, 3) == 0;
             pair_tokens(round, 0, n, tokens);
