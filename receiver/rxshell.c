@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 
+#include <sched.h>
 #include <string.h>
 
 static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_t wanted)
@@ -188,8 +189,20 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
     return active || receiver->rx->stats.ring_messages_total != n_ring_frames;
 }
 
+/* Before sleep is announced, so that no ring for it gets lost; and not on waking, when somebody
+ * waits for what the ring was about. */
+static void silence(baton_receiver *receiver)
+{
+    if (receiver->bell_is_due)
+        bt_doorbell_silence(receiver->bell);
+    if (receiver->wake_is_due)
+        bt_wakesocket_silence(receiver->wake);
+    receiver->bell_is_due = receiver->wake_is_due = false;
+}
+
 bool bt_rxshell_prepare_sleep(baton_receiver *receiver)
 {
+    silence(receiver);
     if (!receiver->is_due[BT_RX_INIT_PORT] && !receiver->is_due[BT_RX_ALLOC_PORT] &&
         bt_doorbell_sleep(receiver->bell) && bt_rx_arm(receiver->rx))
         return true;
@@ -227,11 +240,6 @@ static void wake_up(baton_receiver *receiver)
 {
     bt_doorbell_wake(receiver->bell);
     bt_rx_disarm(receiver->rx);
-    if (receiver->bell_is_due)
-        bt_doorbell_silence(receiver->bell);
-    if (receiver->wake_is_due)
-        bt_wakesocket_silence(receiver->wake);
-    receiver->bell_is_due = receiver->wake_is_due = false;
     handle_exits(receiver);
 }
 
@@ -318,7 +326,11 @@ static void *progress_thread(void *ctx)
             wake_up(receiver);
         if (bt_rxshell_step(receiver, &deadline_ns))
             active_ns = now_ns;
-        if (now_ns - active_ns < BT_RX_SPIN_NS || !bt_rxshell_prepare_sleep(receiver))
+        if (now_ns - active_ns < BT_RX_SPIN_NS) {
+            sched_yield(); /* to who was woken by what was handled, when there is no other core */
+            continue;
+        }
+        if (!bt_rxshell_prepare_sleep(receiver))
             continue;
         if (look_around(receiver, deadline_ns))
             active_ns = receiver->looked_ns;

@@ -5,6 +5,8 @@
 #include "core/log.h"
 #include "core/thread.h"
 
+#include <sched.h>
+
 static baton_status open_socket(baton_sender *sender, bt_tx_link *link, bt_tx_port port,
                                 uint16_t number)
 {
@@ -184,8 +186,20 @@ static bool has_due_sockets(const baton_sender *sender)
     return link != NULL;
 }
 
+/* Before sleep is announced, so that no ring for it gets lost; and not on waking, when somebody
+ * waits for what the ring was about. */
+static void silence(baton_sender *sender)
+{
+    if (sender->bell_is_due)
+        bt_doorbell_silence(sender->bell);
+    if (sender->wake_is_due)
+        bt_wakesocket_silence(sender->wake);
+    sender->bell_is_due = sender->wake_is_due = false;
+}
+
 bool bt_txshell_prepare_sleep(baton_sender *sender)
 {
+    silence(sender);
     if (!has_due_sockets(sender) && bt_doorbell_sleep(sender->bell) && bt_tx_arm(sender->tx))
         return true;
     bt_tx_disarm(sender->tx);
@@ -221,11 +235,6 @@ static void wake_up(baton_sender *sender)
 {
     bt_doorbell_wake(sender->bell);
     bt_tx_disarm(sender->tx);
-    if (sender->bell_is_due)
-        bt_doorbell_silence(sender->bell);
-    if (sender->wake_is_due)
-        bt_wakesocket_silence(sender->wake);
-    sender->bell_is_due = sender->wake_is_due = sender->worker_is_due = false;
     handle_exits(sender);
 }
 
@@ -298,7 +307,11 @@ static void *progress_thread(void *ctx)
             active_ns = now_ns;
             continue;
         }
-        if (now_ns - active_ns < BT_TX_SPIN_NS || !bt_txshell_prepare_sleep(sender))
+        if (now_ns - active_ns < BT_TX_SPIN_NS) {
+            sched_yield(); /* to who was woken by what was done, when there is no other core */
+            continue;
+        }
+        if (!bt_txshell_prepare_sleep(sender))
             continue;
         if (look_around(sender, deadline_ns))
             active_ns = sender->looked_ns;

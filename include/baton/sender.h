@@ -238,7 +238,9 @@ BATON_API uint32_t baton_sender_poll(baton_sender *sender, baton_sender_event *e
 /* Readable while events wait (level triggered); owned by the sender. */
 BATON_API int baton_sender_event_fd(baton_sender *sender);
 /* BATON_PROGRESS_MANUAL: moves work on; never blocks; returns the milliseconds until it wants to be
- * called again at the latest, also when nothing on its fds happens. */
+ * called again at the latest, also when nothing on its fds happens. 0: at once; nothing may wake
+ * you until then. Who polls, coming back at once again and again, is told so for a while although
+ * nothing is left to do: it saves everybody the system calls of waking him. */
 BATON_API uint32_t baton_sender_progress(baton_sender *sender);
 /* BATON_PROGRESS_MANUAL: one fd (epoll) to wait on between progress calls. */
 BATON_API int baton_sender_progress_fd(baton_sender *sender);
