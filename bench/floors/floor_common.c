@@ -20,7 +20,7 @@ static _Noreturn void usage(const char *argument)
 {
     fprintf(stderr,
             "floor: cannot use '%s'; wanted [--pages N] [--page-bytes BYTES] [--iterations N] "
-            "[--huge] [--shared] [--memcpy] [--buffer BYTES] [--lanes N]\n",
+            "[--huge] [--shared] [--apart] [--memcpy] [--buffer BYTES] [--lanes N]\n",
             argument);
     exit(2);
 }
@@ -95,6 +95,8 @@ void floor_parse(int argc, char **argv, floor_work *work)
             work->huge = true;
         else if (strcmp(argv[i], "--shared") == 0)
             work->shared = true;
+        else if (strcmp(argv[i], "--apart") == 0)
+            work->apart = true;
         else if (strcmp(argv[i], "--memcpy") == 0)
             work->plain = true;
         else

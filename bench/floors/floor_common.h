@@ -20,6 +20,7 @@ typedef struct {
     unsigned n_iterations;
     bool huge;                             /* --huge: ask for huge pages */
     bool shared;                           /* --shared: the target is shared memory */
+    bool apart;                            /* --apart: floor_copy's reader is on another core */
     bool plain;                            /* --memcpy: floor_copy without non-temporal stores */
     size_t buffer;                         /* --buffer BYTES: of each socket; 0: the system's */
     unsigned lanes;                        /* --lanes N: sockets, a thread each */

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One thread of one process copies pages from shuffled slots to shuffled slots: with non-temporal
  * stores (the widest the CPU has), or with --memcpy the C library's way. What moves pages through
- * memory that both ends map can at best be as fast. */
+ * memory that both ends map can at best be as fast. --apart fills and checks on another core, as
+ * two processes do: the lines of the target are then in that core's cache when they are replaced.
+ */
 #include "floor_common.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -68,6 +71,16 @@ static copy_fn choose(const floor_work *work, const char **name)
     return copy_plain;
 }
 
+/* Where --apart wants it. */
+static void go_to_core(const floor_work *work, unsigned core)
+{
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    CPU_SET(core, &cores);
+    if (work->apart && sched_setaffinity(0, sizeof(cores), &cores) != 0)
+        floor_die("floor: --apart wants cores 0 and 1");
+}
+
 int main(int argc, char **argv)
 {
     floor_work work;
@@ -76,13 +89,16 @@ int main(int argc, char **argv)
     copy_fn copy = choose(&work, &name);
     uint8_t *source = floor_memory(&work, false), *target = floor_memory(&work, work.shared);
     for (unsigned i = 0; i < FLOOR_WARMUP + work.n_iterations; i++) {
+        go_to_core(&work, 1);
         floor_fill(&work, i, source);
+        go_to_core(&work, 0);
         uint64_t cpu_ns = floor_cpu_ns(), start_ns = floor_now_ns();
         for (size_t page = 0; page < work.n_pages; page++)
             copy(target + work.to[page] * work.page_bytes,
                  source + work.from[page] * work.page_bytes, work.page_bytes);
         uint64_t wall_ns = floor_now_ns() - start_ns;
         cpu_ns = floor_cpu_ns() - cpu_ns;
+        go_to_core(&work, 1);
         if (!floor_check(&work, i, target))
             return 1;
         if (i < FLOOR_WARMUP)
@@ -91,8 +107,9 @@ int main(int argc, char **argv)
         work.sender_cpu_us += (double)cpu_ns / 1e3;
     }
     char config[128];
-    snprintf(config, sizeof(config), "%s, one thread, %s, %s target", name,
-             work.huge ? "huge pages" : "4 KiB pages", work.shared ? "shared" : "private");
+    snprintf(config, sizeof(config), "%s, one thread, %s, %s target%s", name,
+             work.huge ? "huge pages" : "4 KiB pages", work.shared ? "shared" : "private",
+             work.apart ? " of another core" : "");
     munmap(source, work.n_pages * work.page_bytes);
     munmap(target, work.n_pages * work.page_bytes);
     floor_report(&work, config);

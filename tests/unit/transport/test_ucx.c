@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is particular to the ucx backend: its settings, foreign keys, messages that nobody of ours
  * would send, and running out of memory. */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <baton/log.h>
 
@@ -569,6 +572,48 @@ static void answers_that_do_not_leave_are_bounded(void **state)
     bt_pair_close(&pair);
 }
 
+/* VmFlags of the mapping that holds the address, between blanks. */
+static void flags_of(const void *address, char flags[256])
+{
+    char line[512];
+    unsigned long long from, to;
+    bool is_inside = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    assert_non_null(file);
+    flags[0] = 0;
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "%llx-%llx ", &from, &to) == 2)
+            is_inside = (uintptr_t)address >= from && (uintptr_t)address < to;
+        else if (is_inside && strncmp(line, "VmFlags:", 8) == 0)
+            snprintf(flags, 256, "%.250s", line + 8);
+    }
+    fclose(file);
+}
+
+/* Of the kind that the system gives on request; reserved ones (ht) need no advice. */
+static void a_pool_asks_for_huge_pages_and_a_small_region_does_not(void **state)
+{
+    (void)state;
+    if (access("/sys/kernel/mm/transparent_hugepage", F_OK) != 0) {
+        print_message("skipped: this kernel has no transparent huge pages\n");
+        return;
+    }
+    static const size_t sizes[] = {8 << 20, 64 << 10};
+    for (size_t i = 0; i < 2; i++) {
+        bt_transport *transport;
+        bt_memory *memory;
+        char flags[256];
+        assert_ok(bt_transport_create(&(bt_transport_options){.backend = "ucx"}, &transport));
+        assert_ok(bt_memory_alloc(transport, sizes[i], BATON_MEMORY_HOST, &memory));
+        flags_of((const uint8_t *)memory->base + sizes[i] / 2, flags);
+        assert_true(strlen(flags) > 0);
+        bool has_huge = strstr(flags, " hg") != NULL || strstr(flags, " ht") != NULL;
+        assert_int_equal(has_huge, i == 0);
+        bt_memory_free(memory);
+        bt_transport_destroy(transport);
+    }
+}
+
 static void no_memory_is_an_error_and_leaks_nothing(void **state)
 {
     (void)state;
@@ -635,6 +680,7 @@ int main(void)
         bt_test(notes_that_wait_are_bounded),
         bt_test(short_notes_that_wait_are_bounded),
         bt_test(answers_that_do_not_leave_are_bounded),
+        bt_test(a_pool_asks_for_huge_pages_and_a_small_region_does_not),
         bt_test(no_memory_is_an_error_and_leaks_nothing),
     };
     return bt_run_tests(tests);
