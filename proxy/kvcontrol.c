@@ -7,7 +7,7 @@
 #include "wire/messages.h"
 #include "wire/notice.h"
 #include "wire/security.h"
-#include "wire/zmqsocket.h"
+#include "wire/zmqgate.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -17,6 +17,8 @@ enum {
     RING_RECORDS = 4096,
     N_QUESTIONS = 1024, /* STATUS questions whose answers are still recognised */
     MAX_FRAME_BYTES = 64 << 10,
+    N_POLLED = 3,             /* besides the dealers */
+    GATE_MS = 100,            /* until a gate that could do nothing is looked at again */
     ANSWERS_PER_WAKEUP = 256, /* so that one loud peer does not keep the rest waiting */
 };
 
@@ -40,11 +42,13 @@ struct bt_kvcontrol {
     bt_kvcontrol_options options;
     uint16_t port;
     void *context, *pull;
+    bt_zmq_gate gate; /* of pull */
+    bool gate_is_stuck;
     bt_security security; /* of the dealers */
     bt_ring *ring;
     dealer *dealers; /* [n_dealers], opened when first asked */
     uint32_t n_dealers, cap_dealers;
-    zmq_pollitem_t *polled; /* [2 + n_dealers]: pull, ring, dealers */
+    zmq_pollitem_t *polled; /* [N_POLLED + n_dealers]: pull, ring, gate, dealers */
     uint64_t last_id;
     question questions[N_QUESTIONS]; /* by id % N_QUESTIONS */
     bt_kvcontrol_metrics metrics;
@@ -133,7 +137,7 @@ static baton_status grow_dealers(bt_kvcontrol *control)
     if (dealers == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "control: %u receivers", cap);
     control->dealers = dealers;
-    zmq_pollitem_t *polled = bt_realloc(control->polled, cap + 2, sizeof(*polled));
+    zmq_pollitem_t *polled = bt_realloc(control->polled, cap + N_POLLED, sizeof(*polled));
     if (polled == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "control: %u receivers", cap);
     control->polled = polled;
@@ -248,15 +252,20 @@ static void take_answers(bt_kvcontrol *control, const dealer *from)
 
 static void sleep_until_something(bt_kvcontrol *control)
 {
-    int n = (int)control->n_dealers + 2;
+    int n = (int)control->n_dealers + N_POLLED;
     control->polled[0] = (zmq_pollitem_t){.socket = control->pull, .events = ZMQ_POLLIN};
     control->polled[1] = (zmq_pollitem_t){.fd = bt_ring_fd(control->ring), .events = ZMQ_POLLIN};
+    bool is_watched = control->gate.is_open && !control->gate_is_stuck;
+    control->polled[2] = (zmq_pollitem_t){.fd = is_watched ? control->gate.fd : -1,
+                                          .events = is_watched ? ZMQ_POLLIN : 0};
     for (uint32_t i = 0; i < control->n_dealers; i++)
-        control->polled[2 + i] =
+        control->polled[N_POLLED + i] =
             (zmq_pollitem_t){.socket = control->dealers[i].socket, .events = ZMQ_POLLIN};
     if (!bt_ring_announce_sleep(control->ring))
         return;
-    zmq_poll(control->polled, n, -1);
+    zmq_poll(control->polled, n, control->gate_is_stuck ? GATE_MS : -1);
+    bool is_called = (control->polled[2].revents & ZMQ_POLLIN) != 0;
+    control->gate_is_stuck = is_called && !bt_zmq_gate_turn(&control->gate);
     bt_ring_end_sleep(control->ring);
 }
 
@@ -285,8 +294,8 @@ static baton_status open_all(bt_kvcontrol *control)
     BATON_TRY(bt_security_open_client(&control->options.security, &control->security));
     BATON_TRY(bt_zmq_context_create(&control->context));
     BATON_TRY(bt_zmq_open(control->context, &options, &control->pull));
-    BATON_TRY(
-        bt_zmq_bind(control->pull, control->options.host, control->options.port, &control->port));
+    BATON_TRY(bt_zmq_gate_bind(control->pull, control->options.host, control->options.port,
+                               &control->port, &control->gate));
     int err = pthread_create(&control->thread, NULL, run, control);
     if (err != 0)
         return bt_fail_errno(BATON_ERR_IO, err, "control: thread");
@@ -346,6 +355,7 @@ void bt_kvcontrol_destroy(bt_kvcontrol *control)
     bt_kvcontrol_stop(control);
     for (uint32_t i = 0; i < control->n_dealers; i++)
         bt_zmq_close(control->dealers[i].socket);
+    bt_zmq_gate_close(&control->gate);
     bt_zmq_close(control->pull);
     bt_security_close(&control->security);
     bt_zmq_context_destroy(control->context);

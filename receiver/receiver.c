@@ -130,8 +130,10 @@ void baton_receiver_destroy(baton_receiver *receiver)
     bt_rxshell_answer(receiver);
     bt_transport_destroy(receiver->transport);
     bt_noticepush_destroy(receiver->notices, BT_RX_FLUSH_MS);
-    for (int port = 0; port < BT_RX_N_PORTS; port++)
+    for (int port = 0; port < BT_RX_N_PORTS; port++) {
+        bt_zmq_gate_close(&receiver->gates[port]);
         bt_control_socket_close(receiver->sockets[port], BT_RX_FLUSH_MS);
+    }
     bt_control_close(&receiver->control);
     bt_eventqueue_destroy(receiver->events);
     bt_wakesocket_destroy(receiver->wake);

@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 
+#include <inttypes.h>
 #include <sched.h>
 #include <string.h>
 
@@ -12,7 +13,11 @@ static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_
     int fd;
     void **socket = &receiver->sockets[port];
     BATON_TRY(bt_control_socket(&receiver->control, ZMQ_ROUTER, BT_RX_SEND_MESSAGES, socket));
-    BATON_TRY(bt_zmq_bind(*socket, receiver->options.host, wanted, &receiver->ports[port]));
+    bt_zmq_gate *gate = &receiver->gates[port];
+    BATON_TRY(
+        bt_zmq_gate_bind(*socket, receiver->options.host, wanted, &receiver->ports[port], gate));
+    if (gate->is_open)
+        BATON_TRY(bt_pollset_add(receiver->polls, gate->fd, &receiver->gate_is_due[port]));
     BATON_TRY(bt_zmq_fd(*socket, &fd));
     receiver->is_due[port] = true;
     return bt_pollset_add(receiver->polls, fd, &receiver->is_due[port]);
@@ -176,6 +181,37 @@ static bool serve_port(baton_receiver *receiver, bt_rx_port port)
     return true;
 }
 
+/* Somebody connects. */
+static void serve_gate(baton_receiver *receiver, int port)
+{
+    bt_zmq_gate *gate = &receiver->gates[port];
+    uint64_t n_refused = gate->refused_total, now_ns = bt_now_ns(receiver->rx->clock);
+    if (!bt_zmq_gate_turn(gate)) {
+        bt_pollset_remove(receiver->polls, gate->fd);
+        receiver->gate_closed_ns[port] = bt_deadline_ns(now_ns, BT_RX_GATE_MS * BT_NS_PER_MS);
+    }
+    if (gate->refused_total == n_refused || now_ns < receiver->gate_logged_ns)
+        return;
+    receiver->gate_logged_ns = bt_deadline_ns(now_ns, BT_RX_GATE_LOG_MS * BT_NS_PER_MS);
+    (void)bt_fdroom_require(1, "connections turned away");
+    bt_warn("receiver: %s refused=%" PRIu64, baton_last_error(), gate->refused_total);
+}
+
+/* Looks again at gates that could do nothing; *deadline_ns: when it wants to. */
+static void reopen_gates(baton_receiver *receiver, uint64_t *deadline_ns)
+{
+    for (int port = 0; port < BT_RX_N_PORTS; port++) {
+        uint64_t *closed_ns = &receiver->gate_closed_ns[port];
+        if (*closed_ns == 0)
+            continue;
+        if (bt_now_ns(receiver->rx->clock) < *closed_ns)
+            *deadline_ns = *closed_ns < *deadline_ns ? *closed_ns : *deadline_ns;
+        else if (bt_pollset_add(receiver->polls, receiver->gates[port].fd,
+                                &receiver->gate_is_due[port]) == BATON_OK)
+            *closed_ns = 0;
+    }
+}
+
 bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&receiver->n_steps, 1, memory_order_relaxed);
@@ -186,6 +222,7 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
     if (bt_admin_pending(receiver->admin) != NULL)
         bt_rxshell_answer_admin(receiver);
     *deadline_ns = bt_rx_progress(receiver->rx);
+    reopen_gates(receiver, deadline_ns);
     return active || receiver->rx->stats.ring_messages_total != n_ring_frames;
 }
 
@@ -241,6 +278,11 @@ static void wake_up(baton_receiver *receiver)
     bt_doorbell_wake(receiver->bell);
     bt_rx_disarm(receiver->rx);
     handle_exits(receiver);
+    for (int port = 0; port < BT_RX_N_PORTS; port++) {
+        if (receiver->gate_is_due[port])
+            serve_gate(receiver, port);
+        receiver->gate_is_due[port] = false;
+    }
 }
 
 static bool is_late(const baton_receiver *receiver)

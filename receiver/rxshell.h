@@ -19,6 +19,7 @@
 #include "receiver/rx.h"
 #include "wire/control.h"
 #include "wire/noticepush.h"
+#include "wire/zmqgate.h"
 
 #include <stdatomic.h>
 
@@ -29,6 +30,8 @@ enum {
     BT_RX_SPIN_NS = 20 * 1000,   /* look again for so long after activity, before sleeping */
     BT_RX_LOOK_NS = 10 * 1000,   /* into the poll set so often meanwhile, and when a user polls */
     BT_RX_DOUBT_NS = 100 * 1000 * 1000, /* into the sockets so often, whatever the poll set says */
+    BT_RX_GATE_MS = 100,                /* until a gate that could do nothing is looked at again */
+    BT_RX_GATE_LOG_MS = 1000,           /* between two lines about connections that were refused */
     BT_RX_FLUSH_MS = 200,               /* on destroy, for last messages and notices */
     BT_RX_NOTICE_ALLOW_MAX = 1024,
     BT_RX_LATER_MAX = 8, /* answers that are kept until the user has seen what they answer */
@@ -55,6 +58,10 @@ struct baton_receiver {
     void *sockets[BT_RX_N_PORTS];
     bool is_due[BT_RX_N_PORTS]; /* flag in the poll set; false: the socket was found empty, and its
                                    descriptor says when it no longer is */
+    bt_zmq_gate gates[BT_RX_N_PORTS];
+    bool gate_is_due[BT_RX_N_PORTS];        /* flag in the poll set: somebody connects */
+    uint64_t gate_closed_ns[BT_RX_N_PORTS]; /* not looked at until then; 0: it is */
+    uint64_t gate_logged_ns;
     uint16_t ports[BT_RX_N_PORTS];
     bt_pollset *polls;
     bt_doorbell *bell;

@@ -268,10 +268,12 @@ void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *fram
 static void run_command(bt_tx *tx, bt_tx_command *command)
 {
     if (command->kind == BT_TX_CONNECT) {
-        bt_tx_peer *peer =
-            bt_tx_peer_get(tx, command->host, command->init_port, command->alloc_port);
-        if (peer != NULL)
+        bt_tx_peer *peer;
+        if (bt_tx_peer_get(tx, command->host, command->init_port, command->alloc_port, &peer) ==
+            BATON_OK)
             peer->keep = true;
+        else
+            bt_warn("sender: not connected in advance: %s", baton_last_error());
         return;
     }
     if (command->kind == BT_TX_BEGIN) {

@@ -453,7 +453,9 @@ void bt_tx_pending_drop_peer(bt_tx *tx, const bt_tx_peer *peer);
 void bt_tx_pending_tick(bt_tx *tx, uint64_t now_ns);
 
 /* Peers, txpeers.c. */
-bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port);
+/* Errors: NO_MEMORY, and what a socket cannot be had for. */
+baton_status bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port,
+                            bt_tx_peer **peer_p);
 void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
 void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
 void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns);

@@ -50,26 +50,28 @@ static bool move(bt_tx *tx, bt_tx_peer *peer, bt_tx_peer_change event)
     return true;
 }
 
-bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port)
+baton_status bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint16_t alloc_port,
+                            bt_tx_peer **peer_p)
 {
     for (bt_tx_peer *peer = tx->peers; peer != NULL; peer = peer->next) {
         if (peer->init_port == init_port && peer->alloc_port == alloc_port &&
-            strcmp(peer->host, host) == 0)
-            return peer;
+            strcmp(peer->host, host) == 0) {
+            *peer_p = peer;
+            return BATON_OK;
+        }
     }
     bt_tx_peer *peer = bt_calloc(1, sizeof(*peer));
-    if (peer == NULL) {
-        bt_fail(BATON_ERR_NO_MEMORY, "sender: peer");
-        return NULL;
-    }
+    if (peer == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "sender: peer");
     snprintf(peer->host, sizeof(peer->host), "%s", host);
     peer->init_port = init_port;
     peer->alloc_port = alloc_port;
     peer->pidfd = -1;
     peer->connection = ++tx->last_connection;
-    if (tx->out.open(tx->out.ctx, peer) != BATON_OK) {
+    baton_status status = tx->out.open(tx->out.ctx, peer);
+    if (status != BATON_OK) {
         bt_free(peer);
-        return NULL;
+        return status;
     }
     snprintf(peer->shown.host, sizeof(peer->shown.host), "%s", host);
     peer->shown.init_port = init_port;
@@ -78,7 +80,8 @@ bt_tx_peer *bt_tx_peer_get(bt_tx *tx, const char *host, uint16_t init_port, uint
     peer->next = tx->peers;
     tx->peers = peer;
     pthread_mutex_unlock(&tx->stats_lock);
-    return peer;
+    *peer_p = peer;
+    return BATON_OK;
 }
 
 static bool has_transfers(const bt_tx *tx, const bt_tx_peer *peer)

@@ -2,6 +2,7 @@
 #include "sender/txshell.h"
 
 #include "core/alloc.h"
+#include "core/fdroom.h"
 #include "core/log.h"
 #include "core/thread.h"
 
@@ -34,7 +35,9 @@ static void close_link(baton_sender *sender, bt_tx_link *link)
 
 static baton_status open_peer(void *ctx, bt_tx_peer *peer)
 {
+    enum { PEER_FDS = 24 }; /* two sockets, a watched process, an endpoint and its memory */
     baton_sender *sender = ctx;
+    BATON_TRY(bt_fdroom_require(PEER_FDS, "sender: one more receiver"));
     bt_tx_link *link = bt_calloc(1, sizeof(*link));
     if (link == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "sender: sockets of a peer");

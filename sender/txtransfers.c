@@ -151,9 +151,12 @@ void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer)
     *(tx->last != NULL ? &tx->last->next : &tx->first) = transfer;
     tx->last = transfer;
     bt_tx_stat(tx, &tx->stats.transfers_begun_total, 1);
-    transfer->peer = bt_tx_peer_get(tx, transfer->host, transfer->init_port, transfer->alloc_port);
-    if (transfer->peer == NULL)
-        bt_tx_transfer_fail(tx, transfer, BATON_ERR_UNREACHABLE, baton_last_error());
+    baton_status status = bt_tx_peer_get(tx, transfer->host, transfer->init_port,
+                                         transfer->alloc_port, &transfer->peer);
+    bool is_ours = status == BATON_ERR_NO_MEMORY || status == BATON_ERR_OVERLOADED;
+    if (status != BATON_OK)
+        bt_tx_transfer_fail(tx, transfer, is_ours ? status : BATON_ERR_UNREACHABLE,
+                            baton_last_error());
     else if (transfer->peer->state == BT_TX_PEER_READY)
         send_alloc(tx, transfer);
     else if (transfer->peer->refusal != BATON_OK &&

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "core/alloc.h"
+#include "core/fdroom.h"
 #include "transport/seal.h"
 #include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
@@ -50,6 +51,8 @@ baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address
     bt_seal seal = {.kind = BT_SEAL_ADDRESS, .backend = BT_SEAL_UCX};
     bt_ucx_version(&seal.major, &seal.minor);
     BATON_TRY(bt_seal_open(address, address_bytes, &seal));
+    enum { CONNECTION_FDS = 16 }; /* sockets of its lanes, and files of memory that is mapped */
+    BATON_TRY(bt_fdroom_require(CONNECTION_FDS, "ucx: a connection"));
     ucx_endpoint *endpoint = bt_calloc(1, sizeof(*endpoint));
     if (endpoint == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for an endpoint");

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/alloc.h"
+#include "core/fdroom.h"
 #include "core/log.h"
 #include "transport/seal.h"
 #include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
 
 enum {
-    PROGRESS_ROUNDS_MAX = 64,     /* of one call, so that the owner gets to its other work */
+    PROGRESS_ROUNDS_MAX = 64, /* of one call, so that the owner gets to its other work */
+    WORKER_FDS = 48, /* over tcp it takes 18, of which the first three are UCX's own thread's */
     CLOSE_ROUNDS_MAX = 1000 * 10, /* for forced closes in destroy; they do not wait for the peer */
 };
 
@@ -34,6 +36,8 @@ static baton_status seal_address(ucx_worker *worker)
 static baton_status open_worker(ucx_worker *worker)
 {
     ucx_transport *transport = (ucx_transport *)worker->base.transport;
+    /* UCX 1.13 aborts when its thread cannot have one. */
+    BATON_TRY(bt_fdroom_require(WORKER_FDS, "ucx: a worker for a peer"));
     /* Made by one thread and used by another, never by two at once. */
     const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                         .thread_mode = UCS_THREAD_MODE_SERIALIZED};

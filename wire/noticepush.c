@@ -3,13 +3,14 @@
 
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "core/fdroom.h"
 #include "core/log.h"
 #include "wire/control.h"
 
 #include <stdatomic.h>
 #include <string.h>
 
-enum { EVICTED_LINGER_MS = 1000 };
+enum { EVICTED_LINGER_MS = 1000, RESERVED_FDS = 3 };
 
 typedef struct {
     void *socket;  /* NULL: free */
@@ -20,6 +21,7 @@ typedef struct {
 struct bt_noticepush {
     void *context;
     uint64_t turn;
+    bt_fdreserve reserve;           /* a failure for want of descriptors is told with these */
     _Atomic uint64_t sent, dropped; /* relaxed: counters, published for nobody */
     notice_socket sockets[BT_NOTICE_SOCKETS_MAX];
 };
@@ -30,6 +32,7 @@ baton_status bt_noticepush_create(void *context, bt_noticepush **push_p)
     if (push == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "notices");
     push->context = context;
+    bt_fdreserve_fill(&push->reserve, RESERVED_FDS);
     *push_p = push;
     return BATON_OK;
 }
@@ -40,6 +43,7 @@ void bt_noticepush_destroy(bt_noticepush *push, uint32_t flush_ms)
         return;
     for (int i = 0; i < BT_NOTICE_SOCKETS_MAX; i++)
         bt_control_socket_close(push->sockets[i].socket, flush_ms);
+    bt_fdreserve_spend(&push->reserve, RESERVED_FDS);
     bt_free(push);
 }
 
@@ -74,8 +78,13 @@ static baton_status open_slot(bt_noticepush *push, const char *address, notice_s
     const bt_zmq_options options = {
         .type = ZMQ_PUSH, .send_messages = BT_NOTICES_WAITING_MAX, .queue_unconnected = true};
     void *socket;
-    BATON_TRY(bt_zmq_open(push->context, &options, &socket));
-    baton_status status = bt_zmq_connect(socket, host, port);
+    bt_fdreserve_fill(&push->reserve, RESERVED_FDS);
+    baton_status status = bt_zmq_open(push->context, &options, &socket);
+    if (status == BATON_ERR_OVERLOADED && bt_fdreserve_spend(&push->reserve, RESERVED_FDS))
+        status = bt_zmq_open(push->context, &options, &socket);
+    if (status != BATON_OK)
+        return status;
+    status = bt_zmq_connect(socket, host, port);
     if (status != BATON_OK) {
         bt_zmq_close(socket);
         return status;

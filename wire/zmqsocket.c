@@ -2,6 +2,7 @@
 #include "wire/zmqsocket.h"
 
 #include "core/fail.h"
+#include "core/fdroom.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,6 +21,8 @@ enum {
     KEEPALIVE_IDLE_S = 30,
     KEEPALIVE_INTERVAL_S = 10,
     KEEPALIVE_COUNT = 3,
+    CONTEXT_FDS = 16, /* libzmq's threads take 8, and abort where there are none */
+    SOCKET_FDS = 3,   /* its mailbox, and a listener or a connection */
 };
 
 static baton_status status_from_zmq(int err)
@@ -49,12 +52,28 @@ baton_status bt_zmq_fail(int err, const char *format, ...)
     return bt_fail(status_from_zmq(err), "%s: %s", detail, zmq_strerror(err));
 }
 
+/* The first socket starts libzmq's threads: now, while there are descriptors for them. */
+static baton_status start_threads(void *context)
+{
+    void *first = zmq_socket(context, ZMQ_PAIR);
+    if (first == NULL)
+        return bt_zmq_fail(errno, "zmq: context");
+    zmq_close(first);
+    return BATON_OK;
+}
+
 baton_status bt_zmq_context_create(void **context_p)
 {
+    BATON_TRY(bt_fdroom_require(CONTEXT_FDS, "zmq: context"));
     void *context = zmq_ctx_new();
     if (context == NULL)
         return bt_zmq_fail(errno, "zmq: context");
     zmq_ctx_set(context, ZMQ_BLOCKY, 0);
+    baton_status status = start_threads(context);
+    if (status != BATON_OK) {
+        bt_zmq_context_destroy(context);
+        return status;
+    }
     *context_p = context;
     return BATON_OK;
 }
@@ -122,6 +141,7 @@ static baton_status set_options(void *socket, const bt_zmq_options *options)
 
 baton_status bt_zmq_open(void *context, const bt_zmq_options *options, void **socket_p)
 {
+    BATON_TRY(bt_fdroom_require(SOCKET_FDS, "zmq: socket"));
     void *socket = zmq_socket(context, options->type);
     if (socket == NULL)
         return bt_zmq_fail(errno, "zmq: socket of type %d", options->type);
@@ -184,16 +204,18 @@ static baton_status bound_port_of(void *socket, uint16_t *port)
     return BATON_OK;
 }
 
+baton_status bt_zmq_fail_bind(int err, const char *host, uint16_t port)
+{
+    return bt_zmq_fail(err, "bind: wanted %s port %u%s", host, port,
+                       err == EADDRINUSE ? ", which another socket has; choose another port" : "");
+}
+
 baton_status bt_zmq_bind(void *socket, const char *host, uint16_t port, uint16_t *bound_port)
 {
     char url[URL_BYTES];
     BATON_TRY(make_url(socket, host, port, true, url));
-    if (zmq_bind(socket, url) != 0) {
-        int err = errno;
-        return bt_zmq_fail(err, "bind: wanted %s port %u%s", host, port,
-                           err == EADDRINUSE ? ", which another socket has; choose another port"
-                                             : "");
-    }
+    if (zmq_bind(socket, url) != 0)
+        return bt_zmq_fail_bind(errno, host, port);
     return bound_port != NULL ? bound_port_of(socket, bound_port) : BATON_OK;
 }
 

@@ -96,5 +96,6 @@ bool bt_zmq_is_loopback(const char *host);
 
 /* The status that zmq's errno stands for, with the text of both. */
 __attribute__((format(printf, 2, 3))) baton_status bt_zmq_fail(int err, const char *format, ...);
+baton_status bt_zmq_fail_bind(int err, const char *host, uint16_t port);
 
 #endif
