@@ -120,8 +120,8 @@ void bt_admin_put_age(bt_jsonwriter *json, const char *key, uint64_t now_ns, uin
         bt_jw_ms(json, key, bt_elapsed_ns(now_ns, since_ns));
 }
 
-void bt_admin_put_traces(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
-                         const char *const *stages, uint32_t n_stages)
+void bt_admin_write_traces(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
+                           const char *const *stages, uint32_t n_stages)
 {
     uint32_t cursor = 0;
     const bt_trace_record *record;
@@ -134,11 +134,10 @@ void bt_admin_put_traces(bt_jsonwriter *json, bt_admin_rows *rows, const bt_trac
         if (row == BT_ROW_WRITE)
             bt_trace_put(json, record, stages, n_stages);
     }
-    bt_admin_rows_end(json, rows);
 }
 
-void bt_admin_put_slowest(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
-                          const char *const *stages, uint32_t n_stages)
+void bt_admin_write_slowest(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
+                            const char *const *stages, uint32_t n_stages)
 {
     const bt_trace_record *record;
     for (uint32_t i = 0; (record = bt_tracelog_slowest(log, i)) != NULL; i++) {
@@ -148,5 +147,4 @@ void bt_admin_put_slowest(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tra
         if (row == BT_ROW_WRITE)
             bt_trace_put(json, record, stages, n_stages);
     }
-    bt_admin_rows_end(json, rows);
 }

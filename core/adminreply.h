@@ -53,12 +53,11 @@ void bt_admin_put_left(bt_jsonwriter *json, const char *key, uint64_t now_ns, ui
 /* Milliseconds since since_ns; null for 0. */
 void bt_admin_put_age(bt_jsonwriter *json, const char *key, uint64_t now_ns, uint64_t since_ns);
 
-/* /trace and /slow of what has ended; `names` are the stages'. For /trace live ones come first, by
- * the caller: between rows_begin and this. */
-void bt_admin_put_traces(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
-                         const char *const *names, uint32_t n_stages);
-void bt_admin_put_slowest(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
-                          const char *const *names, uint32_t n_stages);
+/* Rows of /trace and /slow: what has ended; `names` are the stages'. */
+void bt_admin_write_traces(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
+                           const char *const *names, uint32_t n_stages);
+void bt_admin_write_slowest(bt_jsonwriter *json, bt_admin_rows *rows, const bt_tracelog *log,
+                            const char *const *names, uint32_t n_stages);
 /* The answer to a question that nobody understands; returns the HTTP status. */
 unsigned bt_admin_put_unknown(bt_strbuf *out, const bt_admin_query *query);
 /* One of those that all roles answer: transfers, pages, peers, leases, counters, trace, slow; ""

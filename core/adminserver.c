@@ -361,11 +361,13 @@ baton_status bt_admin_open(const bt_admin_options *options, bt_admin **admin_p)
     admin->socket.fd = admin->wake_fd = -1;
     admin->ring = options->ring;
     admin->ctx = options->ctx;
+    *admin_p = admin; /* before its thread: ring may use it */
     baton_status status = open_all(admin, options);
     if (status == BATON_OK) {
-        *admin_p = admin;
+        bt_debug("%s: baton-ctl may ask at=%s", options->role, admin->socket.address);
         return BATON_OK;
     }
+    *admin_p = NULL;
     bt_admin_close(admin);
     bool is_auto = where == NULL || where[0] == 0 || strcmp(where, "auto") == 0;
     if (!is_auto || status == BATON_ERR_NO_MEMORY)

@@ -18,6 +18,7 @@ enum {
     BT_HANDOFF_ID_BYTES = 256,
     BT_HANDOFF_HOST_BYTES = 256,
     BT_HANDOFF_NOTICE_BYTES = 300,
+    BT_HANDOFF_TRACE_BYTES = 256,
     BT_HANDOFF_MAX_RANKS = 64,
 };
 
@@ -25,7 +26,8 @@ enum {
 typedef struct {
     char request[BT_HANDOFF_ID_BYTES + 1];
     char host[BT_HANDOFF_HOST_BYTES];
-    char notice[BT_HANDOFF_NOTICE_BYTES]; /* "": the sender's own */
+    char notice[BT_HANDOFF_NOTICE_BYTES];     /* "": the sender's own */
+    char traceparent[BT_HANDOFF_TRACE_BYTES]; /* W3C Trace Context; "": none */
     uint32_t n_ranks;
     uint16_t init_ports[BT_HANDOFF_MAX_RANKS], alloc_ports[BT_HANDOFF_MAX_RANKS]; /* [n_ranks] */
 } bt_handoff_target;

@@ -25,6 +25,7 @@ typedef struct transfer {
     uint32_t n_tokens;
     uint32_t n_begun, n_ended; /* ranks */
     baton_transfer ids[BT_HANDOFF_MAX_RANKS];
+    char name[BT_HANDOFF_ID_BYTES + 1], traceparent[BT_HANDOFF_TRACE_BYTES]; /* for log lines */
     baton_status status; /* of the first failure */
     char text[BATON_EVENT_TEXT_BYTES];
 } transfer;
@@ -121,6 +122,7 @@ static baton_status begin_rank(bt_handoff_sender *s, const bt_handoff_target *ta
         .keys = s->keys,
         .notice = target->notice[0] != 0 ? target->notice : NULL,
         .user_data = (uintptr_t)t,
+        .traceparent = target->traceparent,
     };
     BATON_TRY(baton_keys_of_tokens(&s->ranks[rank].chain, tokens, t->n_tokens, s->keys, s->max_keys,
                                    &options.n_chunks, &options.last_tokens));
@@ -139,6 +141,8 @@ static baton_status begin(void *ctx, const bt_handoff_target *target, const uint
     if (t == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "hand-off: %zu bytes", sizeof(*t));
     t->n_tokens = n_tokens;
+    snprintf(t->name, sizeof(t->name), "%s", target->request);
+    snprintf(t->traceparent, sizeof(t->traceparent), "%s", target->traceparent);
     link_transfer(s, t);
     baton_status status = BATON_OK;
     while (t->n_begun < s->n_ranks) {
@@ -232,11 +236,13 @@ static void on_event(bt_handoff_sender *s, const baton_sender_event *event,
     if (t->n_ended < t->n_begun)
         return;
     if (t->status == BATON_ERR_CANCELED) /* the client is gone, or decode is not needed */
-        bt_debug("engine: hand-off canceled %s", t->text);
+        bt_debug("engine: hand-off canceled %s request=%s", t->text, t->name);
     else if (t->status == BATON_ERR_REVOKED)
-        bt_info("engine: hand-off revoked %s", t->text);
+        bt_info("engine: hand-off revoked %s request=%s traceparent=%s", t->text, t->name,
+                t->traceparent);
     else if (t->status < 0)
-        bt_warn("engine: hand-off failed status=%s %s", baton_status_name(t->status), t->text);
+        bt_warn("engine: hand-off failed status=%s %s request=%s traceparent=%s",
+                baton_status_name(t->status), t->text, t->name, t->traceparent);
     if (t->user_data != NULL)
         ended(sink, t->user_data, t->status, t->text);
     free_transfer(s, t);

@@ -277,6 +277,7 @@ void bt_req_decode(bt_req *req)
         bt_req_fail(req, &failure);
         return;
     }
+    bt_req_reached(req, BT_AT_DECODE_SENT);
     bt_req_call_start(req, &(bt_req_call){.leg = leg_of(req),
                                           .path = path,
                                           .body = req->leg->slices,

@@ -8,7 +8,7 @@
 #define RECEIVER                                                                               \
     "\"req_id\":${req_id},\"receiver_host\":${d.host},\"receiver_init_port\":${d.init_ports}," \
     "\"receiver_alloc_port\":${d.alloc_ports}"
-#define NOTICE ",\"notice_addr\":${notice_addr}"
+#define NOTICE ",\"notice_addr\":${notice_addr},\"traceparent\":${traceparent}"
 
 static const bt_dialect dialects[] = {
     {.name = "lmcache-pd",
@@ -77,6 +77,8 @@ static void put_slot(const char *name, size_t n, const bt_dialect_values *values
         put_ports(out, d->alloc_ports, d->n_ranks);
     else if (bt_slice_equals(slot, "notice_addr"))
         put_text(out, values->notice_addr);
+    else if (bt_slice_equals(slot, "traceparent"))
+        put_text(out, values->traceparent);
     else
         assert(false && "dialect: no such slot");
 }

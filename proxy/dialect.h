@@ -4,7 +4,7 @@
  * whether the decode engines' receivers understand Baton's own questions. Templates are JSON with
  * slots, which are replaced by JSON values:
  *
- *   ${req_id}  ${d.host}  ${d.init_ports}  ${d.alloc_ports}  ${notice_addr}
+ *   ${req_id}  ${d.host}  ${d.init_ports}  ${d.alloc_ports}  ${notice_addr}  ${traceparent}
  *
  * Thread rule: any thread (constant data). */
 #ifndef BT_PROXY_DIALECT_H
@@ -38,6 +38,7 @@ typedef struct {
     const char *req_id;
     const bt_worker_address *decoder;
     const char *notice_addr;
+    const char *traceparent; /* W3C Trace Context */
 } bt_dialect_values;
 
 /* Appends the prefill leg's kv_transfer_params; nothing when the dialect has none. */

@@ -226,6 +226,7 @@ static void on_prefill_done(void *ctx, bt_http_call *call, const bt_http_result 
         bt_req_bad_answer(req, BT_LEG_PREFILL);
         return;
     }
+    bt_req_reached(req, BT_AT_PREFILL_ANSWERED);
     bt_worker_answered(bt_req_worker(req, BT_LEG_PREFILL));
     bt_req_leave_worker(req, BT_LEG_PREFILL);
     if (!req->is_early || take_first(req))
@@ -242,7 +243,7 @@ static void name_attempt(bt_req *req)
     bool has_signal = req->dialect->signal == BT_SIGNAL_NOTICES && decoder->n_ranks > 0;
     uint32_t n_needed = !has_signal ? 0 : is_auto ? decoder->n_ranks : (uint32_t)notices;
     bt_kvwait_add(req->pl->kvwait, &req->kv, n_needed, is_auto);
-    bt_dialect_values values = {req->kv.id, decoder, proxy->notice_address};
+    bt_dialect_values values = {req->kv.id, decoder, proxy->notice_address, req->traceparent};
     bt_strbuf_clear(&req->params);
     bt_dialect_put_params(req->dialect, &values, &req->params);
     req->is_kv_at_risk = decoder->n_ranks > 0;
@@ -269,6 +270,7 @@ void bt_req_attempt(bt_req *req)
     bt_debug("prefill request=%s attempt=%s prefill=%s decode=%s", req->request_id, req->kv.id,
              bt_req_worker(req, BT_LEG_PREFILL)->name, bt_req_worker(req, BT_LEG_DECODE)->name);
     uint32_t ms = req->pl->proxy->options.ms.prefill;
+    bt_req_reached(req, BT_AT_PREFILL_SENT);
     bt_req_call_start(req, &(bt_req_call){.leg = BT_LEG_PREFILL,
                                           .path = is_ids ? "/v1/completions" : req->path,
                                           .body = req->leg->slices,
@@ -360,8 +362,10 @@ void bt_req_on_notice(bt_kv_entry *entry, bt_heard result)
 {
     bt_req *req = (bt_req *)((char *)entry - offsetof(bt_req, kv));
     if (result == BT_HEARD_EXPIRED)
-        bt_info("receivers gave up waiting for decode request=%s attempt=%s", req->request_id,
-                entry->id);
+        bt_info("receivers gave up waiting for decode request=%s attempt=%s trace=%s",
+                req->request_id, entry->id, req->trace.trace);
+    if (result == BT_HEARD_READY)
+        bt_req_reached(req, BT_AT_KV_READY);
     if (result == BT_HEARD_READY && req->state == BT_REQ_KV_WAIT) {
         bt_timer_stop(req->timer);
         bt_req_decode(req);

@@ -115,6 +115,7 @@ static void close_loop(bt_proxy_loop *pl)
     bt_http_client_destroy(pl->client);
     bt_http_server_destroy(pl->server);
     bt_kvwait_destroy(pl->kvwait);
+    bt_tracelog_destroy(pl->traces);
     bt_loop_destroy(pl->loop);
 }
 
@@ -203,6 +204,7 @@ static baton_status open_all(bt_proxy *proxy)
     for (uint32_t i = 0; i < proxy->n_loops; i++)
         BATON_TRY(open_loop(proxy, &proxy->loops[i], i));
     BATON_TRY(open_control(proxy));
+    BATON_TRY(bt_proxy_admin_open(proxy, &proxy->admin));
     return run_loops(proxy);
 }
 
@@ -239,6 +241,11 @@ uint16_t bt_proxy_notice_port(const bt_proxy *proxy)
 uint32_t bt_proxy_threads(const bt_proxy *proxy)
 {
     return proxy->n_loops;
+}
+
+const char *bt_proxy_admin_at(const bt_proxy *proxy)
+{
+    return bt_proxy_admin_address(proxy->admin);
 }
 
 uint32_t bt_proxy_inflight(const bt_proxy *proxy)
@@ -287,6 +294,7 @@ void bt_proxy_destroy(bt_proxy *proxy)
         if (proxy->loops[i].is_running)
             pthread_join(proxy->loops[i].thread, NULL);
     }
+    bt_proxy_admin_close(proxy->admin);   /* no loop writes an answer any more */
     bt_kvcontrol_destroy(proxy->control); /* requests, which ask it, are gone */
     for (uint32_t i = 0; i < proxy->n_loops; i++)
         close_loop(&proxy->loops[i]);

@@ -39,7 +39,8 @@ typedef struct {
     const char *notice_address; /* as engines reach it [tcp://notice_host:notice_port] */
     const char *key_file;       /* CURVE key for questions to receivers, with receiver_key [none] */
     const char *receiver_key;   /* file with the receivers' public key */
-    uint32_t threads;           /* [cores, at most 8] */
+    const char *admin; /* where baton-ctl asks: auto, off, unix:PATH, 127.0.0.1:PORT [auto] */
+    uint32_t threads;  /* [cores, at most 8] */
     bt_mode mode, chat_mode;
     bt_engines engines;
     bt_policy prefill_policy, decode_policy;
@@ -60,6 +61,8 @@ baton_status bt_proxy_start(const bt_proxy_options *options, bt_proxy **proxy_p)
 uint16_t bt_proxy_port(const bt_proxy *proxy);
 uint16_t bt_proxy_notice_port(const bt_proxy *proxy);
 uint32_t bt_proxy_threads(const bt_proxy *proxy);
+/* Where baton-ctl asks, "unix:..." or "127.0.0.1:..."; "off". */
+const char *bt_proxy_admin_at(const bt_proxy *proxy);
 /* Requests that are being worked on. Any thread. */
 uint32_t bt_proxy_inflight(const bt_proxy *proxy);
 /* /readyz says 503, no new connection is taken; running requests go on. */

@@ -65,7 +65,11 @@ static const bt_args_option flags[] = {
      "An unreachable engine is avoided, and asked for /health this often, until it answers.",
      false},
     {NULL, "drain-ms", "MS", "180000", "Running requests may take this long after SIGTERM.", false},
-    {"Other", "log-level", "LEVEL", "info", "error, warn, info, debug or trace.", false},
+    {"Other", "admin", "WHERE", "auto",
+     "Where baton-ctl asks what goes on: auto (a Unix socket of this user's in "
+     "$XDG_RUNTIME_DIR/baton, else /tmp/baton-UID), off, unix:PATH, or 127.0.0.1:PORT.",
+     false},
+    {NULL, "log-level", "LEVEL", "info", "error, warn, info, debug or trace.", false},
 };
 
 const bt_args_spec bt_proxy_args_spec = {
@@ -368,6 +372,7 @@ baton_status bt_proxy_flags_read(const bt_args *args, bt_proxy_flag_room *room,
     options->host = numeric(bt_args_value(args, "host"), room->host);
     options->notice_host = numeric(bt_args_value(args, "proxy-host"), room->notice_host);
     options->notice_address = bt_args_value(args, "notice-address");
+    options->admin = bt_args_value(args, "admin");
     options->key_file = bt_args_value(args, "key-file");
     options->receiver_key = bt_args_value(args, "receiver-key");
     return BATON_OK;

@@ -6,7 +6,9 @@
 #include "http/httpclient.h"
 #include "http/httpserver.h"
 #include "proxy/kvcontrol.h"
+#include "core/tracelog.h"
 #include "proxy/proxy.h"
+#include "proxy/proxyadmin.h"
 #include "proxy/proxymetrics.h"
 
 #include <pthread.h>
@@ -22,6 +24,7 @@ typedef struct bt_proxy_loop {
     struct bt_fanout *fanouts; /* likewise */
     struct bt_probe *probes;   /* likewise */
     bt_proxy_metrics metrics;
+    bt_tracelog *traces; /* of attempts that have ended; NULL: nobody asks */
     pthread_t thread;
     bool is_running; /* owner's: the thread exists */
 } bt_proxy_loop;
@@ -33,7 +36,8 @@ struct bt_proxy {
     char notice_address[BT_HOST_BYTES + 32];
     bt_worker_pool prefill, decode;
     bt_kvcontrol *control;
-    bt_proxy_loop *loops; /* [n_loops] */
+    bt_proxy_admin *admin; /* NULL: off */
+    bt_proxy_loop *loops;  /* [n_loops] */
     uint32_t n_loops;
     _Atomic uint32_t inflight; /* completion requests, all loops */
     _Atomic bool is_draining;

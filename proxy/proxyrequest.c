@@ -64,8 +64,10 @@ uint32_t bt_req_left_ms(const bt_req *req)
 
 void bt_req_note_begun(bt_req *req)
 {
-    if (!req->has_begun)
+    if (!req->has_begun) {
         bt_histogram_record(&req->pl->metrics.ttft, now_ns() - req->arrived_ns);
+        bt_req_reached(req, BT_AT_FIRST_BYTE);
+    }
     req->has_begun = true;
 }
 
@@ -154,6 +156,7 @@ static void destroy(bt_req *req)
 void bt_req_finish(bt_req *req, unsigned code)
 {
     bt_proxy_loop *pl = req->pl;
+    bt_req_trace_end(req, code, NULL);
     bt_req_set_state(req, BT_REQ_ENDED);
     leave_attempt(req);
     bt_count_request(&pl->metrics, req->route, code);
@@ -238,6 +241,7 @@ static bt_req *create(bt_proxy_loop *pl, bt_http_request *http, bt_route_id rout
         return NULL;
     }
     name_request(req);
+    bt_req_trace_begin(req);
     req->next = pl->requests;
     if (req->next != NULL)
         req->next->prev = req;
@@ -312,8 +316,9 @@ void bt_req_start_single(bt_proxy_loop *pl, bt_http_request *http, bt_route_id r
 /* Ours to say, or of no meaning to the engine. The engine must not compress: events are read. */
 static bool is_forwarded(bt_http_headers headers, const char *name)
 {
-    static const char *const ours[] = {"host",   "content-length",  "content-type",
-                                       "expect", "accept-encoding", "x-request-id"};
+    static const char *const ours[] = {"host",       "content-length",  "content-type",
+                                       "expect",     "accept-encoding", "x-request-id",
+                                       "traceparent"};
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
         if (bt_slice_equals_nocase(bt_slice_of(name), ours[i]))
             return false;
@@ -328,8 +333,12 @@ static size_t fill_headers(const bt_req *req, bt_http_header *headers)
     size_t n = 0;
     headers[n++] = (bt_http_header){"Content-Type", "application/json"};
     headers[n++] = (bt_http_header){"X-Request-Id", given != NULL ? given : req->request_id};
+    headers[n++] = (bt_http_header){"traceparent", req->traceparent};
     for (size_t i = 0; i < client.n && n < MAX_HEADERS; i++) {
-        if (is_forwarded(client, client.items[i].name))
+        const char *name = client.items[i].name;
+        bool is_orphan = !req->is_trace_given && /* of a trace that we could not read */
+                         bt_slice_equals_nocase(bt_slice_of(name), "tracestate");
+        if (is_forwarded(client, name) && !is_orphan)
             headers[n++] = client.items[i];
     }
     return n;
@@ -448,8 +457,8 @@ bt_req_failure bt_req_failure_of(const bt_req *req, bt_leg leg, const bt_http_re
                        : leg == BT_LEG_PREFILL       ? "prefill_failed"
                                                      : "decode_failed";
     }
-    bt_info("%s leg failed request=%s worker=%s code=%s: %s", name, req->request_id,
-            bt_req_worker(req, leg)->name, failure.code, result->text);
+    bt_info("%s leg failed request=%s worker=%s code=%s trace=%s: %s", name, req->request_id,
+            bt_req_worker(req, leg)->name, failure.code, req->trace.trace, result->text);
     return failure;
 }
 
@@ -507,9 +516,11 @@ static void blame(bt_req *req, const bt_req_failure *failure)
 static void retry(bt_req *req, const bt_req_failure *failure)
 {
     req->retries_left--;
+    req->is_trace_ended = false;
     req->is_retry_of_kv = failure->is_kv;
     bt_count(&req->pl->metrics.retries[failure->leg]);
-    bt_info("trying again request=%s after=%s", req->request_id, failure->code);
+    bt_info("trying again request=%s after=%s trace=%s", req->request_id, failure->code,
+            req->trace.trace);
     if (req->dialect == NULL)
         bt_req_decode(req);
     else if (req->state == BT_REQ_TOKENIZE)
@@ -521,6 +532,7 @@ static void retry(bt_req *req, const bt_req_failure *failure)
 void bt_req_fail(bt_req *req, const bt_req_failure *failure)
 {
     blame(req, failure);
+    bt_req_trace_end(req, failure->status, failure->code);
     leave_attempt(req);
     bool can_retry = failure->may_retry && req->retries_left > 0 && !req->has_relayed &&
                      bt_req_left_ms(req) > 1 && (failure->is_kv || has_untried(req, failure->leg));
@@ -528,8 +540,8 @@ void bt_req_fail(bt_req *req, const bt_req_failure *failure)
         retry(req, failure);
         return;
     }
-    bt_warn("request failed request=%s code=%s status=%u: %s", req->request_id, failure->code,
-            failure->status, failure->text);
+    bt_warn("request failed request=%s code=%s status=%u trace=%s: %s", req->request_id,
+            failure->code, failure->status, req->trace.trace, failure->text);
     tell_client(req, failure);
     bt_req_finish(req, failure->status);
 }

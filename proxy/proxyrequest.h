@@ -17,6 +17,7 @@
 #define BT_PROXY_PROXYREQUEST_H
 #include "proxy/answermerge.h"
 #include "proxy/proxyloop.h"
+#include "proxy/proxytrace.h"
 
 typedef enum {
     BT_REQ_NEW,
@@ -75,6 +76,11 @@ typedef struct bt_req {
     char call_type[64]; /* its content type, for relayed errors */
     char retry_after[16];
     char request_id[40];
+    bt_traceparent trace;
+    bool is_trace_given; /* by the client, and valid */
+    char traceparent[BT_TRACEPARENT_CHARS + 1];
+    uint64_t at_ns[BT_N_AT]; /* of this attempt; 0: not yet */
+    bool is_trace_ended;     /* this attempt's */
     bt_kv_entry kv;
     bt_leg_body *leg;     /* body of the leg under way */
     bt_strbuf params;     /* kv_transfer_params */

@@ -86,7 +86,8 @@ static void put_trace(bt_jsonwriter *json, bt_rx *rx, const bt_admin_query *quer
         if (rows.n_written == query->limit)
             break;
     }
-    bt_admin_put_traces(json, &rows, rx->traces, stage_names, N_STAGES);
+    bt_admin_write_traces(json, &rows, rx->traces, stage_names, N_STAGES);
+    bt_admin_rows_end(json, &rows);
 }
 
 /* Transfers: tickets, as their requests see them. */
@@ -187,7 +188,7 @@ static void put_peer(bt_jsonwriter *json, const bt_rx *rx, const bt_rx_peer *pee
 
 static const char *peer_state(const bt_rx_peer *peer)
 {
-    return peer->is_silent ? "silent" : peer->is_probe ? "probe" : "connected";
+    return peer->is_silent ? "SILENT" : peer->is_probe ? "PROBE" : "CONNECTED";
 }
 
 static void put_peers(bt_jsonwriter *json, const bt_rx *rx, const bt_admin_query *query,
@@ -365,7 +366,8 @@ static void put_answer(bt_jsonwriter *json, bt_rx *rx, const baton_receiver_stat
         put_trace(json, rx, query);
     else if (strcmp(name, "slow") == 0) {
         bt_admin_rows_begin(json, &rows, query, "traces");
-        bt_admin_put_slowest(json, &rows, rx->traces, stage_names, N_STAGES);
+        bt_admin_write_slowest(json, &rows, rx->traces, stage_names, N_STAGES);
+        bt_admin_rows_end(json, &rows);
     }
 }
 

@@ -219,9 +219,9 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
     bool active = bt_rx_look(receiver->rx); /* first: who comes this way is in a hurry */
     active |= serve_port(receiver, BT_RX_INIT_PORT);
     active |= serve_port(receiver, BT_RX_ALLOC_PORT);
+    *deadline_ns = bt_rx_progress(receiver->rx);
     if (bt_admin_pending(receiver->admin) != NULL)
         bt_rxshell_answer_admin(receiver);
-    *deadline_ns = bt_rx_progress(receiver->rx);
     reopen_gates(receiver, deadline_ns);
     return active || receiver->rx->stats.ring_messages_total != n_ring_frames;
 }

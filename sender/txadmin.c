@@ -74,7 +74,8 @@ static void put_trace(bt_jsonwriter *json, bt_tx *tx, const bt_admin_query *quer
         if (rows.n_written == query->limit)
             break;
     }
-    bt_admin_put_traces(json, &rows, tx->traces, stage_names, BT_TX_N_STAGES);
+    bt_admin_write_traces(json, &rows, tx->traces, stage_names, BT_TX_N_STAGES);
+    bt_admin_rows_end(json, &rows);
 }
 
 /* Transfers. */
@@ -283,7 +284,8 @@ static void put_answer(bt_jsonwriter *json, bt_tx *tx, const baton_sender_stats 
         put_trace(json, tx, query);
     else if (strcmp(name, "slow") == 0) {
         bt_admin_rows_begin(json, &rows, query, "traces");
-        bt_admin_put_slowest(json, &rows, tx->traces, stage_names, BT_TX_N_STAGES);
+        bt_admin_write_slowest(json, &rows, tx->traces, stage_names, BT_TX_N_STAGES);
+        bt_admin_rows_end(json, &rows);
     }
 }
 

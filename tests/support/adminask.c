@@ -2,6 +2,7 @@
 #include "support/adminask.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,6 +81,12 @@ void bt_admin_remove_folder(void)
 {
     char path[64];
     snprintf(path, sizeof(path), "%s/baton", folder);
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    while (dir != NULL && (entry = readdir(dir)) != NULL) /* of processes that were killed */
+        (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir != NULL)
+        closedir(dir);
     (void)rmdir(path);
     if (rmdir(folder) != 0)
         fail_msg("%s: %s", folder, strerror(errno));

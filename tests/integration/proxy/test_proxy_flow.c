@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What each engine is sent, byte for byte, and what the client gets. */
+#include "core/traceparent.h"
 #include "rig.h"
 
 #include <stdio.h>
@@ -25,10 +26,16 @@ static const char *params_of(const fake_request *leg, bool is_early)
     assert_int_equal(
         sscanf(ports, "\"receiver_init_port\":[%u],\"receiver_alloc_port\":[%u]", &init, &alloc),
         2);
+    char trace[64] = "";
+    const char *header = strcasestr(leg->headers, "traceparent: ");
+    assert_non_null(header); /* both say the same */
+    assert_int_equal(sscanf(header + strlen("traceparent: "), "%60s", trace), 1);
     snprintf(text, sizeof(text),
              "{%s\"disagg_spec\":{\"req_id\":\"%s\",\"receiver_host\":\"127.0.0.1\","
-             "\"receiver_init_port\":[%u],\"receiver_alloc_port\":[%u],\"notice_addr\":\"%s\"}}",
-             is_early ? "\"ret_first_tok\":true," : "", leg->attempt, init, alloc, r.notice_url);
+             "\"receiver_init_port\":[%u],\"receiver_alloc_port\":[%u],\"notice_addr\":\"%s\","
+             "\"traceparent\":\"%s\"}}",
+             is_early ? "\"ret_first_tok\":true," : "", leg->attempt, init, alloc, r.notice_url,
+             trace);
     return text;
 }
 
@@ -270,7 +277,7 @@ static void end_to_end_headers_reach_both_engines(void **state)
     (void)state;
     rig_open(&r, &(rig_options){0});
     reply answer = rig_post(&r, "/v1/completions",
-                            "Authorization: Bearer k\r\ntraceparent: 00-1-2-01\r\n"
+                            "Authorization: Bearer k\r\nbaggage: a=b\r\n"
                             "X-Request-Id: mine\r\nAccept-Encoding: gzip\r\nTE: trailers\r\n",
                             "{\"prompt\":[7],\"max_tokens\":3}");
     assert_int_equal(answer.status, 200);
@@ -278,7 +285,7 @@ static void end_to_end_headers_reach_both_engines(void **state)
     const fake_request *legs[] = {fake_nth(r.prefill[0], 0), fake_nth(r.decode[0], 0)};
     for (int i = 0; i < 2; i++) {
         assert_non_null(strcasestr(legs[i]->headers, "authorization: Bearer k\n"));
-        assert_non_null(strcasestr(legs[i]->headers, "traceparent: 00-1-2-01\n"));
+        assert_non_null(strcasestr(legs[i]->headers, "baggage: a=b\n"));
         assert_non_null(strcasestr(legs[i]->headers, "x-request-id: mine\n"));
         assert_null(strcasestr(legs[i]->headers, "gzip"));
         assert_null(strcasestr(legs[i]->headers, "trailers"));
@@ -288,6 +295,48 @@ static void end_to_end_headers_reach_both_engines(void **state)
         assert_non_null(strstr(legs[i]->headers, host));
     }
     rig_close(&r);
+}
+
+/* The traceparent that an engine got, and the tracestate; "" for none. */
+static void trace_headers(const fake_request *leg, char trace[64], char state[64])
+{
+    const char *at = strcasestr(leg->headers, "traceparent: ");
+    trace[0] = state[0] = 0;
+    if (at != NULL)
+        assert_int_equal(sscanf(at + strlen("traceparent: "), "%60s", trace), 1);
+    at = strcasestr(leg->headers, "tracestate: ");
+    if (at != NULL)
+        assert_int_equal(sscanf(at + strlen("tracestate: "), "%60s", state), 1);
+}
+
+static void a_trace_goes_on_through_both_legs(void **state)
+{
+    (void)state;
+    static const char given[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    char headers[256], trace[2][64], more[2][64];
+    bt_traceparent read;
+    for (int is_valid = 0; is_valid < 2; is_valid++) {
+        rig_open(&r, &(rig_options){0});
+        snprintf(headers, sizeof(headers), "traceparent: %s%s\r\ntracestate: a=b\r\n", given,
+                 is_valid ? "" : "x");
+        reply answer =
+            rig_post(&r, "/v1/completions", headers, "{\"prompt\":[7],\"max_tokens\":3}");
+        assert_int_equal(answer.status, 200);
+        reply_free(&answer);
+        trace_headers(fake_nth(r.prefill[0], 0), trace[0], more[0]);
+        trace_headers(fake_nth(r.decode[0], 0), trace[1], more[1]);
+        assert_string_equal(trace[0], trace[1]);
+        assert_true(bt_traceparent_read(trace[0], strlen(trace[0]), &read));
+        assert_string_not_equal(read.parent, "00f067aa0ba902b7"); /* it went through us */
+        if (is_valid) {
+            assert_string_equal(read.trace, "4bf92f3577b34da6a3ce929d0e0e4736");
+            assert_int_equal(read.flags, 0);
+        } else {
+            assert_string_not_equal(read.trace, "4bf92f3577b34da6a3ce929d0e0e4736");
+        }
+        assert_string_equal(more[0], is_valid ? "a=b" : "");
+        rig_close(&r);
+    }
 }
 
 static void requests_are_spread_over_all_pairs(void **state)
@@ -321,6 +370,7 @@ int main(void)
         bt_test(several_prompts_go_to_a_decode_engine_alone),
         bt_test(an_engine_that_does_not_tokenise_is_no_obstacle),
         bt_test(end_to_end_headers_reach_both_engines),
+        bt_test(a_trace_goes_on_through_both_legs),
         bt_test(requests_are_spread_over_all_pairs),
     };
     return bt_run_tests(tests);

@@ -2,6 +2,8 @@
 #include "proxy/dialect.h"
 #include "support/test.h"
 
+#define TRACEPARENT "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 static const bt_worker_address two_ranks = {.host = "10.0.0.2",
                                             .port = 8200,
                                             .init_ports = {7300, 7301},
@@ -13,7 +15,7 @@ static void check(bt_mode mode, bt_engines engines, const bt_worker_address *dec
                   const char *wanted)
 {
     bt_strbuf out = {0};
-    bt_dialect_values values = {"e.0.1.r", decoder, "tcp://10.0.0.1:8500"};
+    bt_dialect_values values = {"e.0.1.r", decoder, "tcp://10.0.0.1:8500", TRACEPARENT};
     bt_dialect_put_params(bt_dialect_find(mode, engines), &values, &out);
     assert_string_equal(bt_strbuf_text(&out), wanted);
     bt_strbuf_free(&out);
@@ -29,11 +31,12 @@ static void parameters_are_what_the_engines_expect(void **state)
     check(BT_MODE_EARLY_FIRST_TOKEN, BT_ENGINES_BATON, &two_ranks,
           "{\"ret_first_tok\":true,\"disagg_spec\":{\"req_id\":\"e.0.1.r\","
           "\"receiver_host\":\"10.0.0.2\",\"receiver_init_port\":[7300,7301],"
-          "\"receiver_alloc_port\":[7400,7401],\"notice_addr\":\"tcp://10.0.0.1:8500\"}}");
+          "\"receiver_alloc_port\":[7400,7401],\"notice_addr\":\"tcp://"
+          "10.0.0.1:8500\",\"traceparent\":\"" TRACEPARENT "\"}}");
     check(BT_MODE_DECODE_FIRST, BT_ENGINES_BATON, &two_ranks,
           "{\"disagg_spec\":{\"req_id\":\"e.0.1.r\",\"receiver_host\":\"10.0.0.2\","
           "\"receiver_init_port\":[7300,7301],\"receiver_alloc_port\":[7400,7401],"
-          "\"notice_addr\":\"tcp://10.0.0.1:8500\"}}");
+          "\"notice_addr\":\"tcp://10.0.0.1:8500\",\"traceparent\":\"" TRACEPARENT "\"}}");
     check(BT_MODE_DECODE_FIRST, BT_ENGINES_LMCACHE, &two_ranks,
           "{\"disagg_spec\":{\"req_id\":\"e.0.1.r\",\"receiver_host\":\"10.0.0.2\","
           "\"receiver_init_port\":[7300,7301],\"receiver_alloc_port\":[7400,7401]}}");

@@ -393,7 +393,7 @@ static void peers_and_counters_are_told(void **state)
     assert_int_equal(strlen(text_of(peer, "epoch")), 16);
     json_decref(answer);
     answer = ask_rx(&peers);
-    assert_string_equal(text_of(row(answer, "peers", 0), "state"), "connected");
+    assert_string_equal(text_of(row(answer, "peers", 0), "state"), "CONNECTED");
     json_decref(answer);
     answer = ask_tx(0, &counters);
     assert_int_equal(number_of(json_object_get(answer, "counters"), "transfers_done_total"), 1);
