@@ -206,7 +206,8 @@ void bt_ctl_put_trace(const bt_ctl_answers *answers, json_t *timeline, bt_strbuf
         bt_table_cell(&table, "%+9.3f", json_number_value(json_object_get(stage, "since_ms")));
         put_escaped(&table, text_of(stage, "who"));
         put_escaped(&table, text_of(stage, "stage"));
-        put_escaped(&table, several || i == 0 ? text_of(stage, "request") : "\"");
+        if (several || i == 0)
+            put_escaped(&table, text_of(stage, "request"));
     }
     bt_table_print(&table, 0, out);
 }

@@ -201,7 +201,7 @@ typedef enum {
     BT_TX_AT_FINAL_SENT, /* COMMIT final */
     BT_TX_AT_COMMITTED,  /* ... is answered */
     BT_TX_AT_FAILED,
-    BT_TX_AT_NOTIFIED, /* the notice to the proxy has left */
+    BT_TX_AT_NOTIFIED, /* the notice to the proxy leaves */
     BT_TX_N_STAGES,
 } bt_tx_stage;
 

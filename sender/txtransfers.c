@@ -102,8 +102,8 @@ static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change chang
     };
     snprintf(event.text, sizeof(event.text), "%s", text);
     if (transfer->notice[0] != 0) {
-        tx->out.notice(tx->out.ctx, transfer->notice, transfer->request, status, text);
         bt_tx_reached(tx, transfer, BT_TX_AT_NOTIFIED);
+        tx->out.notice(tx->out.ctx, transfer->notice, transfer->request, status, text);
     }
     bt_tx_stat(tx,
                status == BATON_OK ? &tx->stats.transfers_done_total
