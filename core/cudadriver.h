@@ -90,8 +90,7 @@ enum { /* flags and CUpointer_attribute */
     X(event_create, cuEventCreate, (bt_cu_event * event, unsigned flags))                       \
     X(event_destroy, cuEventDestroy_v2, (bt_cu_event event))                                    \
     X(event_record, cuEventRecord, (bt_cu_event event, bt_cu_stream stream))                    \
-    X(event_query, cuEventQuery, (bt_cu_event event))                                           \
-    X(event_synchronize, cuEventSynchronize, (bt_cu_event event))
+    X(event_query, cuEventQuery, (bt_cu_event event))
 /* As above; NULL where the driver is older (before 11.3). */
 #define BT_CUDA_OPTIONAL_FUNCTIONS(X) \
     X(flush_writes, cuFlushGPUDirectRDMAWrites, (int target, int scope))

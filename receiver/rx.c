@@ -33,6 +33,7 @@ void bt_rx_defaults(baton_receiver_options *options)
     default_u32(&options->timeouts.heartbeat_ms, 500);
     default_u32(&options->timeouts.lease_ms, 30000);
     default_u32(&options->timeouts.pin_ms, 30000);
+    default_u32(&options->timeouts.put_ms, 10000);
 }
 
 static baton_status check_options(const baton_receiver_options *options)
@@ -116,7 +117,9 @@ void bt_rx_destroy(bt_rx *rx)
 {
     if (rx == NULL)
         return;
-    bt_rx_pins_finish(rx);
+    uint64_t until_ns =
+        bt_deadline_ns(bt_now_ns(&bt_clock_monotonic), rx->options.timeouts.put_ms * BT_NS_PER_MS);
+    bt_rx_pins_finish(rx, until_ns);
     assert(rx->n_pins == 0);
     for (bt_rx_ticket *ticket = rx->first_ticket, *next; ticket != NULL; ticket = next) {
         next = ticket->next;
@@ -125,7 +128,7 @@ void bt_rx_destroy(bt_rx *rx)
     }
     while (rx->peers != NULL)
         bt_rx_peer_lost(rx, rx->peers, BATON_ERR_CLOSED, true);
-    bt_rx_device_stop(rx);
+    bt_rx_device_stop(rx, until_ns);
     bt_rx_regions_destroy(rx);
     bt_rx_device_destroy(rx);
     bt_store_destroy(rx->store);

@@ -201,6 +201,7 @@ struct bt_rx {
     bt_tracelog *traces;         /* of requests that have ended; NULL: nobody asks */
     uint32_t n_leaving;          /* of them wait only for a GPU */
     struct bt_rx_device *device; /* NULL: the pool is in host memory */
+    bool gpu_hangs;              /* at the end: what it reads or writes is not freed */
 
     baton_receiver_stats stats; /* what the store does not count */
 };
@@ -331,8 +332,8 @@ baton_status bt_rx_peek(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, ui
 baton_status bt_rx_unpin(bt_rx *rx, baton_pin *pin);
 /* As unpin, once the GPU has done what is queued on the stream. */
 baton_status bt_rx_unpin_after(bt_rx *rx, baton_pin *pin, struct CUstream_st *stream);
-/* Waits for the GPUs of pins that are leaving; before destroy. */
-void bt_rx_pins_finish(bt_rx *rx);
+/* Waits for the GPUs of pins that are leaving, until then (monotonic): else rx->gpu_hangs. */
+void bt_rx_pins_finish(bt_rx *rx, uint64_t until_ns);
 /* Ends a request by name, soon. Errors: INVALID_ARG, NOT_FOUND, BUSY. */
 baton_status bt_rx_post_release(bt_rx *rx, const char *request);
 void bt_rx_get_stats(bt_rx *rx, baton_receiver_stats *stats);

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 /* The driver rings the doorbell; this is for when it would not take the ring. */
 #define LOOK_AGAIN_NS BT_NS_PER_MS
@@ -101,15 +102,6 @@ baton_status bt_rx_device_create(bt_rx *rx)
     return BATON_OK;
 }
 
-void bt_rx_device_stop(bt_rx *rx)
-{
-    rx_device *device = rx->device;
-    if (device == NULL || device->stream == NULL || bt_cuda_enter(device->cuda) != BATON_OK)
-        return;
-    device->cuda->driver->stream_synchronize(device->stream);
-    bt_cuda_leave(device->cuda);
-}
-
 static void free_batches(const rx_device *device, copy_batch *batch)
 {
     for (copy_batch *next; batch != NULL; batch = next) {
@@ -128,7 +120,7 @@ void bt_rx_device_destroy(bt_rx *rx)
         next = kept->next;
         bt_free(kept);
     }
-    if (device->cuda != NULL && bt_cuda_enter(device->cuda) == BATON_OK) {
+    if (!rx->gpu_hangs && device->cuda != NULL && bt_cuda_enter(device->cuda) == BATON_OK) {
         free_batches(device, device->first);
         free_batches(device, device->spare);
         if (device->stream != NULL)
@@ -136,7 +128,8 @@ void bt_rx_device_destroy(bt_rx *rx)
         bt_cuda_leave(device->cuda);
     }
     bt_cuda_waker_close(device->waker);
-    bt_cuda_free_pinned(device->cuda, device->host_page);
+    if (!rx->gpu_hangs)
+        bt_cuda_free_pinned(device->cuda, device->host_page);
     bt_free(device);
     rx->device = NULL;
 }
@@ -189,7 +182,7 @@ baton_status bt_rx_device_region(bt_rx *rx, bt_rx_region *region, size_t bytes)
     return status;
 }
 
-void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region)
+static void free_memory(const bt_rx *rx, const bt_rx_region *region)
 {
     bt_memory_free(region->memory);
     if (region->digests != NULL)
@@ -197,6 +190,14 @@ void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region)
     bool is_staged = region->arrivals != NULL && !rx->device->is_direct;
     if (is_staged && region->pages != rx->options.pool_base)
         bt_cuda_free(rx->device->cuda, region->pages);
+}
+
+void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region)
+{
+    if (rx->gpu_hangs)
+        bt_memory_abandon(region->memory);
+    else
+        free_memory(rx, region);
     bt_free(region->arrivals);
     region->memory = NULL;
     region->pages = NULL;
@@ -511,13 +512,51 @@ bool bt_rx_device_is_done(bt_rx *rx, bt_cu_event event)
            query(cuda, event) != BT_CU_NOT_READY;
 }
 
-void bt_rx_device_wait(bt_rx *rx, bt_cu_event event)
+/* Asks again and again: the driver's own wait has no end. By the real clock, as a GPU knows no
+ * other. */
+bool bt_rx_device_wait(bt_rx *rx, bt_cu_event event, uint64_t until_ns)
 {
-    bt_cuda *cuda;
-    if (bt_transport_cuda(rx->transport, &cuda) != BATON_OK || bt_cuda_enter(cuda) != BATON_OK)
-        return;
-    cuda->driver->event_synchronize(event);
-    bt_cuda_leave(cuda);
+    const struct timespec pause = {.tv_nsec = (long)(LOOK_AGAIN_NS / 10)};
+    while (!bt_rx_device_is_done(rx, event)) {
+        if (bt_now_ns(&bt_clock_monotonic) >= until_ns)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
+/* To wait for the GPU would be for ever, and to free what it may still read or write is no choice:
+ * the pool, the stream and the transport that they belong to stay until the process ends. */
+static void leave_memory(bt_rx *rx)
+{
+    bt_error("receiver: the GPU has not ended its work in %u ms: the pool is left to it%s",
+             rx->options.timeouts.put_ms,
+             rx->options.pool_base != NULL ? ", and pool_base may still be written" : "");
+    bt_transport_abandon(rx->transport);
+}
+
+/* Behind everything, also what a COMMIT had queued before it failed; without an event for that, the
+ * batches have theirs. */
+static bool stream_ends(bt_rx *rx, rx_device *device, uint64_t until_ns)
+{
+    bt_cu_event all;
+    bool ends = true;
+    if (bt_rx_device_mark(rx, device->stream, &all) == BATON_OK) {
+        ends = bt_rx_device_wait(rx, all, until_ns);
+        bt_rx_device_unmark(rx, all);
+    }
+    for (const copy_batch *batch = device->first; ends && batch != NULL; batch = batch->next)
+        ends = bt_rx_device_wait(rx, batch->done, until_ns);
+    return ends;
+}
+
+void bt_rx_device_stop(bt_rx *rx, uint64_t until_ns)
+{
+    rx_device *device = rx->device;
+    if (device != NULL && device->stream != NULL && !stream_ends(rx, device, until_ns))
+        rx->gpu_hangs = true;
+    if (rx->gpu_hangs)
+        leave_memory(rx);
 }
 
 void bt_rx_device_unmark(bt_rx *rx, bt_cu_event event)

@@ -22,13 +22,15 @@
 
 /* Opens the GPU when the options ask for CUDA memory. Errors: UNSUPPORTED, NO_MEMORY, IO. */
 baton_status bt_rx_device_create(bt_rx *rx);
-/* After the regions: waits for copies that are still under way. */
-void bt_rx_device_stop(bt_rx *rx);
+/* Before the regions: waits for copies that are still under way. Those that have not ended by then
+ * (monotonic) never will: rx->gpu_hangs. */
+void bt_rx_device_stop(bt_rx *rx, uint64_t until_ns);
 void bt_rx_device_destroy(bt_rx *rx);
 
 /* Memory for a region of a device pool: region->memory (what peers write), region->pages (what
  * decode reads). Errors: NO_MEMORY, INVALID_ARG (pool_base is no device memory), IO. */
 baton_status bt_rx_device_region(bt_rx *rx, bt_rx_region *region, size_t bytes);
+/* What a GPU that hangs may still read or write is left to it. */
 void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region);
 
 /* The bytes of the chunks that a checked COMMIT names are where decode reads them. IN_PROGRESS:
@@ -45,7 +47,8 @@ baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, uint
  */
 baton_status bt_rx_device_mark(bt_rx *rx, struct CUstream_st *stream, bt_cu_event *event_p);
 bool bt_rx_device_is_done(bt_rx *rx, bt_cu_event event);
-void bt_rx_device_wait(bt_rx *rx, bt_cu_event event);
+/* False: it has not come by then (monotonic). */
+bool bt_rx_device_wait(bt_rx *rx, bt_cu_event event, uint64_t until_ns);
 void bt_rx_device_unmark(bt_rx *rx, bt_cu_event event);
 
 /* Handles COMMITs whose copies are done. */

@@ -242,13 +242,14 @@ bool bt_rx_next_pin(const bt_rx *rx, bt_rx_pin_look *look)
     return true;
 }
 
-void bt_rx_pins_finish(bt_rx *rx)
+void bt_rx_pins_finish(bt_rx *rx, uint64_t until_ns)
 {
     for (baton_pin *pin = rx->pins, *next; pin != NULL; pin = next) {
         next = pin->next;
         if (pin->leaving == NULL)
             continue;
-        bt_rx_device_wait(rx, pin->leaving);
+        if (!bt_rx_device_wait(rx, pin->leaving, until_ns))
+            rx->gpu_hangs = true;
         leave(rx, pin);
     }
 }

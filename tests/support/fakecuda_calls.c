@@ -477,22 +477,6 @@ EXPORT bt_cu_result cuEventQuery(bt_cu_event event)
     LOCKED_UNSAFE(result_ = event->n_done >= event->n_recorded ? BT_CU_SUCCESS : BT_CU_NOT_READY);
 }
 
-/* As for streams: a held GPU runs what is waited for. */
-static bt_cu_result wait_for_event(bt_cu_event event)
-{
-    uint64_t wanted = event->n_recorded;
-    while (event->n_done < wanted && fakecuda_gpu.broken == BT_CU_SUCCESS) {
-        if (fakecuda_gpu.mode == FAKECUDA_THREAD || !fakecuda_run_one())
-            pthread_cond_wait(&fakecuda_gpu.changed, &fakecuda_gpu.lock);
-    }
-    return fakecuda_gpu.broken;
-}
-
-EXPORT bt_cu_result cuEventSynchronize(bt_cu_event event)
-{
-    LOCKED_UNSAFE(result_ = wait_for_event(event));
-}
-
 static bt_cu_result flush(void)
 {
     bt_cu_result result = fakecuda_fault(FAKECUDA_FLUSH);

@@ -6,6 +6,9 @@
 #include "core/alloc.h"
 #include "support/fakekernels.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 static const fakecuda *gpu;
 
 #define DEVICE .memory = BATON_MEMORY_CUDA_DEVICE
@@ -43,16 +46,18 @@ static void nothing_is_left(void)
     assert_int_equal(counts.streams + counts.events, 0);
 }
 
-static void close_pool(void)
-{
-    pair_destroy(&kit);
-    nothing_is_left();
-}
-
 static void step_all(void)
 {
     while (gpu->step(1) > 0)
         ;
+}
+
+static void close_pool(void)
+{
+    gpu->set_mode(FAKECUDA_AT_ONCE); /* or the receiver would wait for it in vain */
+    step_all();
+    pair_destroy(&kit);
+    nothing_is_left();
 }
 
 /* As pair_check, through the GPU's eyes; the pin is the caller's. */
@@ -358,6 +363,43 @@ static void a_gpu_that_fails_serves_nothing_any_more(void **state)
     }
 }
 
+/* In a process of its own, which is left with what a hanging GPU cannot give back: its copies into
+ * the pool, or a user's that read it. */
+static void a_receiver_whose_gpu_hangs_can_still_be_destroyed(void **state)
+{
+    (void)state;
+    for (int is_read = 0; is_read <= 1; is_read++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            bt_expect_log("the pool is left to it");
+            open_pool(&pools[0]);
+            kit.rx->options.timeouts.put_ms = 1;
+            pair_tokens(1, 0, 3 * PAIR_CHUNK, tokens);
+            if (!is_read)
+                gpu->set_mode(FAKECUDA_HELD);
+            hand_off(0, "r", 3 * PAIR_CHUNK);
+            baton_pin *pin = NULL;
+            if (is_read) {
+                look_up(3 * PAIR_CHUNK, &pin);
+                gpu->set_mode(FAKECUDA_HELD);
+                assert_ok(bt_rx_unpin_after(kit.rx, pin, NULL));
+            }
+            fakecuda_counts before, after;
+            gpu->counts(&before);
+            bt_rx_destroy(kit.rx);
+            bt_transport_destroy(kit.rx_transport);
+            gpu->counts(&after);
+            bool is_left = after.allocations == before.allocations && after.pins == before.pins &&
+                           after.streams == before.streams && after.contexts == before.contexts;
+            _exit(is_left && before.queued > 0 && after.queued >= before.queued ? 0 : 1);
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+}
+
 static void a_call_that_fails_once_costs_one_transfer(void **state)
 {
     (void)state;
@@ -432,6 +474,7 @@ static void a_pin_lives_until_the_gpu_has_read_it(void **state)
     assert_int_equal(look_up(PAIR_CHUNK, &pin), PAIR_CHUNK); /* destroy waits for this one */
     cuda->driver->copy_async((uintptr_t)cache, (uintptr_t)chunk.page, chunk.bytes, stream);
     assert_ok(bt_rx_unpin_after(kit.rx, pin, stream));
+    gpu->set_mode(FAKECUDA_THREAD);
     pair_destroy(&kit);
     pair_chunk(tokens, PAIR_CHUNK, 0, wanted);
     assert_memory_equal(gpu->host(cache), wanted, sizeof(wanted));
@@ -529,6 +572,7 @@ int main(void)
         bt_test(what_cannot_be_flushed_is_not_served),
         bt_test(pages_that_change_hands_in_the_middle_of_a_copy_end_right),
         bt_test(a_gpu_that_fails_serves_nothing_any_more),
+        bt_test(a_receiver_whose_gpu_hangs_can_still_be_destroyed),
         bt_test(a_call_that_fails_once_costs_one_transfer),
         bt_test(a_pin_lives_until_the_gpu_has_read_it),
         bt_test(a_pin_that_ran_out_before_says_so),
