@@ -155,6 +155,12 @@ static void clients_that_stall_keep_nobody_out(void **state)
         asks(address, "/pages", 200, "pages");
     }
     assert_int_equal(atomic_load(&o.n_asked), N_SLOW + 1);
+    /* The oldest had to go, one for each who came, and nobody waited for their time to be over. */
+    unsigned n_open = 0;
+    char byte;
+    for (int i = 0; i < N_SLOW; i++)
+        n_open += recv(fds[i], &byte, 1, MSG_DONTWAIT) < 0;
+    assert_true(n_open >= 14);
     for (int i = 0; i < N_SLOW; i++)
         close(fds[i]);
     close(unread);
