@@ -65,7 +65,11 @@ static const bt_config_entry common_entries[] = {
     {AS("server_key", security.server_key), .type = BT_CONFIG_STRING,
      .help = "Sender: file with the receivers' public key."},
     {AS("clients_path", security.clients_path), .type = BT_CONFIG_STRING,
-     .help = "Receiver: folder with the public keys (*.pub) of the senders that are let in."},
+     .help =
+         "Receiver: folder with the public keys (*.pub) of the senders and proxies that are let "
+         "in. Read again when it changes."},
+    {AS("proxy_key", security.proxy_key), .type = BT_CONFIG_STRING,
+     .help = "File with the proxies' public key. With a key_file, notices leave only with it."},
     {AS("allow_unauthenticated", security.allow_unauthenticated), .type = BT_CONFIG_BOOL,
      .fallback = "false",
      .help = "Receiver: bind to other addresses than loopback without keys. Whoever reaches the "

@@ -42,9 +42,9 @@ struct bt_kvcontrol {
     bt_kvcontrol_options options;
     uint16_t port;
     void *context, *pull;
-    bt_zmq_gate gate; /* of pull */
+    bt_zmq_gate gate;            /* of pull */
+    bt_security asking, hearing; /* of the dealers; of the PULL socket */
     bool gate_is_stuck;
-    bt_security security; /* of the dealers */
     bt_ring *ring;
     dealer *dealers; /* [n_dealers], opened when first asked */
     uint32_t n_dealers, cap_dealers;
@@ -155,7 +155,7 @@ static void *dealer_to(bt_kvcontrol *control, uint32_t decoder, uint32_t rank)
     const bt_worker_address *at = &control->options.decoders->workers[decoder].at;
     bt_zmq_options options = {
         .type = ZMQ_DEALER, .max_part_bytes = MAX_FRAME_BYTES, .queue_unconnected = true};
-    bt_security_apply(&control->security, &options);
+    bt_security_apply(&control->asking, &options);
     void *socket = NULL;
     if (grow_dealers(control) != BATON_OK ||
         bt_zmq_open(control->context, &options, &socket) != BATON_OK)
@@ -285,17 +285,27 @@ static void *run(void *arg)
     }
 }
 
-static baton_status open_all(bt_kvcontrol *control)
+/* Whoever can say "ready" or "failed" decides about requests, so notices are as closed as the
+ * receivers' ports are. */
+static baton_status open_pull(bt_kvcontrol *control)
 {
     bt_zmq_options options = {
         .type = ZMQ_PULL, .recv_messages = 65536, .max_part_bytes = MAX_FRAME_BYTES};
+    BATON_TRY(bt_security_open_server(control->context, &control->options.security,
+                                      control->options.host, &control->hearing));
+    bt_security_apply(&control->hearing, &options);
+    BATON_TRY(bt_zmq_open(control->context, &options, &control->pull));
+    return bt_zmq_gate_bind(control->pull, control->options.host, control->options.port,
+                            &control->port, &control->gate);
+}
+
+static baton_status open_all(bt_kvcontrol *control)
+{
     BATON_TRY(bt_ring_create(RING_RECORDS, sizeof(command), &control->ring));
     BATON_TRY(grow_dealers(control));
-    BATON_TRY(bt_security_open_client(&control->options.security, &control->security));
     BATON_TRY(bt_zmq_context_create(&control->context));
-    BATON_TRY(bt_zmq_open(control->context, &options, &control->pull));
-    BATON_TRY(bt_zmq_gate_bind(control->pull, control->options.host, control->options.port,
-                               &control->port, &control->gate));
+    BATON_TRY(bt_security_open_client(&control->options.security, &control->asking));
+    BATON_TRY(open_pull(control));
     int err = pthread_create(&control->thread, NULL, run, control);
     if (err != 0)
         return bt_fail_errno(BATON_ERR_IO, err, "control: thread");
@@ -357,7 +367,8 @@ void bt_kvcontrol_destroy(bt_kvcontrol *control)
         bt_zmq_close(control->dealers[i].socket);
     bt_zmq_gate_close(&control->gate);
     bt_zmq_close(control->pull);
-    bt_security_close(&control->security);
+    bt_security_close(&control->asking);
+    bt_security_close(&control->hearing);
     bt_zmq_context_destroy(control->context);
     bt_ring_destroy(control->ring);
     bt_free(control->dealers);

@@ -27,13 +27,15 @@ typedef struct {
     /* Called on the control thread for each notice of thread `thread`. */
     void (*deliver)(void *ctx, uint32_t thread, const bt_kv_notice *notice);
     void *ctx;
-    baton_security security; /* key_file and server_key, of the receivers; borrowed during start */
+    /* key_file; server_key, of the receivers; clients_path, of those whose notices are heard.
+     * Borrowed during start. */
+    baton_security security;
 } bt_kvcontrol_options;
 
 typedef enum { BT_ASK_STATUS, BT_ASK_RELEASE } bt_ask;
 
 /* Binds and starts the thread. Errors: ADDRESS_IN_USE, INVALID_ARG, NO_MEMORY, IO, and those of
- * bt_security_open_client. */
+ * bt_security_open_client and _server. */
 baton_status bt_kvcontrol_start(const bt_kvcontrol_options *options, bt_kvcontrol **control_p);
 uint16_t bt_kvcontrol_port(const bt_kvcontrol *control);
 /* Sends STATUS or RELEASE for the attempt to every rank of decode engine `decoder`. Never blocks; a

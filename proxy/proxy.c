@@ -175,7 +175,10 @@ static baton_status open_control(bt_proxy *proxy)
         .decoders = &proxy->decode,
         .deliver = deliver,
         .ctx = proxy,
-        .security = {.key_file = options->key_file, .server_key = options->receiver_key}};
+        .security = {.key_file = options->key_file,
+                     .server_key = options->receiver_key,
+                     .clients_path = options->clients_path,
+                     .allow_unauthenticated = options->allow_unauthenticated}};
     BATON_TRY(bt_kvcontrol_start(&control, &proxy->control));
     if (options->notice_address != NULL)
         snprintf(proxy->notice_address, sizeof(proxy->notice_address), "%s",

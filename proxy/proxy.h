@@ -37,8 +37,10 @@ typedef struct {
     const char *notice_host;    /* where notices are received ["127.0.0.1"] */
     uint16_t notice_port;       /* 0: any free one */
     const char *notice_address; /* as engines reach it [tcp://notice_host:notice_port] */
-    const char *key_file;       /* CURVE key for questions to receivers, with receiver_key [none] */
-    const char *receiver_key;   /* file with the receivers' public key */
+    const char *key_file;       /* CURVE key of the proxy, with the next two [none] */
+    const char *receiver_key;   /* file with the receivers' public key, for questions to them */
+    const char *clients_path;   /* folder with the public keys of those whose notices are heard */
+    bool allow_unauthenticated; /* without keys, notice_host may be other than loopback */
     const char *admin; /* where baton-ctl asks: auto, off, unix:PATH, 127.0.0.1:PORT [auto] */
     uint32_t threads;  /* [cores, at most 8] */
     bt_mode mode, chat_mode;

@@ -48,9 +48,14 @@ static const bt_args_option flags[] = {
     {NULL, "notice-address", "URL", NULL,
      "Where engines reach that, tcp://host:port [tcp://proxy-host:proxy-port].", false},
     {NULL, "key-file", "FILE", NULL,
-     "The proxy's secret key (baton-keygen), where receivers want keys. They must let it in.",
-     false},
+     "The proxy's secret key (baton-keygen), with the next two. Receivers must let it in.", false},
     {NULL, "receiver-key", "FILE", NULL, "The receivers' public key.", false},
+    {NULL, "clients-path", "FOLDER", NULL,
+     "Public keys (*.pub) of the senders and receivers whose notices are heard.", false},
+    {NULL, "allow-unauthenticated", NULL, NULL,
+     "Without keys, listen for notices at other addresses than loopback: whoever reaches the port "
+     "may then end requests.",
+     false},
     {NULL, "retries", "N", "1", "Attempts after the first, before any byte of decode's answer.",
      false},
     {"Deadlines", "connect-ms", "MS", "1000", "Connecting to an engine (connect_timeout).", false},
@@ -375,5 +380,7 @@ baton_status bt_proxy_flags_read(const bt_args *args, bt_proxy_flag_room *room,
     options->admin = bt_args_value(args, "admin");
     options->key_file = bt_args_value(args, "key-file");
     options->receiver_key = bt_args_value(args, "receiver-key");
+    options->clients_path = bt_args_value(args, "clients-path");
+    options->allow_unauthenticated = bt_args_count(args, "allow-unauthenticated") > 0;
     return BATON_OK;
 }

@@ -77,7 +77,8 @@ static baton_status open_parts(baton_receiver *receiver, const baton_receiver_op
         BATON_TRY(make_doorbell(receiver));
     BATON_TRY(bt_control_open_server(&options->security, options->host, &receiver->control));
     BATON_TRY(bt_rxshell_open(receiver));
-    BATON_TRY(bt_noticepush_create(receiver->control.context, &receiver->notices));
+    BATON_TRY(bt_noticepush_create(receiver->control.context, &receiver->control.security,
+                                   &receiver->notices));
     BATON_TRY(bt_transport_open(&options->data, &receiver->transport));
     bt_rx_out out = bt_rxshell_out(receiver);
     out.bell = receiver->bell;

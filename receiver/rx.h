@@ -30,6 +30,9 @@
 
 enum {
     BT_RX_ROUTE_BYTES_MAX = 255,
+    BT_RX_USER_BYTES = 41,             /* a key in Z85 */
+    BT_RX_PEERS_PER_ROUTE = 8,         /* that one connection may speak for */
+    BT_RX_QUEUED_CHUNKS_MAX = 1 << 20, /* of all requests that wait: their keys are memory */
     BT_RX_ID_WINDOW = 4096, /* of request ids of a peer that are told apart when repeated */
     BT_RX_ENDED_MAX = 4096,
     BT_RX_COMMANDS_MAX = 4096,
@@ -48,10 +51,12 @@ typedef struct bt_rx_ticket bt_rx_ticket;
 
 typedef enum { BT_RX_INIT_PORT, BT_RX_ALLOC_PORT, BT_RX_N_PORTS } bt_rx_port;
 
-/* Where a peer's frames come from on a port: a ROUTER's routing id. n 0: not heard there yet. */
+/* Where a peer's frames come from on a port: a ROUTER's routing id, and the public key that it was
+ * let in with ("": there are no keys). n 0: not heard there yet. */
 typedef struct {
     uint8_t n;
     uint8_t bytes[BT_RX_ROUTE_BYTES_MAX];
+    char user[BT_RX_USER_BYTES];
 } bt_rx_route;
 
 /* What comes out. Called by the owner, with the lock held; must not call back. */
@@ -105,10 +110,11 @@ struct bt_rx_peer {
     uint64_t epoch;
     uint32_t connection; /* of the sender's endpoint that `worker` was made for */
     bt_process process;
-    int pidfd;      /* -1: cannot be watched */
-    bool is_probe;  /* it only measures: ALLOC is refused */
-    bool same_host; /* it may write mapped, so only DRAINED or its exit is proof */
-    bool is_silent; /* its tickets are revoked; kept for the proof it may still bring */
+    int pidfd;        /* -1: cannot be watched */
+    bool is_probe;    /* it only measures: ALLOC is refused */
+    bool has_tickets; /* of any state; only find_idle's */
+    bool same_host;   /* it may write mapped, so only DRAINED or its exit is proof */
+    bool is_silent;   /* its tickets are revoked; kept for the proof it may still bring */
     bt_worker *worker;
     bool worker_is_due;     /* the shell's flag in its poll set: its descriptor was readable */
     bool has_exited;        /* so is this: the pidfd was */
@@ -124,6 +130,7 @@ struct bt_rx_peer {
     uint64_t
         seen_ids[BT_RX_ID_WINDOW / 64]; /* bit id % window: seen, for ids above newest - window */
     uint32_t n_revoked;                 /* of its tickets are REVOKED */
+    uint32_t n_queued;                  /* and QUEUED */
     char name[BT_PEER_NAME_BYTES_MAX + 1];
 };
 
@@ -190,7 +197,9 @@ struct bt_rx {
     uint64_t next_ticket;
     bt_rx_ticket *queue_first, *queue_last;
     uint32_t n_queued, n_held;
-    bt_rx_ended *ended; /* [BT_RX_ENDED_MAX] ring */
+    uint64_t n_queued_chunks;
+    uint64_t refusal_logged_ns; /* when a refused INIT was last worth a line; 0: never */
+    bt_rx_ended *ended;         /* [BT_RX_ENDED_MAX] ring */
     uint32_t ended_next;
 
     bt_rx_command *commands; /* [BT_RX_COMMANDS_MAX] */

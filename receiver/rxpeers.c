@@ -34,6 +34,14 @@ static void heard(bt_rx *rx, bt_rx_peer *peer, bt_rx_port port, const bt_rx_rout
     bt_rx_peer_heard(rx, peer);
 }
 
+/* An epoch is no secret: where there are keys, only who has said INIT speaks for it. What came by
+ * its own ring is its own. */
+static bool is_its_own(const bt_rx_peer *peer, bt_rx_port port, const bt_rx_route *route)
+{
+    return route == &peer->routes[port] ||
+           strcmp(route->user, peer->routes[BT_RX_INIT_PORT].user) == 0;
+}
+
 static bool has_answer(bt_message_type type)
 {
     return type != BT_MSG_DRAINED;
@@ -43,7 +51,7 @@ bt_rx_peer *bt_rx_sender(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
                          const bt_message *message)
 {
     bt_rx_peer *peer = find_peer(rx, message->epoch);
-    if (peer != NULL && message->peer_epoch == rx->epoch) {
+    if (peer != NULL && message->peer_epoch == rx->epoch && is_its_own(peer, port, route)) {
         heard(rx, peer, port, route);
         return peer;
     }
@@ -121,12 +129,59 @@ static void process_from_message(const bt_process_id *from, bt_process *to)
     bt_blob_to_text(from->boot, to->boot, sizeof(to->boot));
 }
 
-static baton_status peer_create(bt_rx *rx, uint64_t epoch, const bt_msg_init *init,
-                                bt_rx_peer **peer_p)
+/* A worker is memory and descriptors: a connection that says INIT again and again gets no more of
+ * them, and no line in the log for each. */
+static baton_status check_route(const bt_rx *rx, const bt_rx_route *route)
 {
-    if (rx->n_peers >= rx->options.max_peers)
+    uint32_t n = 0;
+    for (const bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
+        const bt_rx_route *other = &peer->routes[BT_RX_INIT_PORT];
+        n += other->n == route->n && memcmp(other->bytes, route->bytes, route->n) == 0;
+    }
+    if (n < BT_RX_PEERS_PER_ROUTE)
+        return BATON_OK;
+    return bt_fail(BATON_ERR_OVERLOADED, "init: this connection speaks for %u senders already", n);
+}
+
+/* Who has nothing to do here and has not been heard of for two heartbeats; the quietest. */
+static bt_rx_peer *find_idle(bt_rx *rx)
+{
+    uint64_t quiet_ns = 2 * rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS;
+    uint64_t now_ns = bt_now_ns(rx->clock);
+    bt_rx_peer *idle = NULL;
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
+        peer->has_tickets = false;
+    for (bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
+        if (ticket->peer != NULL)
+            ticket->peer->has_tickets = true;
+    }
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
+        bool is_quiet = bt_elapsed_ns(now_ns, peer->last_heard_ns) >= quiet_ns;
+        if (!peer->has_tickets && is_quiet &&
+            (idle == NULL || peer->last_heard_ns < idle->last_heard_ns))
+            idle = peer;
+    }
+    return idle;
+}
+
+/* Room for one more peer, if need be by forgetting one that can come back with an INIT. */
+static baton_status make_room(bt_rx *rx)
+{
+    if (rx->n_peers < rx->options.max_peers)
+        return BATON_OK;
+    bt_rx_peer *idle = find_idle(rx);
+    if (idle == NULL)
         return bt_fail(BATON_ERR_OVERLOADED, "init: wanted one more peer, %u are allowed",
                        rx->options.max_peers);
+    bt_rx_peer_lost(rx, idle, BATON_ERR_PEER_SILENT, false);
+    return BATON_OK;
+}
+
+static baton_status peer_create(bt_rx *rx, uint64_t epoch, const bt_rx_route *route,
+                                const bt_msg_init *init, bt_rx_peer **peer_p)
+{
+    BATON_TRY(check_route(rx, route));
+    BATON_TRY(make_room(rx));
     bt_rx_peer *peer = bt_calloc(1, sizeof(*peer));
     if (peer == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "init: peer");
@@ -223,16 +278,40 @@ static baton_status renew_worker(bt_rx *rx, bt_rx_peer *peer, uint32_t connectio
     return BATON_OK;
 }
 
+static baton_status greet(bt_rx *rx, const bt_rx_route *route, const bt_message *message,
+                          bt_rx_peer **peer_p)
+{
+    const bt_msg_init *init = &message->u.init;
+    bt_rx_peer *peer = find_peer(rx, message->epoch);
+    BATON_TRY(check_init(rx, init));
+    if (peer == NULL)
+        return peer_create(rx, message->epoch, route, init, peer_p);
+    if (!is_its_own(peer, BT_RX_INIT_PORT, route))
+        return bt_fail(BATON_ERR_AUTH, "init: this epoch is of a sender with another key");
+    if (init->connection > peer->connection)
+        BATON_TRY(renew_worker(rx, peer, init->connection));
+    *peer_p = peer;
+    return BATON_OK;
+}
+
+/* A line a second at most: whoever is refused can try again as often as it likes. */
+static void log_refusal(bt_rx *rx)
+{
+    uint64_t now_ns = bt_now_ns(rx->clock);
+    if (rx->refusal_logged_ns != 0 && bt_elapsed_ns(now_ns, rx->refusal_logged_ns) < BT_NS_PER_S) {
+        bt_debug("receiver: peer refused: %s", baton_last_error());
+        return;
+    }
+    rx->refusal_logged_ns = now_ns;
+    bt_warn("receiver: peer refused: %s", baton_last_error());
+}
+
 void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
 {
-    baton_status status = check_init(rx, &message->u.init);
-    bt_rx_peer *peer = find_peer(rx, message->epoch);
-    if (status == BATON_OK && peer == NULL)
-        status = peer_create(rx, message->epoch, &message->u.init, &peer);
-    else if (status == BATON_OK && message->u.init.connection > peer->connection)
-        status = renew_worker(rx, peer, message->u.init.connection);
+    bt_rx_peer *peer;
+    baton_status status = greet(rx, route, message, &peer);
     if (status != BATON_OK) {
-        bt_warn("receiver: peer refused: %s", baton_last_error());
+        log_refusal(rx);
         bt_rx_answer_failure(rx, BT_RX_INIT_PORT, route, message, status);
         return;
     }

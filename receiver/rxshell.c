@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 
 static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_t wanted)
@@ -154,6 +155,8 @@ static void handle_message(baton_receiver *receiver, bt_rx_port port, bt_zmq_mes
         route.n = (uint8_t)id.bytes;
         memcpy(route.bytes, id.data, id.bytes);
         frame = bt_zmq_part(message, 1);
+        if (receiver->control.security.has_keys)
+            snprintf(route.user, sizeof(route.user), "%s", bt_zmq_user(message, 1));
     }
     bt_rx_handle(receiver->rx, port, &route, frame.data, frame.bytes);
 }

@@ -29,6 +29,8 @@ static void queue_remove(bt_rx *rx, bt_rx_ticket *ticket)
         rx->queue_last = before;
     ticket->queue_next = NULL;
     rx->n_queued--;
+    rx->n_queued_chunks -= ticket->n_chunks;
+    ticket->peer->n_queued--;
 }
 
 static void queue_append(bt_rx *rx, bt_rx_ticket *ticket)
@@ -39,6 +41,8 @@ static void queue_append(bt_rx *rx, bt_rx_ticket *ticket)
         rx->queue_first = ticket;
     rx->queue_last = ticket;
     rx->n_queued++;
+    rx->n_queued_chunks += ticket->n_chunks;
+    ticket->peer->n_queued++;
 }
 
 static bool guard_holds(const bt_rx_ticket *ticket, bt_rx_ticket_guard guard)
@@ -321,6 +325,42 @@ static baton_status try_grant(bt_rx *rx, bt_rx_ticket *ticket)
     return BATON_OK;
 }
 
+static bool has_room(const bt_rx *rx, const bt_rx_ticket *ticket)
+{
+    return rx->n_queued < rx->options.max_queued &&
+           rx->n_queued_chunks + ticket->n_chunks <= BT_RX_QUEUED_CHUNKS_MAX;
+}
+
+/* The last in the queue of the peer that has most there, where that is more than `peer` has with
+ * one more; NULL: the queue is shared fairly. */
+static bt_rx_ticket *find_greedy(const bt_rx *rx, const bt_rx_peer *peer)
+{
+    bt_rx_ticket *greedy = NULL;
+    uint32_t most = peer->n_queued + 1;
+    for (bt_rx_ticket *ticket = rx->queue_first; ticket != NULL; ticket = ticket->queue_next) {
+        if (ticket->peer->n_queued > most || (greedy != NULL && ticket->peer == greedy->peer)) {
+            most = ticket->peer->n_queued;
+            greedy = ticket;
+        }
+    }
+    return greedy;
+}
+
+/* One peer that fills the queue must not keep the others out of it: it gives places back. */
+static bool make_room(bt_rx *rx, const bt_rx_ticket *ticket)
+{
+    while (!has_room(rx, ticket)) {
+        bt_rx_ticket *greedy = find_greedy(rx, ticket->peer);
+        if (greedy == NULL)
+            return false;
+        bt_fail(BATON_ERR_OVERLOADED,
+                "alloc: %u requests wait for pages, most of them of this sender", rx->n_queued);
+        answer_refused(rx, greedy, BATON_ERR_OVERLOADED);
+        bt_rx_ticket_end(rx, greedy, BT_TICKET_ON_REFUSE, BT_REQUEST_FAILED, BATON_ERR_OVERLOADED);
+    }
+    return true;
+}
+
 /* Grants, queues, or says why not. Whoever comes while others wait, waits behind them. */
 static baton_status place_ticket(bt_rx *rx, bt_rx_ticket *ticket, bool may_queue)
 {
@@ -330,7 +370,7 @@ static baton_status place_ticket(bt_rx *rx, bt_rx_ticket *ticket, bool may_queue
         return status;
     if (others_wait && status != BATON_OK)
         return status;
-    if (!may_queue || rx->n_queued >= rx->options.max_queued)
+    if (!may_queue || !make_room(rx, ticket))
         return bt_fail(BATON_ERR_OVERLOADED,
                        "alloc: wanted %u pages now, %u requests wait for some", ticket->n_chunks,
                        rx->n_queued);

@@ -47,8 +47,9 @@ typedef struct {
 } bt_zap_stats;
 
 /* Starts the one authentication handler of the context: a thread that lets in the keys of every
- * *.pub file in the folder, as they are now. An empty folder lets in nobody. Errors: NOT_FOUND,
- * CORRUPT (names the file), TOO_LARGE, STATE (the context has a handler), NO_MEMORY. */
+ * *.pub file in the folder, which it reads again for each handshake (keys stay as they were while
+ * it cannot). An empty folder lets in nobody. Who is in stays in until its connection ends. Errors:
+ * NOT_FOUND, CORRUPT (names the file), TOO_LARGE, STATE (the context has a handler), NO_MEMORY. */
 baton_status bt_zap_create(void *context, const char *allowed_folder, bt_zap **zap_p);
 /* Stops the thread and waits for it. After the server sockets are closed and before the context is
  * destroyed. NULL is allowed. */

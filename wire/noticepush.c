@@ -20,19 +20,23 @@ typedef struct {
 
 struct bt_noticepush {
     void *context;
+    const bt_security *security; /* NULL: no keys */
+    bool has_warned;             /* that there is no key of the proxy */
     uint64_t turn;
     bt_fdreserve reserve;           /* a failure for want of descriptors is told with these */
     _Atomic uint64_t sent, dropped; /* relaxed: counters, published for nobody */
     notice_socket sockets[BT_NOTICE_SOCKETS_MAX];
 };
 
-baton_status bt_noticepush_create(void *context, bt_noticepush **push_p)
+baton_status bt_noticepush_create(void *context, const bt_security *security,
+                                  bt_noticepush **push_p)
 {
     bt_noticepush *push = bt_calloc(1, sizeof(*push));
     if (push == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "notices");
     push->context = context;
     bt_fdreserve_fill(&push->reserve, RESERVED_FDS);
+    push->security = security;
     *push_p = push;
     return BATON_OK;
 }
@@ -69,14 +73,27 @@ static notice_socket *free_slot(bt_noticepush *push)
     return oldest;
 }
 
+/* Once is enough: every notice would say it. */
+static baton_status apply_keys(bt_noticepush *push, bt_zmq_options *options)
+{
+    if (push->security == NULL)
+        return BATON_OK;
+    baton_status status = bt_security_apply_notices(push->security, options);
+    if (status != BATON_OK && !push->has_warned)
+        bt_warn("no notices to proxies, which have to ask: %s", baton_last_error());
+    push->has_warned |= status != BATON_OK;
+    return status;
+}
+
 static baton_status open_slot(bt_noticepush *push, const char *address, notice_socket **slot_p)
 {
     char host[BT_ZMQ_HOST_BYTES];
     uint16_t port;
     BATON_TRY(bt_zmq_parse_url(address, host, &port));
-    notice_socket *slot = free_slot(push);
-    const bt_zmq_options options = {
+    bt_zmq_options options = {
         .type = ZMQ_PUSH, .send_messages = BT_NOTICES_WAITING_MAX, .queue_unconnected = true};
+    BATON_TRY(apply_keys(push, &options));
+    notice_socket *slot = free_slot(push);
     void *socket;
     bt_fdreserve_fill(&push->reserve, RESERVED_FDS);
     baton_status status = bt_zmq_open(push->context, &options, &socket);

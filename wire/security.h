@@ -18,6 +18,7 @@ typedef struct {
     bool has_keys, is_server;
     bt_curve_keys keys;
     char server_public[BT_CURVE_KEY_CHARS + 1]; /* client */
+    char proxy_public[BT_CURVE_KEY_CHARS + 1];  /* of whom notices go to; "": none */
     bt_zap *zap;                                /* server; one per context */
 } bt_security;
 
@@ -31,6 +32,9 @@ baton_status bt_security_open_server(void *context, const baton_security *option
 baton_status bt_security_open_client(const baton_security *options, bt_security *security);
 /* Fills the keys of options; security is borrowed until bt_zmq_open has returned. */
 void bt_security_apply(const bt_security *security, bt_zmq_options *options);
+/* The same for a socket that notices leave by, of either side. Errors: PERMISSION (there are keys,
+ * but none of the proxy: a notice must not leave in the clear). */
+baton_status bt_security_apply_notices(const bt_security *security, bt_zmq_options *options);
 /* Ends the handler and overwrites the keys. After the sockets are closed. A zeroed one is allowed.
  */
 void bt_security_close(bt_security *security);

@@ -3,11 +3,13 @@
  *
  *   libzmq's I/O thread --REQ--> inproc://zeromq.zap.01 --REP--> our thread: allow or deny
  *
- * The set of keys does not change after the thread has started, so it needs no lock. */
+ * The folder is read for every question: who has been taken out of it is not let in again. Only our
+ * thread uses the keys after it has started, so they need no lock. */
 #include "wire/curve.h"
 
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "core/log.h"
 #include "wire/zmqsocket.h"
 
 #include <dirent.h>
@@ -36,7 +38,9 @@ struct bt_zap {
     void *socket; /* the thread's, between its start and its end */
     int stop_fd;  /* eventfd: readable when the thread must end */
     bool started;
+    bool is_stale; /* the folder could not be read the last time, which was logged */
     pthread_t thread;
+    char folder[PATH_BYTES];
     uint32_t n_keys;
     client_key *keys;                 /* [n_keys], sorted */
     _Atomic uint64_t allowed, denied; /* relaxed: statistics */
@@ -53,25 +57,28 @@ static bool ends_with_pub(const char *name)
     return n > 4 && name[0] != '.' && strcmp(name + n - 4, ".pub") == 0;
 }
 
-static baton_status add_key(bt_zap *zap, const char *folder, const char *name)
+typedef struct {
+    uint32_t n;
+    client_key *keys; /* [n] */
+} key_list;
+
+static baton_status add_key(key_list *list, const char *folder, const char *name)
 {
-    char path[PATH_BYTES], text[BT_CURVE_KEY_CHARS + 1];
-    if (zap->n_keys == BT_CURVE_CLIENTS_MAX)
+    char path[2 * PATH_BYTES], text[BT_CURVE_KEY_CHARS + 1];
+    if (list->n == BT_CURVE_CLIENTS_MAX)
         return bt_fail(BATON_ERR_TOO_LARGE, "allowed keys in %s: more than %d", folder,
                        BT_CURVE_CLIENTS_MAX);
-    int n = snprintf(path, sizeof(path), "%s/%s", folder, name);
-    if (n < 0 || (size_t)n >= sizeof(path))
-        return bt_fail(BATON_ERR_TOO_LARGE, "allowed keys: path of %d bytes", n);
+    snprintf(path, sizeof(path), "%s/%s", folder, name); /* NAME_MAX is 255 */
     BATON_TRY(bt_curve_load_public(path, text));
-    client_key *keys = bt_realloc(zap->keys, zap->n_keys + 1, sizeof(*keys));
+    client_key *keys = bt_realloc(list->keys, list->n + 1, sizeof(*keys));
     if (keys == NULL)
-        return bt_fail(BATON_ERR_NO_MEMORY, "allowed keys: %u", zap->n_keys + 1);
-    zap->keys = keys;
-    zmq_z85_decode(keys[zap->n_keys++].bytes, text); /* bt_curve_load_public has checked it */
+        return bt_fail(BATON_ERR_NO_MEMORY, "allowed keys: %u", list->n + 1);
+    list->keys = keys;
+    zmq_z85_decode(keys[list->n++].bytes, text); /* bt_curve_load_public has checked it */
     return BATON_OK;
 }
 
-static baton_status load_keys(bt_zap *zap, const char *folder)
+static baton_status list_keys(key_list *list, const char *folder)
 {
     DIR *dir = opendir(folder);
     if (dir == NULL)
@@ -80,12 +87,36 @@ static baton_status load_keys(bt_zap *zap, const char *folder)
     struct dirent *entry;
     while (status == BATON_OK && (entry = readdir(dir)) != NULL) {
         if (ends_with_pub(entry->d_name))
-            status = add_key(zap, folder, entry->d_name);
+            status = add_key(list, folder, entry->d_name);
     }
     closedir(dir);
-    if (zap->n_keys > 0)
-        qsort(zap->keys, zap->n_keys, sizeof(*zap->keys), compare_keys);
     return status;
+}
+
+/* All of the folder, or the keys stay as they were. */
+static baton_status load_keys(bt_zap *zap)
+{
+    key_list list = {0};
+    baton_status status = list_keys(&list, zap->folder);
+    if (status != BATON_OK) {
+        bt_free(list.keys);
+        return status;
+    }
+    if (list.n > 0)
+        qsort(list.keys, list.n, sizeof(*list.keys), compare_keys);
+    bt_free(zap->keys);
+    zap->keys = list.keys;
+    zap->n_keys = list.n;
+    return BATON_OK;
+}
+
+/* A file may be there in half just now, and is whole when the client tries again. */
+static void refresh_keys(bt_zap *zap)
+{
+    bool failed = load_keys(zap) != BATON_OK;
+    if (failed && !zap->is_stale)
+        bt_warn("allowed keys stay as they were read before: %s", baton_last_error());
+    zap->is_stale = failed;
 }
 
 typedef struct {
@@ -133,8 +164,11 @@ static bool is_allowed(const bt_zap *zap, const zap_request *request)
                NULL;
 }
 
+/* The user id is the client's key: what is said later is known to be of the same peer. */
 static void answer(bt_zap *zap, const zap_request *request)
 {
+    char user[BT_CURVE_KEY_CHARS + 1] = "";
+    refresh_keys(zap);
     bool allowed = is_allowed(zap, request);
     const char *code = allowed ? "200" : "400";
     const char *text = allowed ? "OK" : "no such key";
@@ -144,8 +178,10 @@ static void answer(bt_zap *zap, const zap_request *request)
     zmq_send(zap->socket, request->parts[1], n_id, ZMQ_SNDMORE);
     zmq_send(zap->socket, code, strlen(code), ZMQ_SNDMORE);
     zmq_send(zap->socket, text, strlen(text), ZMQ_SNDMORE);
-    zmq_send(zap->socket, "", 0, ZMQ_SNDMORE); /* user id */
-    zmq_send(zap->socket, "", 0, 0);           /* metadata */
+    if (allowed)
+        zmq_z85_encode(user, request->parts[6], KEY_BYTES);
+    zmq_send(zap->socket, user, strlen(user), ZMQ_SNDMORE);
+    zmq_send(zap->socket, "", 0, 0); /* metadata */
 }
 
 static void *serve(void *context)
@@ -192,7 +228,12 @@ baton_status bt_zap_create(void *context, const char *allowed_folder, bt_zap **z
     if (zap == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "zap: handler");
     zap->stop_fd = -1;
-    baton_status status = load_keys(zap, allowed_folder);
+    int n = snprintf(zap->folder, sizeof(zap->folder), "%s", allowed_folder);
+    baton_status status = BATON_OK;
+    if ((size_t)n >= sizeof(zap->folder))
+        status = bt_fail(BATON_ERR_TOO_LARGE, "allowed keys: folder of %d bytes", n);
+    if (status == BATON_OK)
+        status = load_keys(zap);
     if (status == BATON_OK)
         status = start(zap, context);
     if (status < 0) {

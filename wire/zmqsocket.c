@@ -121,10 +121,10 @@ static baton_status set_connection(void *socket, const bt_zmq_options *options)
     SET(socket, TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT);
     if (sends)
         SET(socket, IMMEDIATE, options->queue_unconnected ? 0 : 1);
-    if (options->type == ZMQ_ROUTER) {
+    /* No ROUTER_HANDOVER: a peer that names itself like another one would get what is meant for
+     * that one. Ours have no names. */
+    if (options->type == ZMQ_ROUTER)
         SET(socket, ROUTER_MANDATORY, 1);
-        SET(socket, ROUTER_HANDOVER, 1);
-    }
     return BATON_OK;
 }
 
@@ -339,6 +339,12 @@ baton_status bt_zmq_recv(void *socket, bt_zmq_message *message)
 bt_blob bt_zmq_part(bt_zmq_message *message, uint32_t i)
 {
     return bt_blob_of(zmq_msg_data(&message->parts[i]), zmq_msg_size(&message->parts[i]));
+}
+
+const char *bt_zmq_user(bt_zmq_message *message, uint32_t i)
+{
+    const char *user = zmq_msg_gets(&message->parts[i], "User-Id");
+    return user != NULL ? user : "";
 }
 
 void bt_zmq_message_close(bt_zmq_message *message)

@@ -37,8 +37,8 @@ typedef struct {
     const char *server_public;
 } bt_zmq_options;
 
-/* ROUTER: unroutable messages fail with UNREACHABLE instead of being dropped, and a peer that comes
- * back under its routing id takes over. Errors: INVALID_ARG, NO_MEMORY, IO. */
+/* ROUTER: unroutable messages fail with UNREACHABLE instead of being dropped, and a routing id
+ * belongs to the connection that has it. Errors: INVALID_ARG, NO_MEMORY, IO. */
 baton_status bt_zmq_open(void *context, const bt_zmq_options *options, void **socket_p);
 void bt_zmq_close(void *socket); /* NULL is allowed. Unsent messages are dropped. */
 
@@ -69,6 +69,9 @@ typedef struct {
 baton_status bt_zmq_recv(void *socket, bt_zmq_message *message);
 /* Part i, borrowed until the message is closed. */
 bt_blob bt_zmq_part(bt_zmq_message *message, uint32_t i);
+/* The public key (Z85) that the connection of part i was let in with; "": none. Borrowed until the
+ * message is closed. */
+const char *bt_zmq_user(bt_zmq_message *message, uint32_t i);
 void bt_zmq_message_close(bt_zmq_message *message);
 
 /* The descriptor to poll for POLLIN. It is edge-triggered for both directions: after a wake-up, and

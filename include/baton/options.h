@@ -27,6 +27,8 @@ typedef struct {
     const char *key_file; /* this side's key pair; NULL: no encryption, see allow_unauthenticated */
     const char *server_key;     /* sender: file with the receiver's public key */
     const char *clients_path;   /* receiver: folder with the public keys of allowed senders */
+    const char *proxy_key;      /* file with the proxies' public key; with a key_file, notices leave
+                                   only with this */
     bool allow_unauthenticated; /* without keys, bind to other addresses than loopback */
 } baton_security;
 

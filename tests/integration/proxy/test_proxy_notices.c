@@ -2,7 +2,9 @@
 /* Notices that are early, lost, late, doubled, failed or somebody else's. */
 #include "rig.h"
 
+#include "wire/control.h"
 #include "wire/messages.h"
+#include "wire/noticepush.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,30 +88,115 @@ static void make_keys(const char *folder, const char *name)
     assert_ok(bt_curve_save(prefix, &keys));
 }
 
+/* folder/receiver.{key,pub} and folder/proxy.{key,pub}: who has one of them is let in everywhere.
+ */
+typedef struct {
+    char folder[64], receiver[2][80], proxy[2][80];
+    baton_security receivers;
+    bt_proxy_options options;
+} keys_test;
+
+static void open_keys(keys_test *t)
+{
+    static const char *const ends[] = {"key", "pub"};
+    char folder[] = "/tmp/baton-proxy-keys-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    make_keys(folder, "receiver");
+    make_keys(folder, "proxy");
+    memset(t, 0, sizeof(*t));
+    strcpy(t->folder, folder);
+    for (int i = 0; i < 2; i++) {
+        snprintf(t->receiver[i], sizeof(t->receiver[i]), "%s/receiver.%s", folder, ends[i]);
+        snprintf(t->proxy[i], sizeof(t->proxy[i]), "%s/proxy.%s", folder, ends[i]);
+    }
+    t->receivers = (baton_security){.key_file = t->receiver[0], .clients_path = t->folder};
+    t->options = (bt_proxy_options){
+        .key_file = t->proxy[0], .receiver_key = t->receiver[1], .clients_path = t->folder};
+}
+
+static void close_keys(const keys_test *t)
+{
+    char command[80];
+    snprintf(command, sizeof(command), "rm -rf %s", t->folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void receivers_that_want_keys_are_asked_with_them(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/baton-proxy-keys-XXXXXX", id[64], files[3][64], command[64];
-    assert_non_null(mkdtemp(folder));
-    make_keys(folder, "receiver");
-    make_keys(folder, "proxy"); /* its .pub lies in the folder of those let in */
-    snprintf(files[0], sizeof(files[0]), "%s/receiver.key", folder);
-    snprintf(files[1], sizeof(files[1]), "%s/receiver.pub", folder);
-    snprintf(files[2], sizeof(files[2]), "%s/proxy.key", folder);
-    const baton_security security = {.key_file = files[0], .clients_path = folder};
-    rig_options options = {.notices = FAKE_NOTICE_NONE,
-                           .security = &security,
-                           .options = {.ms.status_after = 10, .receiver_key = files[1]}};
-    options.options.key_file = files[2];
-    rig_open(&r, &options);
+    char id[64];
+    keys_test t;
+    open_keys(&t);
+    t.options.ms.status_after = 10;
+    rig_open(&r, &(rig_options){
+                     .notices = FAKE_NOTICE_NONE, .security = &t.receivers, .options = t.options});
     conversation c = rig_begin(&r, "/v1/completions", body);
     assert_string_equal(rig_question(&r, 0, id, BT_REQUEST_READY), "STATUS");
     reply answer = rig_finish(&c);
     assert_int_equal(answer.status, 200);
     reply_free(&answer);
     rig_close(&r);
-    snprintf(command, sizeof(command), "rm -rf %s", folder);
-    assert_int_equal(system(command), 0);
+    close_keys(&t);
+}
+
+/* A stranger knows the request's name and says that it failed. */
+static void with_keys_only_known_engines_notices_are_heard(void **state)
+{
+    (void)state;
+    char id[64];
+    keys_test t;
+    bt_control engine;
+    bt_noticepush *push;
+    open_keys(&t);
+    rig_open(&r, &(rig_options){
+                     .notices = FAKE_NOTICE_NONE, .security = &t.receivers, .options = t.options});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    snprintf(id, sizeof(id), "%s", fake_nth(r.prefill[0], 0)->attempt);
+    const baton_security security = {
+        .key_file = t.receiver[0], .server_key = t.proxy[1], .proxy_key = t.proxy[1]};
+    assert_ok(bt_control_open_client(&security, &engine));
+    assert_ok(bt_noticepush_create(engine.context, NULL, &push));
+    bt_notice notice = {.id = bt_blob_of_text(id),
+                        .epoch = 77,
+                        .world = 1,
+                        .status = BATON_ERR_PUT_TIMEOUT,
+                        .text = bt_blob_of_text("of a stranger")};
+    bt_noticepush_send(push, r.notice_url, &notice);
+    bt_noticepush_destroy(push, 0);
+    assert_ok(bt_noticepush_create(engine.context, &engine.security, &push));
+    notice.status = BATON_OK;
+    bt_noticepush_send(push, r.notice_url, &notice);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    assert_int_equal(rig_metric(&r, "baton_proxy_notice_frames_total"), 1);
+    reply_free(&answer);
+    bt_noticepush_destroy(push, 0);
+    bt_control_close(&engine);
+    rig_close(&r);
+    close_keys(&t);
+}
+
+/* Whoever says "failed" ends a request. */
+static void without_keys_notices_are_heard_on_loopback_only(void **state)
+{
+    (void)state;
+    const bt_worker_address engine = {.host = "127.0.0.1", .port = 1};
+    bt_proxy_options options = {.notice_host = "0.0.0.0",
+                                .prefill = &engine,
+                                .decode = &engine,
+                                .n_prefill = 1,
+                                .n_decode = 1,
+                                .notices = BT_NOTICES_AUTO,
+                                .threads = 1};
+    bt_proxy *proxy;
+    assert_fails(bt_proxy_start(&options, &proxy), BATON_ERR_PERMISSION, "allow_unauthenticated");
+    options.key_file = "/nonexistent.key";
+    options.receiver_key = "/nonexistent.pub";
+    assert_fails(bt_proxy_start(&options, &proxy), BATON_ERR_NOT_FOUND, "nonexistent");
+    options.key_file = options.receiver_key = NULL;
+    options.allow_unauthenticated = true;
+    assert_ok(bt_proxy_start(&options, &proxy));
+    bt_proxy_destroy(proxy);
 }
 
 static void lost_failure_is_asked_for_too(void **state)
@@ -285,6 +372,8 @@ int main(void)
         bt_test(doubled_notice_does_not_stand_for_another_rank),
         bt_test(lost_notice_is_asked_for),
         bt_test(receivers_that_want_keys_are_asked_with_them),
+        bt_test(with_keys_only_known_engines_notices_are_heard),
+        bt_test(without_keys_notices_are_heard_on_loopback_only),
         bt_test(lost_failure_is_asked_for_too),
         bt_test(foreign_engines_are_not_asked),
         bt_test(a_hand_off_that_is_ready_too_late_is_released_again),

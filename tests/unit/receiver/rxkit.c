@@ -108,7 +108,7 @@ void rx_kit_stats(rx_kit *kit, baton_receiver_stats *stats)
 /* Counts what the lists say, against the counters. */
 static void check_tickets(rx_kit *kit)
 {
-    uint32_t n = 0, n_queued = 0, n_held = 0, n_revoked = 0, n_peers = 0;
+    uint32_t n = 0, n_queued = 0, n_held = 0, n_revoked = 0, n_peers = 0, n_queued_of_peers = 0;
     for (const bt_rx_ticket *t = kit->rx->first_ticket; t != NULL; t = t->next, n++) {
         n_queued += t->state == BT_TICKET_QUEUED;
         n_held += t->state == BT_TICKET_HELD;
@@ -118,10 +118,13 @@ static void check_tickets(rx_kit *kit)
         assert_true((t->keys != NULL) == (t->state == BT_TICKET_QUEUED));
         assert_true(t->peer != NULL || t->state == BT_TICKET_HELD);
     }
-    for (const bt_rx_peer *p = kit->rx->peers; p != NULL; p = p->next, n_peers++)
+    for (const bt_rx_peer *p = kit->rx->peers; p != NULL; p = p->next, n_peers++) {
         n_revoked -= p->n_revoked;
+        n_queued_of_peers += p->n_queued;
+    }
     assert_int_equal(n, kit->rx->n_tickets);
     assert_int_equal(n_queued, kit->rx->n_queued);
+    assert_int_equal(n_queued, n_queued_of_peers);
     assert_int_equal(n_held, kit->rx->n_held);
     assert_int_equal(n_revoked, 0);
     assert_int_equal(n_peers, kit->rx->n_peers);
@@ -146,11 +149,18 @@ void rx_kit_advance_ms(rx_kit *kit, uint64_t ms)
     rx_kit_check(kit);
 }
 
-void rx_kit_send_bytes(rx_kit *kit, bt_rx_port port, uint8_t route, const void *bytes, size_t n)
+static void send_from(rx_kit *kit, bt_rx_port port, uint8_t route, const char *user,
+                      const void *bytes, size_t n)
 {
-    const bt_rx_route from = {.n = 1, .bytes = {route}};
+    bt_rx_route from = {.n = 1, .bytes = {route}};
+    snprintf(from.user, sizeof(from.user), "%s", user != NULL ? user : "");
     bt_rx_handle(kit->rx, port, &from, bytes, n);
     rx_kit_check(kit);
+}
+
+void rx_kit_send_bytes(rx_kit *kit, bt_rx_port port, uint8_t route, const void *bytes, size_t n)
+{
+    send_from(kit, port, route, NULL, bytes, n);
 }
 
 void rx_kit_send(rx_kit *kit, const rx_kit_sender *sender, bt_rx_port port, bt_message *message)
@@ -159,7 +169,7 @@ void rx_kit_send(rx_kit *kit, const rx_kit_sender *sender, bt_rx_port port, bt_m
     bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
     assert_ok(bt_message_encode(message, &writer));
     uint8_t *frame = bt_guarded_copy(writer.bytes, writer.n);
-    rx_kit_send_bytes(kit, port, sender->route, frame, writer.n);
+    send_from(kit, port, sender->route, sender->user, frame, writer.n);
     bt_guarded_free(frame, writer.n);
     bt_pack_release(&writer);
 }
@@ -270,9 +280,9 @@ void rx_kit_read_alloc_answer(rx_kit_request *request, const bt_message *message
         request->n_to_send += request->runs[request->n_runs++].count;
 }
 
-void rx_kit_alloc(rx_kit *kit, rx_kit_sender *sender, rx_kit_request *request)
+void rx_kit_send_alloc(rx_kit *kit, rx_kit_sender *sender, rx_kit_request *request)
 {
-    bt_message alloc = rx_kit_message(sender, BT_MSG_ALLOC), answer;
+    bt_message alloc = rx_kit_message(sender, BT_MSG_ALLOC);
     request->alloc_id = alloc.id;
     alloc.u.alloc = (bt_msg_alloc){
         .request = bt_blob_of_text(request->request),
@@ -283,6 +293,12 @@ void rx_kit_alloc(rx_kit *kit, rx_kit_sender *sender, rx_kit_request *request)
         .notice = bt_blob_of_text(""),
     };
     rx_kit_send(kit, sender, BT_RX_ALLOC_PORT, &alloc);
+}
+
+void rx_kit_alloc(rx_kit *kit, rx_kit_sender *sender, rx_kit_request *request)
+{
+    bt_message answer;
+    rx_kit_send_alloc(kit, sender, request);
     rx_kit_expect(kit, BT_MSG_ALLOC_ANSWER, &answer);
     rx_kit_read_alloc_answer(request, &answer);
 }

@@ -49,6 +49,7 @@ typedef struct {
     uint8_t route;
     uint32_t connection;
     const char *boot; /* "other": another host */
+    const char *user; /* key that its connections are let in with; NULL: no keys */
     uint32_t digests;
 } rx_kit_sender;
 
@@ -98,6 +99,8 @@ bt_message rx_kit_message(rx_kit_sender *sender, bt_message_type type);
 void rx_kit_prompt(rx_kit_request *request, uint32_t id, uint32_t shared, uint32_t n_tokens);
 /* Sends ALLOC and reads the answer into request. */
 void rx_kit_alloc(rx_kit *kit, rx_kit_sender *sender, rx_kit_request *request);
+/* The same without the answer. */
+void rx_kit_send_alloc(rx_kit *kit, rx_kit_sender *sender, rx_kit_request *request);
 void rx_kit_read_alloc_answer(rx_kit_request *request, const bt_message *message);
 /* Writes what a sender would into the chunk's page; false: it is not to be sent. */
 bool rx_kit_write(rx_kit *kit, const rx_kit_request *request, uint32_t chunk);

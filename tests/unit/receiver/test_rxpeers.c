@@ -166,6 +166,88 @@ static void only_so_many_peers_are_let_in(void **state)
     rx_kit_close(&kit);
 }
 
+/* Each would cost a worker; the lines about those that are refused are one a second. */
+static void one_connection_speaks_for_so_many_senders(void **state)
+{
+    (void)state;
+    baton_receiver_options options = rx_kit_options(2);
+    rx_kit_open(&kit, &options);
+    bt_expect_log("this connection speaks for 8 senders");
+    alice = rx_kit_sender_make(1);
+    bob = rx_kit_sender_make(2);
+    for (uint32_t i = 0; i < 10000; i++, alice.epoch++)
+        rx_kit_init(&kit, &alice, i < BT_RX_PEERS_PER_ROUTE ? BATON_OK : BATON_ERR_OVERLOADED);
+    bob.epoch = alice.epoch;
+    rx_kit_init(&kit, &bob, BATON_OK);
+    assert_int_equal(stats_now().peers, BT_RX_PEERS_PER_ROUTE + 1);
+    rx_kit_close(&kit);
+}
+
+/* Who works, and who was heard just now, stays. */
+static void the_quietest_idle_peer_makes_room(void **state)
+{
+    (void)state;
+    baton_receiver_options options = rx_kit_options(2);
+    options.max_peers = 2;
+    rx_kit_open(&kit, &options);
+    alice = rx_kit_sender_make(1);
+    bob = rx_kit_sender_make(2);
+    rx_kit_sender carol = rx_kit_sender_make(3), dave = rx_kit_sender_make(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_init(&kit, &bob, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_advance_ms(&kit, 2 * kit.rx->options.timeouts.heartbeat_ms);
+    rx_kit_init(&kit, &carol, BATON_OK);
+    assert_int_equal(stats_now().peers, 2);
+    assert_int_equal(stats_now().peers_lost_total, 1);
+    bt_expect_log("2 are allowed");
+    rx_kit_init(&kit, &dave, BATON_ERR_OVERLOADED);
+    assert_int_equal(rx_kit_cancel(&kit, &alice, &a, true), BATON_OK);
+    rx_kit_prompt(&a, 2, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &bob, &a);
+    assert_int_equal(a.status, BATON_ERR_STALE); /* it says INIT again */
+    rx_kit_close(&kit);
+}
+
+/* An epoch can be read in logs and notices. */
+static void with_keys_an_epoch_is_of_who_said_init(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_message message, answer;
+    alice.user = "alice's key";
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_sender mallory = alice;
+    mallory.user = "mallory's key";
+    mallory.route = 9;
+    mallory.next_id = 1000;
+    rx_kit_prompt(&b, 2, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &mallory, &b);
+    assert_int_equal(b.status, BATON_ERR_STALE);
+    assert_int_equal(rx_kit_commit(&kit, &mallory, &a, 0, 1, true, NULL), BATON_ERR_STALE);
+    assert_int_equal(rx_kit_cancel(&kit, &mallory, &a, true), BATON_ERR_STALE);
+    const bt_ticket_progress named = {.ticket = a.name.ticket};
+    message = rx_kit_message(&mallory, BT_MSG_HEARTBEAT);
+    message.u.heartbeat = (bt_msg_heartbeat){.tickets = &named, .n_tickets = 1};
+    rx_kit_send(&kit, &mallory, BT_RX_ALLOC_PORT, &message);
+    rx_kit_expect(&kit, BT_MSG_HEARTBEAT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_STALE);
+    message = rx_kit_message(&mallory, BT_MSG_MEMREG);
+    rx_kit_send(&kit, &mallory, BT_RX_INIT_PORT, &message);
+    rx_kit_expect(&kit, BT_MSG_MEMREG_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_STALE);
+    bt_expect_log("another key");
+    mallory.connection++; /* would cut alice's worker */
+    rx_kit_init(&kit, &mallory, BATON_ERR_AUTH);
+    assert_int_equal(stats_now().pages_reserved, 1);
+    rx_kit_write(&kit, &a, 0);
+    assert_int_equal(rx_kit_commit(&kit, &alice, &a, 0, 1, true, NULL), BATON_OK);
+    rx_kit_close(&kit);
+}
+
 static void messages_of_other_epochs_change_nothing(void **state)
 {
     (void)state;
@@ -434,6 +516,9 @@ int main(void)
         bt_test(digests_of_another_definition_are_refused),
         bt_test(another_protocol_version_is_told_both),
         bt_test(only_so_many_peers_are_let_in),
+        bt_test(one_connection_speaks_for_so_many_senders),
+        bt_test(the_quietest_idle_peer_makes_room),
+        bt_test(with_keys_an_epoch_is_of_who_said_init),
         bt_test(messages_of_other_epochs_change_nothing),
         bt_test(a_ticket_of_another_peer_is_out_of_reach),
         bt_test(heartbeats_keep_a_peer_and_name_tickets_that_are_unknown),

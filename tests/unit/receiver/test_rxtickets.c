@@ -132,6 +132,61 @@ static void who_may_not_queue_or_finds_the_queue_full_is_refused(void **state)
     rx_kit_close(&kit);
 }
 
+/* What alice has last goes first, until nobody has more than the other and one. */
+static void who_fills_the_queue_gives_places_to_others(void **state)
+{
+    (void)state;
+    rx_kit_request queued[4];
+    bt_message answer;
+    baton_receiver_options options = rx_kit_options(2);
+    options.max_queued = 4;
+    rx_kit_open(&kit, &options);
+    alice = rx_kit_sender_make(1);
+    bob = rx_kit_sender_make(2);
+    bob.next_id = 100;
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_init(&kit, &bob, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    for (uint32_t i = 0; i < 4; i++) {
+        rx_kit_prompt(&queued[i], 2 + i, 0, KIT_CHUNK_TOKENS);
+        rx_kit_alloc(&kit, &alice, &queued[i]);
+        assert_int_equal(queued[i].place, i + 1);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        rx_kit_prompt(&b, 10 + i, 0, KIT_CHUNK_TOKENS);
+        rx_kit_send_alloc(&kit, &bob, &b);
+        rx_kit_expect(&kit, BT_MSG_ALLOC_ANSWER, &answer);
+        rx_kit_read_alloc_answer(&queued[3 - i], &answer);
+        assert_int_equal(queued[3 - i].status, BATON_ERR_OVERLOADED);
+        rx_kit_expect(&kit, BT_MSG_ALLOC_ANSWER, &answer);
+        rx_kit_read_alloc_answer(&b, &answer);
+        assert_int_equal(b.outcome, BT_ALLOC_QUEUED);
+        assert_int_equal(b.place, 4);
+    }
+    rx_kit_prompt(&b, 12, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &bob, &b);
+    assert_int_equal(b.status, BATON_ERR_OVERLOADED);
+    rx_kit_close(&kit);
+}
+
+static void the_keys_that_wait_are_bounded(void **state)
+{
+    (void)state;
+    open_kit(2);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_prompt(&b, 2, 0, 2 * KIT_CHUNK_TOKENS);
+    kit.rx->n_queued_chunks = BT_RX_QUEUED_CHUNKS_MAX - 1;
+    rx_kit_alloc(&kit, &alice, &b);
+    assert_int_equal(b.status, BATON_ERR_OVERLOADED);
+    kit.rx->n_queued_chunks = BT_RX_QUEUED_CHUNKS_MAX - 2;
+    rx_kit_alloc(&kit, &alice, &b);
+    assert_int_equal(b.outcome, BT_ALLOC_QUEUED);
+    assert_int_equal(kit.rx->n_queued_chunks, BT_RX_QUEUED_CHUNKS_MAX);
+    rx_kit_close(&kit);
+}
+
 static void the_same_alloc_is_answered_again_and_not_carried_out_twice(void **state)
 {
     (void)state;
@@ -476,6 +531,8 @@ int main(void)
         bt_test(a_full_pool_queues_first_come_first_served),
         bt_test(what_never_fits_is_refused_with_both_numbers),
         bt_test(who_may_not_queue_or_finds_the_queue_full_is_refused),
+        bt_test(who_fills_the_queue_gives_places_to_others),
+        bt_test(the_keys_that_wait_are_bounded),
         bt_test(the_same_alloc_is_answered_again_and_not_carried_out_twice),
         bt_test(the_same_id_of_another_sender_is_another_request),
         bt_test(ids_may_come_in_any_order),

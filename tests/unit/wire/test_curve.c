@@ -195,6 +195,56 @@ static void an_unknown_client_is_kept_out(void **state)
     close_secured(&s);
 }
 
+static void close_client(secured *s)
+{
+    bt_zmq_close(s->dealer);
+    bt_zmq_close(s->monitor);
+    s->dealer = s->monitor = NULL;
+}
+
+/* Says hello on a new connection, which is known by the client's key. */
+static void assert_let_in(secured *s)
+{
+    bt_zmq_message message;
+    const bt_blob part = bt_blob_of_text("hello");
+    connect_client(s, &(bt_zmq_options){.type = ZMQ_DEALER,
+                                        .queue_unconnected = true,
+                                        .client_keys = &s->client,
+                                        .server_public = s->server.public_key});
+    assert_ok(bt_zmq_send(s->dealer, &part, 1));
+    assert_true(wait_for(s->router, ZMQ_POLLIN));
+    assert_ok(bt_zmq_recv(s->router, &message));
+    assert_string_equal(bt_zmq_user(&message, 1), s->client.public_key);
+    bt_zmq_message_close(&message);
+}
+
+static void the_folder_is_read_for_each_handshake(void **state)
+{
+    (void)state;
+    secured s = {0};
+    open_secured(&s, true);
+    assert_let_in(&s);
+    close_client(&s);
+    unlink(in_folder("allowed/client.pub"));
+    const bt_zmq_options options = {
+        .type = ZMQ_DEALER, .client_keys = &s.client, .server_public = s.server.public_key};
+    connect_client(&s, &options);
+    assert_kept_out(&s);
+    close_client(&s);
+    unlink(in_folder("allowed/client.key"));
+    assert_ok(bt_curve_save(in_folder("allowed/again"), &s.client));
+    assert_let_in(&s);
+    close_client(&s);
+    /* What cannot be read changes nothing, and is said once. */
+    bt_expect_log("allowed keys stay as they were");
+    write_text("allowed/half.pub", "01234567", 0644);
+    for (int i = 0; i < 2; i++) {
+        assert_let_in(&s);
+        close_client(&s);
+    }
+    close_secured(&s);
+}
+
 static void a_client_without_keys_is_kept_out(void **state)
 {
     (void)state;
@@ -283,6 +333,7 @@ int main(void)
         curve_test(files_without_a_key_are_refused),
         curve_test(an_allowed_client_gets_through),
         curve_test(an_unknown_client_is_kept_out),
+        curve_test(the_folder_is_read_for_each_handshake),
         curve_test(a_client_without_keys_is_kept_out),
         curve_test(a_server_without_a_handler_is_refused),
         curve_test(a_handler_is_made_once_and_whole),

@@ -101,6 +101,57 @@ static void too_many_parts_are_dropped_whole(void **state)
     close_link(&link);
 }
 
+/* Another dealer comes, and is heard. */
+static void hear_from_another(const link_pair *link)
+{
+    const bt_blob late = bt_blob_of_text("late");
+    bt_zmq_message message;
+    bool is_late = false;
+    void *dealer = open_socket(&dealer_options);
+    assert_ok(bt_zmq_connect(dealer, "127.0.0.1", link->port));
+    assert_true(wait_for(dealer, ZMQ_POLLOUT));
+    assert_ok(bt_zmq_send(dealer, &late, 1));
+    while (!is_late) {
+        assert_true(wait_for(link->router, ZMQ_POLLIN));
+        assert_ok(bt_zmq_recv(link->router, &message));
+        is_late = bt_blob_is_text(bt_zmq_part(&message, 1), "late");
+        bt_zmq_message_close(&message);
+    }
+    bt_zmq_close(dealer);
+}
+
+/* Who calls itself like another one does not get what is meant for that one. */
+static void a_routing_id_is_not_taken_over(void **state)
+{
+    (void)state;
+    link_pair link = open_link(&router_options, &dealer_options);
+    const bt_blob hello = bt_blob_of_text("hello");
+    bt_zmq_message message;
+    bt_zmq_event event;
+    assert_ok(bt_zmq_send(link.dealer, &hello, 1));
+    assert_true(wait_for(link.router, ZMQ_POLLIN));
+    assert_ok(bt_zmq_recv(link.router, &message));
+    bt_blob id = bt_zmq_part(&message, 0);
+    void *thief = zmq_socket(context, ZMQ_DEALER), *monitor;
+    const int no_linger = 0;
+    zmq_setsockopt(thief, ZMQ_LINGER, &no_linger, sizeof(no_linger));
+    assert_int_equal(zmq_setsockopt(thief, ZMQ_ROUTING_ID, id.data, id.bytes), 0);
+    assert_ok(bt_zmq_monitor_open(context, thief, &monitor));
+    assert_ok(bt_zmq_connect(thief, "127.0.0.1", link.port));
+    assert_true(wait_for(monitor, ZMQ_POLLIN));
+    assert_ok(bt_zmq_monitor_next(monitor, &event));
+    assert_int_equal(event, BT_ZMQ_CONNECTED);
+    assert_int_equal(zmq_send(thief, "mine", 4, 0), 4);
+    hear_from_another(&link); /* the router knows of the thief from here on, if ever */
+    const bt_blob answer[] = {id, bt_blob_of_text("secret")};
+    assert_ok(bt_zmq_send(link.router, answer, 2));
+    assert_true(wait_for(link.dealer, ZMQ_POLLIN));
+    bt_zmq_message_close(&message);
+    bt_zmq_close(monitor);
+    bt_zmq_close(thief);
+    close_link(&link);
+}
+
 static void a_port_in_use_is_named(void **state)
 {
     (void)state;
@@ -293,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         zmq_test(messages_go_there_and_back),
         zmq_test(too_many_parts_are_dropped_whole),
+        zmq_test(a_routing_id_is_not_taken_over),
         zmq_test(a_port_in_use_is_named),
         zmq_test(only_addresses_get_to_zmq),
         zmq_test(urls_are_taken_apart),
