@@ -13,7 +13,7 @@ enum {
     BT_ADMIN_NAME_BYTES = 31,
     BT_ADMIN_ID_BYTES = 256,
     BT_ADMIN_ROWS_DEFAULT = 200,
-    BT_ADMIN_ROWS_MAX = 1000, /* of one answer: how much an owner can be made to write at once */
+    BT_ADMIN_ROWS_MAX = 500, /* of one answer: how much an owner can be made to write at once */
 };
 
 typedef struct {
