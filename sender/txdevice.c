@@ -357,7 +357,8 @@ static baton_status queue_copies(tx_device *device, const device_copy *copy)
     const bt_tx_source *source = copy->source;
     uint64_t bytes = copy->bytes;
     uint64_t at = copy->slot * device->tx->page_bytes;
-    uint8_t *page = (uint8_t *)device->device_pages + at;
+    /* Without pages there are only sources that are put from where they are. */
+    uint8_t *page = device->device_pages != NULL ? (uint8_t *)device->device_pages + at : NULL;
     uint64_t *digest = copy->takes_digest ? &device->digests[copy->slot] : NULL;
     BATON_TRY(source->is_direct
                   ? device->kernels->digest(source->data, bytes, digest, device->gathers)
