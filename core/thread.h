@@ -10,4 +10,9 @@
  * Errors: what pthread_create's errno means. */
 baton_status bt_thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *ctx);
 
+/* Tests: the nth start from now on fails, and only that (1 = the next); 0 turns it off. */
+void bt_thread_fail_at(uint32_t nth);
+/* Starts since the last bt_thread_fail_at call. */
+uint32_t bt_thread_count(void);
+
 #endif

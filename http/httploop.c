@@ -3,6 +3,7 @@
 
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "core/fdroom.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -120,7 +121,9 @@ static void ignore_broken_pipes(void)
 
 baton_status bt_loop_create(bt_loop **loop_p)
 {
+    enum { LOOP_FDS = 6 }; /* it takes 4, the first one more; libuv 1.44 keeps what it got so far */
     ignore_broken_pipes();
+    BATON_TRY(bt_fdroom_require(LOOP_FDS, "loop"));
     bt_loop *loop = bt_calloc(1, sizeof(*loop));
     if (loop == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "loop: %zu bytes", sizeof(*loop));

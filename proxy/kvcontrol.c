@@ -4,6 +4,7 @@
 #include "core/fail.h"
 #include "core/log.h"
 #include "core/ring.h"
+#include "core/thread.h"
 #include "wire/messages.h"
 #include "wire/notice.h"
 #include "wire/security.h"
@@ -306,9 +307,7 @@ static baton_status open_all(bt_kvcontrol *control)
     BATON_TRY(bt_zmq_context_create(&control->context));
     BATON_TRY(bt_security_open_client(&control->options.security, &control->asking));
     BATON_TRY(open_pull(control));
-    int err = pthread_create(&control->thread, NULL, run, control);
-    if (err != 0)
-        return bt_fail_errno(BATON_ERR_IO, err, "control: thread");
+    BATON_TRY(bt_thread_start(&control->thread, "baton-control", run, control));
     control->has_thread = true;
     return BATON_OK;
 }

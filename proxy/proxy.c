@@ -3,6 +3,7 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fail.h"
+#include "core/thread.h"
 #include "proxy/probe.h"
 #include "proxy/proxyloop.h"
 #include "proxy/proxyrequest.h"
@@ -154,9 +155,8 @@ static void *run_loop(void *arg)
 static baton_status run_loops(bt_proxy *proxy)
 {
     for (uint32_t i = 0; i < proxy->n_loops; i++) {
-        int err = pthread_create(&proxy->loops[i].thread, NULL, run_loop, &proxy->loops[i]);
-        if (err != 0)
-            return bt_fail_errno(BATON_ERR_IO, err, "proxy: thread %u", i);
+        bt_proxy_loop *pl = &proxy->loops[i];
+        BATON_TRY(bt_thread_start(&pl->thread, "baton-proxy", run_loop, pl));
         proxy->loops[i].is_running = true;
     }
     return BATON_OK;
