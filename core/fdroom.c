@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -39,6 +40,22 @@ baton_status bt_fdroom_require(uint32_t n, const char *what)
                    "%s: wanted %u free descriptors, found %u of RLIMIT_NOFILE %llu; raise it "
                    "(ulimit -n, LimitNOFILE)",
                    what, n, found, (unsigned long long)limit.rlim_cur);
+}
+
+baton_status bt_memroom_require(size_t bytes, const char *what)
+{
+    struct rlimit limit = {0};
+    void *probe = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (probe != MAP_FAILED) {
+        munmap(probe, bytes);
+        return BATON_OK;
+    }
+    getrlimit(RLIMIT_AS, &limit);
+    return bt_fail(BATON_ERR_NO_MEMORY,
+                   "%s: wanted %zu MiB of address space, found less (RLIMIT_AS %llu MiB); raise it "
+                   "(ulimit -v)",
+                   what, bytes >> 20, (unsigned long long)limit.rlim_cur >> 20);
 }
 
 void bt_fdreserve_fill(bt_fdreserve *reserve, uint32_t n)

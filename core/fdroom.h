@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whether this process may open more descriptors. Foreign libraries abort where there are none
- * (libzmq's threads, UCX's), so whoever is about to make them open some asks first, and refuses
- * with an error that names the limit.
+/* Whether this process may open more descriptors, and map more memory. Foreign libraries abort
+ * where there is none (libzmq's threads, UCX's), so whoever is about to make them take some asks
+ * first, and refuses with an error that names the limit.
  *
  * Thread rule: any thread. Others may take what was free a moment ago: ask for more than is needed.
  */
@@ -9,6 +9,7 @@
 #define BT_CORE_FDROOM_H
 #include <baton/status.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 enum { BT_FDROOM_MAX = 256, BT_FDRESERVE_MAX = 4 };
 
@@ -16,6 +17,9 @@ enum { BT_FDROOM_MAX = 256, BT_FDRESERVE_MAX = 4 };
 uint32_t bt_fdroom(uint32_t n);
 /* Errors: OVERLOADED ("what: wanted n free descriptors, found ...", and what to do). */
 baton_status bt_fdroom_require(uint32_t n, const char *what);
+
+/* As many bytes of address space can be mapped in one piece. Errors: NO_MEMORY, with the limit. */
+baton_status bt_memroom_require(size_t bytes, const char *what);
 
 /* Descriptors kept for the moment when there are no others. {0} has none. Owner thread. */
 typedef struct {

@@ -53,6 +53,7 @@ baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address
     BATON_TRY(bt_seal_open(address, address_bytes, &seal));
     enum { CONNECTION_FDS = 16 }; /* sockets of its lanes, and files of memory that is mapped */
     BATON_TRY(bt_fdroom_require(CONNECTION_FDS, "ucx: a connection"));
+    BATON_TRY(bt_memroom_require(BT_UCX_ROOM_BYTES, "ucx: a connection"));
     ucx_endpoint *endpoint = bt_calloc(1, sizeof(*endpoint));
     if (endpoint == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for an endpoint");

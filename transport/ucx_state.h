@@ -8,6 +8,10 @@
 
 #include "transport/transport_op.h"
 
+/* Free before UCX makes a worker or a connection: UCX 1.13 aborts when it cannot have a thread's
+ * stack, and crashes when it cannot have a few buffers. */
+enum { BT_UCX_ROOM_BYTES = 64 << 20 };
+
 typedef struct ucx_memory ucx_memory;
 typedef struct ucx_endpoint ucx_endpoint;
 

@@ -38,6 +38,7 @@ static baton_status open_worker(ucx_worker *worker)
     ucx_transport *transport = (ucx_transport *)worker->base.transport;
     /* UCX 1.13 aborts when its thread cannot have one. */
     BATON_TRY(bt_fdroom_require(WORKER_FDS, "ucx: a worker for a peer"));
+    BATON_TRY(bt_memroom_require(BT_UCX_ROOM_BYTES, "ucx: a worker for a peer"));
     /* Made by one thread and used by another, never by two at once. */
     const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                         .thread_mode = UCS_THREAD_MODE_SERIALIZED};

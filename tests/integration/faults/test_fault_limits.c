@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Servers that run out of descriptors: whom they have goes on, who comes is refused with an error
- * that names the limit, and when there are descriptors again, everything works. */
+/* Servers that run out of descriptors or of address space: whom they have goes on, who comes is
+ * refused with an error that names the limit, and when there are descriptors again, everything
+ * works. */
 #include "rawpeer.h"
 
 #include <arpa/inet.h>
@@ -27,12 +28,17 @@ static unsigned count_descriptors(const bt_node *node)
     return n;
 }
 
-static void limit_to(const bt_node *node, unsigned n)
+static void set_limit(const bt_node *node, int kind, rlim_t value)
 {
     struct rlimit limit;
-    assert_int_equal(prlimit(node->child->pid, RLIMIT_NOFILE, NULL, &limit), 0);
-    limit.rlim_cur = n;
-    assert_int_equal(prlimit(node->child->pid, RLIMIT_NOFILE, &limit, NULL), 0);
+    assert_int_equal(prlimit(node->child->pid, (enum __rlimit_resource)kind, NULL, &limit), 0);
+    limit.rlim_cur = value < limit.rlim_max ? value : limit.rlim_max;
+    assert_int_equal(prlimit(node->child->pid, (enum __rlimit_resource)kind, &limit, NULL), 0);
+}
+
+static void limit_to(const bt_node *node, unsigned n)
+{
+    set_limit(node, RLIMIT_NOFILE, n);
 }
 
 static void leave(const bt_node *node, unsigned n)
@@ -167,6 +173,47 @@ static void a_proxy_without_descriptors_recovers(void **state)
     close_system();
 }
 
+/* Sanitizers reserve terabytes: there is no telling what is left for the program. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_SANITIZER true
+#elif defined(__has_feature)
+#define HAS_SANITIZER (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define HAS_SANITIZER false
+#endif
+enum { MEMORY_LEFT = 16 << 20 };
+
+static void leave_memory(const bt_node *node)
+{
+    char path[64];
+    unsigned long n_pages = 0;
+    snprintf(path, sizeof(path), "/proc/%d/statm", (int)node->child->pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%lu", &n_pages), 1);
+    fclose(file);
+    set_limit(node, RLIMIT_AS, n_pages * (rlim_t)sysconf(_SC_PAGESIZE) + MEMORY_LEFT);
+}
+
+static void without_address_space_new_peers_are_refused(void **state)
+{
+    (void)state;
+    if (HAS_SANITIZER) {
+        print_message("limits: the sanitizer's own memory is in the way: not tested here\n");
+        return;
+    }
+    for (int i = 0; i < 2; i++) {
+        open_system();
+        const bt_node *poor = i == 0 ? &decode : &prefill;
+        leave_memory(poor);
+        check_refused(1);
+        bt_child_wait_log(poor->child, "of address space");
+        set_limit(poor, RLIMIT_AS, RLIM_INFINITY);
+        check_served_again(2);
+        close_system();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +221,7 @@ int main(void)
         bt_child_test(a_sender_without_descriptors_says_so_and_lives),
         bt_child_test(a_flood_of_connections_leaves_those_that_are_there_alone),
         bt_child_test(a_proxy_without_descriptors_recovers),
+        bt_child_test(without_address_space_new_peers_are_refused),
     };
     return bt_run_tests(tests);
 }

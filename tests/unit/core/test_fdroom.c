@@ -70,12 +70,20 @@ static void a_reserve_is_spent_when_there_is_nothing_else(void **state)
     give_back();
 }
 
+static void more_memory_than_there_can_be_is_an_error_that_names_the_limit(void **state)
+{
+    (void)state;
+    assert_ok(bt_memroom_require(1 << 20, "thing"));
+    assert_fails(bt_memroom_require((size_t)1 << 62, "thing"), BATON_ERR_NO_MEMORY, "RLIMIT_AS");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(room_is_what_can_be_opened),
         bt_test(too_little_room_is_an_error_that_names_the_limit),
         bt_test(a_reserve_is_spent_when_there_is_nothing_else),
+        bt_test(more_memory_than_there_can_be_is_an_error_that_names_the_limit),
     };
     return bt_run_tests(tests);
 }
