@@ -377,6 +377,9 @@ static void *progress_thread(void *ctx)
         }
         if (!bt_rxshell_prepare_sleep(receiver))
             continue;
+        /* destroy's ring may have been answered by wake_up, after the look at it up there. */
+        if (atomic_load_explicit(&receiver->stopping, memory_order_acquire))
+            break;
         if (look_around(receiver, deadline_ns))
             active_ns = receiver->looked_ns;
         wake_up(receiver);

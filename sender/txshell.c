@@ -316,6 +316,9 @@ static void *progress_thread(void *ctx)
         }
         if (!bt_txshell_prepare_sleep(sender))
             continue;
+        /* destroy's ring may have been answered by wake_up, after the look at it up there. */
+        if (atomic_load_explicit(&sender->stopping, memory_order_acquire))
+            break;
         if (look_around(sender, deadline_ns))
             active_ns = sender->looked_ns;
         wake_up(sender);

@@ -61,7 +61,7 @@ static baton_status make_control(void *ctx)
     (void)ctx;
     BATON_TRY(bt_control_open_client(&(baton_security){0}, &control));
     bt_noticepush *push = NULL;
-    baton_status status = bt_noticepush_create(control.context, &push);
+    baton_status status = bt_noticepush_create(control.context, NULL, &push);
     if (status == BATON_OK)
         status = bt_control_socket(&control, ZMQ_DEALER, 16, &socket);
     bt_noticepush_destroy(push, 0);
