@@ -62,7 +62,7 @@ export UCX_MEM_EVENTS=no
 
 # run_one TARGET: its output goes to build/fuzz/log/TARGET, findings to build/fuzz/found/TARGET-...
 run_one() {
-    local target=$1 corpus
+    local target=$1 corpus rc=0
     corpus=$(grep "^$target " "$folder/targets" | cut -d' ' -f2-)
     mkdir -p "build/fuzz/work/$target"
     # Twice the time to end by itself: reading the corpus does not count for libFuzzer.
@@ -70,8 +70,8 @@ run_one() {
     timeout -k 10 $((seconds * 2 + 120)) "$folder/$target" -max_total_time="$seconds" \
         -rss_limit_mb=2048 -timeout=30 -print_final_stats=1 \
         -artifact_prefix="build/fuzz/found/$target-" "build/fuzz/work/$target" $corpus \
-        >"build/fuzz/log/$target" 2>&1
-    echo $? >"build/fuzz/log/$target.rc"
+        >"build/fuzz/log/$target" 2>&1 || rc=$?
+    echo "$rc" >"build/fuzz/log/$target.rc"
 }
 
 # number TARGET PATTERN: the last number behind the pattern in its log; 0: none.
