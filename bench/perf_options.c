@@ -62,6 +62,8 @@ static const bt_config_entry work_entries[] = {
      .help = "Send one wrong byte in every transfer: shows that the check finds it."},
 };
 
+static const char *const digests_names[] = {"off", "sampled", "full", NULL};
+
 static const bt_config_entry path_entries[] = {
     {OPTION("transport", transport), .type = BT_CONFIG_ENUM, .names = transport_names,
      .fallback = "auto",
@@ -70,8 +72,8 @@ static const bt_config_entry path_entries[] = {
              "see --loop. all: auto, mapped, put and tcp side by side."},
     {OPTION("loop", loop), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Both ends in one process, over the transport that tests use."},
-    {OPTION("digests", digests), .type = BT_CONFIG_BOOL, .fallback = "false",
-     .help = "Hash every page on both sides."},
+    {OPTION("digests", digests), .type = BT_CONFIG_ENUM, .names = digests_names, .fallback = "off",
+     .help = "Of every page, on both sides. sampled: of some of its lines. full: of all bytes."},
     {OPTION("progress", progress), .type = BT_CONFIG_ENUM, .names = progress_names,
      .fallback = "thread",
      .help = "thread: the libraries' own. manual: the caller's, which waits for the transfer."},
@@ -157,6 +159,11 @@ static void set_tables(bt_perf_options *options)
 const char *bt_perf_order_name(bt_perf_order order)
 {
     return order_names[order];
+}
+
+const char *bt_perf_digests_name(baton_digests digests)
+{
+    return digests_names[digests];
 }
 
 const char *bt_perf_transport_name(bt_perf_transport transport)

@@ -67,7 +67,7 @@ typedef struct {
 
     bt_perf_transport transport;
     bool loop; /* as given; transport says what it means */
-    bool digests;
+    baton_digests digests;
     baton_progress_mode progress;
     uint32_t data_lanes;        /* of both ends; 0: 1 */
     uint32_t copy_threads;      /* of a sender; 0: its default */
@@ -101,6 +101,7 @@ baton_status bt_perf_options_parse(int argc, char *const *argv, bt_perf_options 
                                    bt_strbuf *info);
 void bt_perf_options_free(bt_perf_options *options);
 const char *bt_perf_order_name(bt_perf_order order);
+const char *bt_perf_digests_name(baton_digests digests);
 const char *bt_perf_transport_name(bt_perf_transport transport);
 
 #endif

@@ -82,7 +82,7 @@ static baton_status make_sender(bt_perf_pair *p)
     const baton_sender_options options = {
         .name = "perf-sender",
         .layout = p->work.layout,
-        .digests = o->digests ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF,
+        .digests = o->digests,
         .path = path_of(o->transport),
         .progress = o->progress,
         .copy_threads = o->copy_threads,

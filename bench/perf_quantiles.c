@@ -61,7 +61,7 @@ void bt_perf_put_head(bt_strbuf *out, const bt_perf_pair *pair)
     const bt_perf_options *o = pair->options;
     bt_strbuf_printf(out, "%-28s %u x %" PRIu64 " bytes, %s%s, digests %s, progress %s\n", "work",
                      o->n_pages, o->page_bytes, bt_perf_order_name(o->order),
-                     o->paged ? ", paged" : "", o->digests ? "on" : "off", progress_name(o));
+                     o->paged ? ", paged" : "", bt_perf_digests_name(o->digests), progress_name(o));
     bt_strbuf_printf(out, "%-28s %s (asked for: %s)\n", "path", bt_perf_pair_path(pair),
                      bt_perf_transport_name(o->transport));
     bt_strbuf_printf(out, "%-28s ", "connection");

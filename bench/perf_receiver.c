@@ -82,7 +82,7 @@ static baton_status make_receiver(server *s, const bt_perf_options *o)
     const baton_receiver_options options = {
         .name = "perf-receiver",
         .layout = s->work.layout,
-        .digests = o->digests ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF,
+        .digests = o->digests,
         .host = s->place->host,
         .pool_bytes = o->pool_pages * o->page_bytes,
         .n_regions = o->pool_pages >= REGIONS * 16 ? REGIONS : 1,

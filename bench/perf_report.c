@@ -62,7 +62,7 @@ static void put_table(const bt_perf_options *o, const bt_perf_result *r, const f
 {
     bt_strbuf_printf(out, "%-22s %u x %" PRIu64 " bytes, %s%s, digests %s, progress %s\n", "work",
                      o->n_pages, o->page_bytes, bt_perf_order_name(o->order),
-                     o->paged ? ", paged" : "", o->digests ? "on" : "off",
+                     o->paged ? ", paged" : "", bt_perf_digests_name(o->digests),
                      o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
     bt_strbuf_printf(out, "%-22s %s (asked for: %s), copy threads %u\n", "path", r->way,
                      bt_perf_transport_name(o->transport), o->copy_threads);
@@ -105,8 +105,8 @@ static void put_json(const bt_perf_options *o, const bt_perf_result *r, const fi
     bt_strbuf_printf(out, "{\n  \"pages\": %u,\n  \"page_bytes\": %" PRIu64 ",\n", o->n_pages,
                      o->page_bytes);
     put_string(out, "order", bt_perf_order_name(o->order));
-    bt_strbuf_printf(out, "  \"paged\": %s,\n  \"digests\": %s,\n", bool_name(o->paged),
-                     bool_name(o->digests));
+    bt_strbuf_printf(out, "  \"paged\": %s,\n  \"digests\": \"%s\",\n", bool_name(o->paged),
+                     bt_perf_digests_name(o->digests));
     put_string(out, "progress", o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
     bt_strbuf_printf(out, "  \"copy_threads\": %u,\n  \"data_lanes\": %u,\n", o->copy_threads,
                      o->data_lanes);

@@ -14,9 +14,9 @@ baton_status bt_perf_setup_send(bt_perf_control *control, const bt_perf_options 
         "digests=%d progress=%d transport=%d flip_byte=%d memory=%d copy_threads=%u "
         "data_lanes=%u",
         o->n_pages, o->page_bytes, o->pool_pages, o->seed, (int)o->order, o->paged,
-        o->shape.n_layers, o->shape.n_heads, o->shape.head_dim, o->shape.block_tokens, o->digests,
-        (int)o->progress, (int)o->transport, o->flip_byte, (int)o->memory, o->copy_threads,
-        o->data_lanes);
+        o->shape.n_layers, o->shape.n_heads, o->shape.head_dim, o->shape.block_tokens,
+        (int)o->digests, (int)o->progress, (int)o->transport, o->flip_byte, (int)o->memory,
+        o->copy_threads, o->data_lanes);
 }
 
 static baton_status parse_shape(const char *line, bt_perf_shape *shape)
@@ -44,7 +44,7 @@ baton_status bt_perf_setup_parse(const char *line, bt_perf_options *o)
     BATON_TRY(bt_perf_field(line, "order", 0, BT_PERF_DESCENDING, &order));
     BATON_TRY(bt_perf_field(line, "paged", 0, 1, &paged));
     BATON_TRY(parse_shape(line, &o->shape));
-    BATON_TRY(bt_perf_field(line, "digests", 0, 1, &digests));
+    BATON_TRY(bt_perf_field(line, "digests", 0, BATON_DIGESTS_FULL, &digests));
     BATON_TRY(bt_perf_field(line, "progress", 0, BATON_PROGRESS_MANUAL, &progress));
     BATON_TRY(bt_perf_field(line, "transport", 0, BT_PERF_LOOP, &transport));
     BATON_TRY(bt_perf_field(line, "flip_byte", 0, 1, &flip_byte));
@@ -57,7 +57,7 @@ baton_status bt_perf_setup_parse(const char *line, bt_perf_options *o)
     o->seed = seed;
     o->order = (bt_perf_order)order;
     o->paged = paged != 0;
-    o->digests = digests != 0;
+    o->digests = (baton_digests)digests;
     o->flip_byte = flip_byte != 0;
     o->progress = (baton_progress_mode)progress;
     o->transport = (bt_perf_transport)transport;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const char *const roles[] = {"any", "sender", "receiver", NULL};
-static const char *const digests[] = {"off", "full", NULL};
+static const char *const digests[] = {"off", "sampled", "full", NULL};
 static const char *const progress_modes[] = {"thread", "manual", NULL};
 static const char *const memory_kinds[] = {"host", "cuda", "cuda_host", NULL};
 static const char *const hash_algorithms[] = {"blake2b", NULL};
@@ -46,8 +46,9 @@ static const bt_config_entry common_entries[] = {
     {LIST(notice_allow), .type = BT_CONFIG_STRINGS,
      .help = "Notice addresses that requests may name besides; * allows any. None: loopback."},
     {AT(digests), .type = BT_CONFIG_ENUM, .names = digests, .fallback = "off",
-     .help = "full: XXH3-64 of every chunk, checked before it can be looked up. One side is "
-             "enough to switch them on."},
+     .help = "full: XXH3-64 of every chunk, checked before it can be looked up. sampled: of some "
+             "of its lines, which finds swapped, stale and torn pages at next to no cost. Of two "
+             "sides that differ the stronger one decides."},
     {AT(progress), .type = BT_CONFIG_ENUM, .names = progress_modes, .fallback = "thread",
      .help = "Who drives the library: a thread of its own, or the program that uses it."},
     {AT(admin), .type = BT_CONFIG_STRING, .fallback = "auto",

@@ -22,6 +22,7 @@
 #include "core/process.h"
 #include "core/states.h"
 #include "core/tracelog.h"
+#include "kernels/sample.h"
 #include "store/store.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
@@ -99,7 +100,8 @@ struct bt_rx_ticket {
     char reason_text[BATON_EVENT_TEXT_BYTES];
     /* For rxadmin.c; 0: not yet. */
     uint64_t alloc_ns, first_commit_ns, last_commit_ns, looked_up_ns, pinned_ns;
-    uint64_t pin; /* number of the pin that ended the hold */
+    uint64_t pin;       /* number of the pin that ended the hold */
+    bt_samples samples; /* what a sampled digest looks at; made by the first COMMIT */
     bt_traceparent trace;
     char request[BT_REQUEST_ID_BYTES_MAX + 1];
     char notice[BT_NOTICE_ADDRESS_BYTES_MAX + 1];
@@ -115,6 +117,7 @@ struct bt_rx_peer {
     bool has_tickets; /* of any state; only find_idle's */
     bool same_host;   /* it may write mapped, so only DRAINED or its exit is proof */
     bool is_silent;   /* its tickets are revoked; kept for the proof it may still bring */
+    uint32_t digests; /* BT_DIGESTS_* as agreed */
     bt_worker *worker;
     bool worker_is_due;     /* the shell's flag in its poll set: its descriptor was readable */
     bool has_exited;        /* so is this: the pidfd was */

@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+enum { CHECKS_AT_ONCE = 64 };
+
 static uint64_t load_u64(const uint8_t *bytes)
 {
     uint64_t value = 0;
@@ -17,8 +19,8 @@ static uint64_t load_u64(const uint8_t *bytes)
 }
 
 /* Every range within the ticket, and as many digests as chunks, before anything is published. */
-static baton_status check_commit(const bt_rx *rx, const bt_rx_ticket *ticket,
-                                 const bt_msg_commit *commit, uint32_t *n_chunks)
+static baton_status check_commit(const bt_rx_ticket *ticket, const bt_msg_commit *commit,
+                                 uint32_t *n_chunks)
 {
     bt_list_cursor cursor = {0};
     bt_chunk_range range;
@@ -35,44 +37,17 @@ static baton_status check_commit(const bt_rx *rx, const bt_rx_ticket *ticket,
                        "commit: wanted 8 bytes of digest for each of %" PRIu64
                        " chunks, found %zu bytes",
                        n, commit->digests.bytes);
-    if (rx->options.digests == BATON_DIGESTS_FULL && !has_digests)
+    if (ticket->peer->digests != BT_DIGESTS_OFF && !has_digests)
         return bt_fail(BATON_ERR_DIGEST_MISMATCH, "commit: wanted digests, found none");
     *n_chunks = (uint32_t)n;
     return BATON_OK;
 }
 
-/* Hashes with the lock released: a reserved page belongs to its ticket, which only this thread
- * changes. */
-static baton_status check_digest(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t chunk,
-                                 uint64_t wanted)
-{
-    bt_page_ref page;
-    if (!bt_grant_page(ticket->grant, chunk, &page))
-        return BATON_OK; /* committed before, or present: checked then */
-    size_t n = (size_t)(bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes);
-    uint64_t found = 0;
-    pthread_mutex_unlock(&rx->lock);
-    baton_status status = bt_rx_device_digest(rx, page, n, &found);
-    pthread_mutex_lock(&rx->lock);
-    BATON_TRY(status);
-    rx->stats.digests_checked_total++;
-    if (found == wanted)
-        return BATON_OK;
-    rx->stats.digests_failed_total++;
-    return bt_fail(BATON_ERR_DIGEST_MISMATCH,
-                   "commit: digest of chunk %u: wanted %016" PRIx64 ", found %016" PRIx64
-                   " peer=%s",
-                   chunk, wanted, found, ticket->peer->name);
-}
-
-static baton_status commit_chunk(bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk,
-                                 const uint8_t *digest)
+static baton_status commit_chunk(bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk)
 {
     bt_page_ref page;
     if (!bt_grant_page(ticket->grant, chunk, &page))
         return BATON_OK; /* present, or committed before: nothing to do again */
-    if (digest != NULL)
-        BATON_TRY(check_digest(rx, ticket, chunk, load_u64(digest)));
     bool duplicate;
     BATON_TRY(bt_store_commit(rx->store, ticket->grant, chunk, &duplicate));
     uint64_t bytes = bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes;
@@ -82,16 +57,108 @@ static baton_status commit_chunk(bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk
     return BATON_OK;
 }
 
-static baton_status commit_ranges(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
+/* Chunks whose digests are checked with the lock released: a reserved page belongs to its ticket,
+ * which only this thread changes. */
+typedef struct {
+    uint32_t n;
+    struct {
+        uint32_t chunk;
+        size_t bytes;
+        uint64_t wanted, found;
+        const bt_sample *sample; /* NULL: of all bytes */
+        bt_page_ref page;
+    } checks[CHECKS_AT_ONCE];
+} check_batch;
+
+static baton_status take_digests(bt_rx *rx, check_batch *batch)
 {
-    const uint8_t *digest = commit->digests.bytes > 0 ? commit->digests.data : NULL;
+    for (uint32_t i = 0; i < batch->n; i++) {
+        if (i + 1 < batch->n)
+            bt_rx_device_expect(rx, batch->checks[i + 1].page, batch->checks[i + 1].sample);
+        BATON_TRY(bt_rx_device_digest(rx, batch->checks[i].page, batch->checks[i].bytes,
+                                      batch->checks[i].sample, &batch->checks[i].found));
+    }
+    return BATON_OK;
+}
+
+/* Those that match are published, up to the first that does not. */
+static baton_status run_checks(bt_rx *rx, bt_rx_ticket *ticket, check_batch *batch)
+{
+    pthread_mutex_unlock(&rx->lock);
+    baton_status status = take_digests(rx, batch);
+    pthread_mutex_lock(&rx->lock);
+    BATON_TRY(status);
+    uint32_t n = batch->n;
+    batch->n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        rx->stats.digests_checked_total++;
+        if (batch->checks[i].found == batch->checks[i].wanted) {
+            BATON_TRY(commit_chunk(rx, ticket, batch->checks[i].chunk));
+            continue;
+        }
+        rx->stats.digests_failed_total++;
+        return bt_fail(BATON_ERR_DIGEST_MISMATCH,
+                       "commit: digest of chunk %u: wanted %016" PRIx64 ", found %016" PRIx64
+                       " peer=%s",
+                       batch->checks[i].chunk, batch->checks[i].wanted, batch->checks[i].found,
+                       ticket->peer->name);
+    }
+    return BATON_OK;
+}
+
+static baton_status add_check(bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk, uint64_t wanted,
+                              check_batch *batch)
+{
+    bt_page_ref page;
+    const bt_sample *sample;
+    if (!bt_grant_page(ticket->grant, chunk, &page))
+        return BATON_OK; /* committed before, or present: checked then */
+    BATON_TRY(bt_rx_ticket_sample(rx, ticket, chunk, &sample));
+    size_t bytes = (size_t)(bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes);
+    batch->checks[batch->n].chunk = chunk;
+    batch->checks[batch->n].page = page;
+    batch->checks[batch->n].bytes = bytes;
+    batch->checks[batch->n].sample = sample;
+    batch->checks[batch->n].wanted = wanted;
+    return ++batch->n == CHECKS_AT_ONCE ? run_checks(rx, ticket, batch) : BATON_OK;
+}
+
+static baton_status commit_digested(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    const uint8_t *digest = commit->digests.data;
     bt_list_cursor cursor = {0};
     bt_chunk_range range;
+    check_batch batch;
+    batch.n = 0;
     while (bt_message_next_range(commit, &cursor, &range)) {
-        for (uint32_t i = 0; i < range.count; i++) {
-            BATON_TRY(commit_chunk(rx, ticket, range.first + i, digest));
-            digest = digest != NULL ? digest + 8 : NULL;
-        }
+        for (uint32_t i = 0; i < range.count; i++, digest += 8)
+            BATON_TRY(add_check(rx, ticket, range.first + i, load_u64(digest), &batch));
+    }
+    return batch.n > 0 ? run_checks(rx, ticket, &batch) : BATON_OK;
+}
+
+baton_status bt_rx_ticket_sample(const bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk,
+                                 const bt_sample **sample_p)
+{
+    *sample_p = NULL;
+    if (ticket->peer->digests != BT_DIGESTS_SAMPLED)
+        return BATON_OK;
+    const baton_layout *layout = &rx->options.layout;
+    return bt_samples_get(&ticket->samples, chunk + 1 == ticket->n_chunks, layout->n_layers,
+                          layout->n_planes,
+                          bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes,
+                          bt_sample_seed(ticket->nonce, ticket->id, ticket->generation), sample_p);
+}
+
+static baton_status commit_ranges(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
+{
+    bt_list_cursor cursor = {0};
+    bt_chunk_range range;
+    if (commit->digests.bytes > 0)
+        return commit_digested(rx, ticket, commit);
+    while (bt_message_next_range(commit, &cursor, &range)) {
+        for (uint32_t i = 0; i < range.count; i++)
+            BATON_TRY(commit_chunk(rx, ticket, range.first + i));
     }
     return BATON_OK;
 }
@@ -120,7 +187,7 @@ static baton_status finish(bt_rx *rx, bt_rx_ticket *ticket)
 static baton_status commit_granted(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
 {
     uint32_t n_chunks;
-    BATON_TRY(check_commit(rx, ticket, commit, &n_chunks));
+    BATON_TRY(check_commit(ticket, commit, &n_chunks));
     baton_status status = bt_rx_device_land(rx, ticket, commit);
     if (status != BATON_OK)
         return status;

@@ -44,6 +44,7 @@ struct bt_rx_device {
     uint64_t n_queued, n_done;
     kept_commit *kept;
     baton_status status; /* why no copy will ever be done; OK: they will */
+    void *sample_room;   /* of the device: lines of one page; made when first needed */
     void *host_page;     /* pinned, for reads of direct pages; made when first needed */
 };
 typedef struct bt_rx_device rx_device;
@@ -120,6 +121,8 @@ void bt_rx_device_destroy(bt_rx *rx)
         next = kept->next;
         bt_free(kept);
     }
+    if (!rx->gpu_hangs)
+        bt_cuda_free(device->cuda, device->sample_room);
     if (!rx->gpu_hangs && device->cuda != NULL && bt_cuda_enter(device->cuda) == BATON_OK) {
         free_batches(device, device->first);
         free_batches(device, device->spare);
@@ -226,9 +229,34 @@ static copy_batch *take_batch(rx_device *device)
     return NULL;
 }
 
+static uint64_t sample_room_bytes(const bt_rx *rx)
+{
+    const baton_layout *layout = &rx->options.layout;
+    return bt_sample_most_bytes(layout->n_layers, layout->n_planes, rx->page_bytes);
+}
+
+/* A sample's lines are gathered beside the page first; those that the GPU cannot are the CPU's, in
+ * bt_rx_device_digest. */
+static baton_status queue_digest(bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk, bt_page_ref page,
+                                 uint64_t bytes)
+{
+    rx_device *device = rx->device;
+    uint64_t *digest = &rx->regions[page.region].digests[page.page];
+    const void *from = landing_address(rx, page);
+    const bt_sample *sample;
+    BATON_TRY(bt_rx_ticket_sample(rx, ticket, chunk, &sample));
+    if (sample == NULL)
+        return device->kernels->digest(from, bytes, digest, device->stream);
+    if (!bt_sample_suits_gpu(sample))
+        return BATON_OK;
+    if (device->sample_room == NULL)
+        BATON_TRY(bt_cuda_alloc(device->cuda, (size_t)sample_room_bytes(rx), &device->sample_room));
+    return bt_sample_digest_gpu(device->kernels, sample, from, device->sample_room, digest,
+                                device->stream);
+}
+
 /* What a COMMIT asks for, of one page: its copy to the device, or its digest. */
-static baton_status queue_page(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t chunk,
-                               bt_page_ref page)
+static baton_status queue_page(bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk, bt_page_ref page)
 {
     const rx_device *device = rx->device;
     const bt_rx_region *region = &rx->regions[page.region];
@@ -236,8 +264,7 @@ static baton_status queue_page(bt_rx *rx, const bt_rx_ticket *ticket, uint32_t c
     region->arrivals[page.page] =
         (struct bt_rx_arrival){.ticket = ticket->id, .batch = device->n_queued + 1};
     if (device->is_direct)
-        return device->kernels->digest(landing_address(rx, page), bytes,
-                                       &region->digests[page.page], device->stream);
+        return queue_digest(rx, ticket, chunk, page, bytes);
     bt_cu_result result = device->cuda->driver->copy_async(address_of(bt_rx_page_address(rx, page)),
                                                            address_of(landing_address(rx, page)),
                                                            bytes, device->stream);
@@ -289,7 +316,7 @@ static void forget_batch(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_com
 
 /* Queues what this COMMIT is the first to ask for; *n pages. *newest: the batch that the last of
  * its pages is in. */
-static baton_status queue_pages(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit,
+static baton_status queue_pages(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit,
                                 uint32_t *n, uint64_t *newest)
 {
     page_walk walk = {0};
@@ -322,7 +349,7 @@ static baton_status end_batch(rx_device *device, copy_batch *batch)
 }
 
 /* OK: what was queued for all of its pages is done. */
-static baton_status land_queued(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+static baton_status land_queued(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
 {
     rx_device *device = rx->device;
     uint32_t n = 0;
@@ -347,14 +374,14 @@ static baton_status land_queued(bt_rx *rx, const bt_rx_ticket *ticket, const bt_
 }
 
 /* What peers wrote is flushed before a kernel looks at it. */
-static baton_status land_direct(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+static baton_status land_direct(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
 {
     BATON_TRY(bt_cuda_flush_writes(rx->device->cuda));
     bool is_digested = rx->device->kernels != NULL && commit->digests.bytes > 0;
     return is_digested ? land_queued(rx, ticket, commit) : BATON_OK;
 }
 
-baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit)
+baton_status bt_rx_device_land(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit)
 {
     rx_device *device = rx->device;
     if (device == NULL || rx->options.memory != BATON_MEMORY_CUDA_DEVICE)
@@ -413,12 +440,19 @@ baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_messa
     return BATON_OK;
 }
 
-baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, uint64_t *digest)
+void bt_rx_device_expect(const bt_rx *rx, bt_page_ref page, const bt_sample *sample)
+{
+    if (sample != NULL && rx->regions[page.region].memory->kind != BATON_MEMORY_CUDA_DEVICE)
+        bt_sample_expect(sample, landing_address(rx, page));
+}
+
+baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, const bt_sample *sample,
+                                 uint64_t *digest)
 {
     rx_device *device = rx->device;
     const bt_rx_region *region = &rx->regions[page.region];
     const void *from = landing_address(rx, page);
-    if (region->digests != NULL) {
+    if (region->digests != NULL && (sample == NULL || bt_sample_suits_gpu(sample))) {
         *digest = region->digests[page.page];
         return BATON_OK;
     }
@@ -429,7 +463,7 @@ baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, uint
         BATON_TRY(bt_cuda_copy(device->cuda, device->host_page, from, bytes));
         from = device->host_page;
     }
-    *digest = bt_digest(from, bytes);
+    *digest = sample != NULL ? bt_sample_digest_page(sample, from) : bt_digest(from, bytes);
     return BATON_OK;
 }
 

@@ -35,13 +35,20 @@ void bt_rx_device_region_free(bt_rx *rx, bt_rx_region *region);
 
 /* The bytes of the chunks that a checked COMMIT names are where decode reads them. IN_PROGRESS:
  * they will be; call bt_rx_device_keep. Errors: IO. */
-baton_status bt_rx_device_land(bt_rx *rx, const bt_rx_ticket *ticket, const bt_msg_commit *commit);
+baton_status bt_rx_device_land(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg_commit *commit);
 /* Keeps a COMMIT, one of a ticket, until what it waits for is done; then it is handled anew. Others
  * of that ticket are dropped meanwhile. Errors: NO_MEMORY. */
 baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_message *message);
 /* The digest of what was written to a page, host memory included; the bytes of a COMMIT that has
- * landed. Lock not needed. Errors: NO_MEMORY, IO. */
-baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, uint64_t *digest);
+ * landed. sample NULL: of all bytes. Lock not needed. Errors: NO_MEMORY, IO. */
+baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, const bt_sample *sample,
+                                 uint64_t *digest);
+/* That page is next, where the CPU will take a sample of it. Lock not needed. */
+void bt_rx_device_expect(const bt_rx *rx, bt_page_ref page, const bt_sample *sample);
+/* What a sampled digest of the chunk looks at, borrowed from the ticket; NULL: digests are of all
+ * bytes. Errors: NO_MEMORY, TOO_LARGE. rxcommit.c. */
+baton_status bt_rx_ticket_sample(const bt_rx *rx, bt_rx_ticket *ticket, uint32_t chunk,
+                                 const bt_sample **sample_p);
 
 /* Any thread, lock not held. An event behind what is queued on the stream. Errors: UNSUPPORTED, IO.
  */

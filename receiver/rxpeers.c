@@ -4,6 +4,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "wire/digests.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -93,11 +94,7 @@ static baton_status check_init(const bt_rx *rx, const bt_msg_init *init)
                        "init: rank ours %u of %u theirs %u of %u: each sender rank pairs with the "
                        "receiver of its own rank",
                        rx->options.rank, rx->options.world, init->rank, init->world);
-    if (init->digests == BT_DIGESTS_WHOLE)
-        return bt_fail(BATON_ERR_VERSION_MISMATCH,
-                       "init: digests: wanted %d (off) or %d (of tiles), found %u: an older Baton, "
-                       "whose digests never match ours; update it, or switch digests off",
-                       BT_DIGESTS_OFF, BT_DIGESTS_TILES, init->digests);
+    BATON_TRY(bt_digests_check(init->digests));
     BATON_TRY(baton_layout_check(&init->layout));
     BATON_TRY(baton_layout_match(&rx->options.layout, &init->layout));
     if (!bt_blob_equals(init->seed, bt_blob_of(rx->root.last.bytes, BATON_KEY_BYTES)))
@@ -217,8 +214,7 @@ static void answer_init(bt_rx *rx, const bt_rx_route *route, const bt_message *m
             .rank = rx->options.rank,
             .world = rx->options.world,
             .layout = rx->options.layout,
-            .digests = rx->options.digests == BATON_DIGESTS_FULL ? (uint32_t)BT_DIGESTS_TILES
-                                                                 : message->u.init.digests,
+            .digests = peer->digests,
             .process = {.boot = bt_blob_of_text(rx->self.boot),
                         .pid_ns = rx->self.pid_ns,
                         .start = rx->self.start,
@@ -316,6 +312,8 @@ void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *messag
         return;
     }
     peer->is_probe = message->u.init.probe != 0;
+    peer->digests =
+        bt_digests_stronger(bt_digests_of(rx->options.digests), message->u.init.digests);
     heard(rx, peer, BT_RX_INIT_PORT, route);
     answer_init(rx, route, message, peer);
 }

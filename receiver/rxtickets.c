@@ -149,6 +149,7 @@ bt_rx_ticket *bt_rx_ticket_disowned(bt_rx *rx, const bt_rx_peer *peer, const bt_
 
 static void ticket_free(bt_rx_ticket *ticket)
 {
+    bt_samples_clear(&ticket->samples);
     bt_free(ticket->keys);
     bt_free(ticket);
 }

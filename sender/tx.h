@@ -21,6 +21,7 @@
 #include "core/process.h"
 #include "core/states.h"
 #include "core/tracelog.h"
+#include "kernels/sample.h"
 #include "sender/txpath.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
@@ -240,6 +241,7 @@ struct bt_tx_transfer {
     uint64_t ticket;
     uint32_t generation;
     uint8_t nonce[BT_NONCE_BYTES];
+    bt_samples samples; /* what a sampled digest looks at; made by the first chunk that moves */
     uint64_t deadline_ns;
     uint64_t progress_ns; /* last time a put or flush finished or was posted */
     uint64_t granted_ns;
@@ -521,6 +523,10 @@ void bt_tx_chunk_is_ready(bt_tx_transfer *transfer, uint32_t chunk);
 bt_memory *bt_tx_find_registered(const bt_tx *tx, const void *data, size_t bytes);
 /* n chunks more have landed. */
 void bt_tx_count_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t n, uint64_t bytes);
+/* What a sampled digest of the chunk looks at, borrowed from the transfer; NULL: there is none, or
+ * it is of all bytes. Errors: NO_MEMORY, TOO_LARGE. */
+baton_status bt_tx_chunk_sample(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                const bt_sample **sample_p);
 uint64_t bt_tx_chunk_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk);
 /* Flushes what was posted, if there is some and no flush under way. One flush at a time: what is
  * posted meanwhile waits for the next. */

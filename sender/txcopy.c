@@ -4,6 +4,7 @@
 #include "core/alloc.h"
 #include "core/fail.h"
 #include "kernels/digest.h"
+#include "kernels/kv_check.h"
 #include "kernels/kv_rows.h"
 
 #include <assert.h>
@@ -13,21 +14,20 @@ static baton_status copy_digested(const bt_tx_piece *piece)
 {
     const bt_tx_source *source = piece->source;
     if (source->view == NULL) {
-        *piece->digest = bt_digest_copy(piece->to, source->data, piece->bytes, piece->past_cache);
+        *piece->wanted.digest =
+            bt_digest_copy(piece->to, source->data, piece->bytes, piece->past_cache);
         return BATON_OK;
     }
     if (piece->past_cache)
         return baton_kv_gather_stream_digest(source->view, &source->tokens, 0, piece->n_layers,
-                                             piece->to, piece->bytes, piece->digest);
+                                             piece->to, piece->bytes, piece->wanted.digest);
     return baton_kv_gather_digest(source->view, &source->tokens, 0, piece->n_layers, piece->to,
-                                  piece->bytes, piece->digest);
+                                  piece->bytes, piece->wanted.digest);
 }
 
-static baton_status copy_piece(const bt_tx_piece *piece)
+static baton_status copy_plain(const bt_tx_piece *piece)
 {
     const bt_tx_source *source = piece->source;
-    if (piece->digest != NULL)
-        return copy_digested(piece);
     if (source->view == NULL) {
         const bt_rows_ops *ops = bt_rows_best(piece->past_cache);
         ops->copy(piece->to, 0, (const uint8_t *)source->data + piece->first, 0, piece->bytes, 1);
@@ -40,14 +40,43 @@ static baton_status copy_piece(const bt_tx_piece *piece)
                            piece->to, piece->bytes);
 }
 
+/* Of what the copy has read, while it is still in the cache: that it was written is what the other
+ * side looks at. */
+static baton_status take_sample(const bt_tx_piece *piece)
+{
+    const bt_tx_source *source = piece->source;
+    const bt_sample *sample = piece->wanted.sample;
+    const bt_sample_source from = {
+        .n_layers = sample->n_pieces / sample->n_planes,
+        .bytes = source->view != NULL ? piece->to : source->data,
+        .view = source->view,
+        .tokens = &source->tokens,
+    };
+    bool is_alone = piece->bytes == 0; /* gather has not looked at the tokens, not on this thread */
+    if (is_alone && source->view != NULL)
+        BATON_TRY(bt_kv_copy_check(source->view, &source->tokens, 0, piece->n_layers, piece->to,
+                                   piece->first));
+    *piece->wanted.digest = bt_sample_digest(sample, &from);
+    return BATON_OK;
+}
+
+static baton_status copy_piece(const bt_tx_piece *piece)
+{
+    if (piece->wanted.digest != NULL && piece->wanted.sample == NULL)
+        return copy_digested(piece);
+    if (piece->bytes > 0)
+        BATON_TRY(copy_plain(piece));
+    return piece->wanted.digest != NULL ? take_sample(piece) : BATON_OK;
+}
+
 static bt_tx_piece whole(const bt_tx_source *source, uint8_t *page, uint64_t bytes, bool past_cache,
-                         uint64_t *digest)
+                         bt_tx_wanted wanted)
 {
     return (bt_tx_piece){.source = source,
                          .to = page,
                          .bytes = bytes,
                          .n_layers = source->view != NULL ? source->view->n_layers : 0,
-                         .digest = digest,
+                         .wanted = wanted,
                          .past_cache = past_cache};
 }
 
@@ -130,25 +159,38 @@ static bool has_layers_of(const bt_tx_source *source, uint64_t bytes)
            found == bytes;
 }
 
+static bool is_of_all(const bt_tx_wanted *wanted)
+{
+    return wanted->digest != NULL && wanted->sample == NULL;
+}
+
 bool bt_tx_copies_have_room(const bt_tx_copies *copies)
 {
-    return copies->n_pieces + BT_TX_COPY_PARTS <= BT_TX_COPY_PIECES;
+    return copies->n_pieces + BT_TX_COPY_PARTS < BT_TX_COPY_PIECES;
 }
 
 void bt_tx_copies_add(bt_tx_copies *copies, uint32_t chunk, const bt_tx_source *source,
-                      uint8_t *page, uint64_t bytes, bool past_cache, uint64_t *digest)
+                      uint8_t *page, uint64_t bytes, bool past_cache, bt_tx_wanted wanted)
 {
     assert(bt_tx_copies_have_room(copies));
-    const bt_tx_piece all = whole(source, page, bytes, past_cache, digest);
+    const bt_tx_piece all = whole(source, page, bytes, past_cache, wanted);
     copies->chunks[copies->n_chunks++] = (bt_tx_copied){.chunk = chunk, .page = page};
-    if (digest != NULL || bytes <= 2 * BT_TX_COPY_PART_BYTES)
+    bool is_one = is_of_all(&wanted) || bytes <= 2 * BT_TX_COPY_PART_BYTES ||
+                  (source->view != NULL && !has_layers_of(source, bytes)); /* gather says why */
+    if (is_one) {
         add_piece(copies, &all);
-    else if (source->view == NULL)
-        divide_bytes(copies, &all);
-    else if (has_layers_of(source, bytes))
-        divide_layers(copies, &all);
+        return;
+    }
+    bt_tx_piece sample = all, copy = all;
+    copy.wanted = (bt_tx_wanted){0};
+    if (source->view == NULL)
+        divide_bytes(copies, &copy);
     else
-        add_piece(copies, &all); /* gather says what is wrong */
+        divide_layers(copies, &copy);
+    sample.first = bytes;
+    sample.bytes = 0;
+    if (wanted.digest != NULL)
+        add_piece(copies, &sample);
 }
 
 void bt_tx_copies_clear(bt_tx_copies *copies)
@@ -163,14 +205,14 @@ baton_status bt_tx_copies_run(bt_tx_copies *copies)
 }
 
 baton_status bt_tx_copy(bt_tx_copies *copies, const bt_tx_source *source, void *page,
-                        uint64_t bytes, bool past_cache, uint64_t *digest)
+                        uint64_t bytes, bool past_cache, bt_tx_wanted wanted)
 {
-    if (copies == NULL || copies->n_pieces > 0 || digest != NULL ||
+    if (copies == NULL || copies->n_pieces > 0 || is_of_all(&wanted) ||
         bytes <= 2 * BT_TX_COPY_PART_BYTES) {
-        const bt_tx_piece all = whole(source, page, bytes, past_cache, digest);
+        const bt_tx_piece all = whole(source, page, bytes, past_cache, wanted);
         return copy_piece(&all);
     }
-    bt_tx_copies_add(copies, 0, source, page, bytes, past_cache, digest);
+    bt_tx_copies_add(copies, 0, source, page, bytes, past_cache, wanted);
     baton_status status = bt_tx_copies_run(copies);
     bt_tx_copies_clear(copies);
     return status;

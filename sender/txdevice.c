@@ -27,8 +27,9 @@ typedef struct device_copy {
     uint64_t bytes;
     bool *is_copying; /* of a group of layers; NULL: the chunk's state says so */
     bool needs_host;
-    bool takes_digest; /* on the GPU */
-    uint32_t slot;     /* RUNNING */
+    bool takes_digest;       /* on the GPU */
+    const bt_sample *sample; /* NULL: of all bytes */
+    uint32_t slot;           /* RUNNING */
     uint64_t started_ns;
     bt_tx_event source_free; /* lost: what is to be said should it end */
 } device_copy;
@@ -49,6 +50,7 @@ struct bt_tx_device {
     void *device_pages;           /* [staging_chunks][page_bytes] */
     bt_memory *pinned;            /* [staging_chunks][page_bytes]; made when first needed */
     uint64_t *digests;            /* [staging_chunks] pinned; NULL: not the GPU's */
+    void *sample_room;            /* lines of one chunk, of the device; made when first needed */
     device_slot *slots;           /* [staging_chunks] */
     uint32_t *free_slots;         /* stack */
     uint32_t n_slots, n_free_slots;
@@ -192,6 +194,7 @@ static void free_memory(tx_device *device)
     destroy_streams(device);
     bt_memory_free(device->pinned);
     bt_cuda_free_pinned(device->cuda, device->digests);
+    bt_cuda_free(device->cuda, device->sample_room);
     if (device->device_memory != NULL)
         bt_memory_free(device->device_memory);
     else if (device->cuda != NULL)
@@ -254,7 +257,9 @@ static void watch_event(tx_device *device, bt_cu_event event)
 static baton_status start(bt_tx *tx, const device_copy *wanted)
 {
     tx_device *device;
+    const bt_sample *sample;
     BATON_TRY(get_device(tx, &device));
+    BATON_TRY(bt_tx_chunk_sample(tx, wanted->transfer, wanted->chunk, &sample));
     device_copy *copy = device->spare;
     if (copy != NULL)
         device->spare = copy->next;
@@ -265,7 +270,9 @@ static baton_status start(bt_tx *tx, const device_copy *wanted)
     bool has_digest = wanted->transfer->peer->digests != BT_DIGESTS_OFF;
     *copy = *wanted;
     copy->state = wanted->source->ready != NULL ? COPY_WAITING : COPY_READY;
-    copy->takes_digest = has_digest && device->kernels_digest && wanted->is_copying == NULL;
+    copy->sample = sample;
+    copy->takes_digest = has_digest && device->kernels_digest && wanted->is_copying == NULL &&
+                         (sample == NULL || bt_sample_suits_gpu(sample));
     copy->needs_host |= has_digest && !copy->takes_digest;
     *device->last = copy;
     device->last = &copy->next;
@@ -327,10 +334,35 @@ static void remove_copy(tx_device *device, device_copy **at)
     device->spare = copy;
 }
 
-/* The chunk, or a group of its layers, to `page` on the device; digest NULL: none is wanted. */
-static baton_status gather(tx_device *device, const bt_tx_source *source, void *page,
-                           uint64_t bytes, uint64_t *digest)
+static baton_status make_sample_room(tx_device *device)
 {
+    const bt_tx *tx = device->tx;
+    const baton_layout *layout = &tx->options.layout;
+    uint64_t bytes = bt_sample_most_bytes(layout->n_layers, layout->n_planes, tx->page_bytes);
+    return bt_cuda_alloc(device->cuda, (size_t)bytes, &device->sample_room);
+}
+
+/* Of dense bytes on the device; digest NULL: none is wanted. One room is enough for the lines of
+ * all samples, which are taken one after the other. */
+static baton_status take_digest(tx_device *device, const device_copy *copy, const void *from,
+                                uint64_t *digest)
+{
+    if (digest == NULL)
+        return BATON_OK;
+    if (copy->sample == NULL)
+        return device->kernels->digest(from, copy->bytes, digest, device->gathers);
+    if (device->sample_room == NULL)
+        BATON_TRY(make_sample_room(device));
+    return bt_sample_digest_gpu(device->kernels, copy->sample, from, device->sample_room, digest,
+                                device->gathers);
+}
+
+/* The chunk, or a group of its layers, to `page` on the device; digest NULL: none is wanted. One of
+ * all bytes is taken on the way. */
+static baton_status gather(tx_device *device, const device_copy *copy, void *page, uint64_t *digest)
+{
+    const bt_tx_source *source = copy->source;
+    uint64_t bytes = copy->bytes;
     const bt_cuda_driver *driver = device->cuda->driver;
     const bt_kv_kernels *kernels = device->kernels;
     if (source->view == NULL) {
@@ -338,12 +370,15 @@ static baton_status gather(tx_device *device, const bt_tx_source *source, void *
             driver->copy_async(address_of(page), address_of(source->data), bytes, device->gathers);
         if (result != BT_CU_SUCCESS)
             return bt_fail_cuda(driver, result, "wanted a copy");
-        return digest != NULL ? kernels->digest(page, bytes, digest, device->gathers) : BATON_OK;
+        return take_digest(device, copy, page, digest);
     }
     uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
-    if (kernels != NULL)
-        return kernels->gather(source->view, &source->tokens, source->first_layer, n_layers, page,
-                               bytes, digest, device->gathers);
+    if (kernels != NULL) {
+        uint64_t *on_its_way = copy->sample == NULL ? digest : NULL;
+        BATON_TRY(kernels->gather(source->view, &source->tokens, source->first_layer, n_layers,
+                                  page, bytes, on_its_way, device->gathers));
+        return copy->sample != NULL ? take_digest(device, copy, page, digest) : BATON_OK;
+    }
     return bt_kv_gather_copies(driver, source->view, &source->tokens, source->first_layer, n_layers,
                                page, bytes, device->gathers);
 }
@@ -355,14 +390,12 @@ static baton_status queue_copies(tx_device *device, const device_copy *copy)
     const bt_cuda_driver *driver = device->cuda->driver;
     const device_slot *slot = &device->slots[copy->slot];
     const bt_tx_source *source = copy->source;
-    uint64_t bytes = copy->bytes;
     uint64_t at = copy->slot * device->tx->page_bytes;
     /* Without pages there are only sources that are put from where they are. */
     uint8_t *page = device->device_pages != NULL ? (uint8_t *)device->device_pages + at : NULL;
     uint64_t *digest = copy->takes_digest ? &device->digests[copy->slot] : NULL;
-    BATON_TRY(source->is_direct
-                  ? device->kernels->digest(source->data, bytes, digest, device->gathers)
-                  : gather(device, source, page, bytes, digest));
+    BATON_TRY(source->is_direct ? take_digest(device, copy, source->data, digest)
+                                : gather(device, copy, page, digest));
     bt_cu_stream last = device->gathers;
     bt_cu_result result = BT_CU_SUCCESS;
     if (copy->needs_host) {
@@ -372,7 +405,7 @@ static baton_status queue_copies(tx_device *device, const device_copy *copy)
             result = driver->stream_wait_event(last, slot->gathered, 0);
         if (result == BT_CU_SUCCESS)
             result = driver->copy_async(address_of((uint8_t *)device->pinned->base + at),
-                                        address_of(page), bytes, last);
+                                        address_of(page), copy->bytes, last);
     }
     if (result == BT_CU_SUCCESS)
         result = driver->event_record(slot->done, last);

@@ -43,6 +43,7 @@ void bt_tx_transfer_free(bt_tx_transfer *transfer)
     for (uint32_t i = 0; transfer->chunks != NULL && i < transfer->n_chunks; i++)
         bt_tx_source_release(&transfer->chunks[i].source);
     bt_tx_layers_free(transfer);
+    bt_samples_clear(&transfer->samples);
     bt_free(transfer->keys);
     bt_free(transfer->chunks);
     bt_free(transfer->pushed);

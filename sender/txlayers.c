@@ -22,7 +22,8 @@ struct bt_tx_group {
 
 /* A chunk that comes in groups, from its first one on. */
 struct bt_tx_layers {
-    bt_digester digester; /* of a chunk with a digest, from its first layer on */
+    bt_digester digester; /* of a chunk with a digest of all, from its first layer on */
+    uint8_t *sample;      /* what a sampled digest is of; NULL: none was taken yet */
     uint32_t n_pushed, n_moved, n_puts;
     bt_tx_group *put; /* those whose puts read their sources; free when n_puts is 0 */
 };
@@ -49,6 +50,12 @@ baton_status bt_tx_layers_see(const bt_tx *tx, bt_tx_transfer *transfer, uint32_
     }
     memset(seen, 1, source->n_layers);
     return BATON_OK;
+}
+
+/* A digest of all bytes is taken in the page's order. */
+static bool is_in_order(const bt_tx_transfer *transfer)
+{
+    return transfer->peer->digests == BT_DIGESTS_TILES;
 }
 
 static bt_tx_layers *layers_create(void)
@@ -122,28 +129,66 @@ static void add_to_digest(const bt_tx *tx, const bt_tx_transfer *transfer, const
     bt_digester_pass(&layers->digester, bytes * group->source.n_layers);
 }
 
+/* The group's lines to their place in the chunk's sample. bytes: the group's, dense. */
+static baton_status add_to_sample(const bt_tx *tx, bt_tx_transfer *transfer,
+                                  const bt_tx_group *group, const uint8_t *bytes)
+{
+    const bt_tx_source *source = &group->source;
+    bt_tx_layers *layers = transfer->chunks[group->chunk].layers;
+    const bt_sample *sample;
+    BATON_TRY(bt_tx_chunk_sample(tx, transfer, group->chunk, &sample));
+    if (sample == NULL)
+        return BATON_OK;
+    if (layers->sample == NULL)
+        layers->sample = bt_calloc(1, bt_sample_bytes(sample, tx->options.layout.n_layers));
+    if (layers->sample == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "sample: of chunk %u", group->chunk);
+    const bt_sample_source from = {.first_layer = source->first_layer,
+                                   .n_layers = source->n_layers,
+                                   .bytes = source->view != NULL ? bytes : source->data,
+                                   .view = source->view,
+                                   .tokens = &source->tokens};
+    bt_sample_take(sample, &from, layers->sample);
+    return BATON_OK;
+}
+
+/* Of a chunk whose layers have all moved. */
+static baton_status end_digest(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t i)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    const bt_sample *sample;
+    BATON_TRY(bt_tx_chunk_sample(tx, transfer, i, &sample));
+    if (sample != NULL)
+        chunk->digest =
+            bt_digest(chunk->layers->sample, bt_sample_bytes(sample, tx->options.layout.n_layers));
+    else if (is_in_order(transfer))
+        chunk->digest = bt_digester_end(&chunk->layers->digester);
+    return BATON_OK;
+}
+
 /* The copy, its digest, and the byte that a test wants spoiled. */
-static baton_status fill(const bt_tx *tx, const bt_tx_transfer *transfer, const bt_tx_group *group,
+static baton_status fill(const bt_tx *tx, bt_tx_transfer *transfer, const bt_tx_group *group,
                          uint8_t *page, bool past_cache)
 {
     const bt_tx_source *source = &group->source;
-    bool has_digest = transfer->peer->digests != BT_DIGESTS_OFF;
+    bool has_digest = is_in_order(transfer);
     uint64_t bytes = layer_bytes(tx, transfer, group->chunk);
     uint8_t *to = page + bytes * source->first_layer;
     BATON_TRY(copy_group(source, to, bytes * source->n_layers, past_cache && !has_digest));
     if (has_digest)
         add_to_digest(tx, transfer, group, page);
+    BATON_TRY(add_to_sample(tx, transfer, group, to));
     if (tx->options.spoil_byte && group->chunk == 0 && source->first_layer == 0)
         page[0] ^= 1;
     return BATON_OK;
 }
 
-/* A group that comes from a GPU lies in a page of ours, or is read where it is; without a digest to
- * take it needs no place in the chunk's staging slot. NULL: it does. */
+/* A group that comes from a GPU lies in a page of ours, or is read where it is; without a digest of
+ * all bytes it needs no place in the chunk's staging slot. NULL: it does. */
 static bt_memory *put_memory(const bt_tx *tx, const bt_tx_transfer *transfer,
                              const bt_tx_source *source)
 {
-    if (transfer->peer->digests != BT_DIGESTS_OFF)
+    if (is_in_order(transfer))
         return NULL;
     if (source->page != NULL)
         return source->page;
@@ -159,7 +204,7 @@ static baton_status stage_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group
     if (*memory != NULL) {
         group->is_put = true;
         *local = (uint8_t *)(uintptr_t)group->source.data;
-        return BATON_OK;
+        return add_to_sample(tx, transfer, group, *local);
     }
     if (chunk->slot < 0)
         BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
@@ -191,20 +236,20 @@ static baton_status put_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group *
     return BATON_OK;
 }
 
-static void complete_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, bool is_mapped)
+static baton_status complete_chunk(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, bool is_mapped)
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
-    if (transfer->peer->digests != BT_DIGESTS_OFF)
-        chunk->digest = bt_digester_end(&chunk->layers->digester);
+    BATON_TRY(end_digest(tx, transfer, i));
     transfer->n_posted++;
     if (is_mapped) {
         bt_tx_stat(tx, &tx->stats.bytes_mapped_total, bt_tx_chunk_bytes(tx, transfer, i));
         bt_tx_chunk_landed(tx, transfer, i);
-        return;
+        return BATON_OK;
     }
     transfer->n_partial--;
     chunk->state = BT_TX_CHUNK_POSTED;
     bt_tx_list_append(transfer, &transfer->posted, i);
+    return BATON_OK;
 }
 
 /* Where it will be copied on to the chunk's staging slot, the chunk has that first: groups that
@@ -213,7 +258,7 @@ static baton_status start_on_device(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_g
                                     bool is_mapped)
 {
     bt_tx_chunk *chunk = &transfer->chunks[group->chunk];
-    bool needs_slot = !is_mapped && transfer->peer->digests != BT_DIGESTS_OFF;
+    bool needs_slot = !is_mapped && is_in_order(transfer);
     bool needs_host = is_mapped || !transfer->peer->puts_from_device;
     if (needs_slot && chunk->slot < 0)
         BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
@@ -222,13 +267,13 @@ static baton_status start_on_device(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_g
     return BATON_IN_PROGRESS;
 }
 
-/* A GPU has not got it, and, with digests, those before it have moved: it would hold a page of ours
- * that they may need. */
+/* A GPU has not got it, and, with digests of all bytes, those before it have moved: it would hold a
+ * page of ours that they may need. */
 static bool can_move(const bt_tx_transfer *transfer, const bt_tx_group *group)
 {
     if (group->is_copying)
         return false;
-    return transfer->peer->digests == BT_DIGESTS_OFF ||
+    return !is_in_order(transfer) ||
            group->source.first_layer == transfer->chunks[group->chunk].layers->n_moved;
 }
 
@@ -252,7 +297,7 @@ static baton_status move_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group 
     if (!group->is_put)
         bt_tx_source_free(tx, transfer, group->chunk, &group->source);
     if (chunk->layers->n_moved == tx->options.layout.n_layers)
-        complete_chunk(tx, transfer, group->chunk, is_mapped);
+        return complete_chunk(tx, transfer, group->chunk, is_mapped);
     return BATON_OK;
 }
 
@@ -300,7 +345,7 @@ baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
         unlink_group(transfer, before);
         retire(transfer, group);
         /* One that waited for this one may stand before it. */
-        group = transfer->peer->digests != BT_DIGESTS_OFF ? transfer->first_group : next;
+        group = is_in_order(transfer) ? transfer->first_group : next;
         before = group == next ? before : NULL;
     }
     *more = group != NULL;
@@ -333,7 +378,7 @@ bt_tx_put_end bt_tx_layers_put_done(bt_tx *tx, bt_tx_transfer *transfer, uint32_
 
 bool bt_tx_layers_keep_slot(const bt_tx_transfer *transfer, const bt_tx_chunk *chunk)
 {
-    return chunk->layers != NULL && transfer->peer->digests != BT_DIGESTS_OFF;
+    return chunk->layers != NULL && is_in_order(transfer);
 }
 
 static void drop(bt_tx *tx, bt_tx_transfer *transfer, uint32_t first, uint32_t end)
@@ -376,8 +421,10 @@ void bt_tx_layers_free(bt_tx_transfer *transfer)
 {
     free_groups(transfer->first_group);
     for (uint32_t i = 0; transfer->chunks != NULL && i < transfer->n_chunks; i++) {
-        if (transfer->chunks[i].layers != NULL)
+        if (transfer->chunks[i].layers != NULL) {
             free_groups(transfer->chunks[i].layers->put);
+            bt_free(transfer->chunks[i].layers->sample);
+        }
         bt_free(transfer->chunks[i].layers);
     }
     bt_free(transfer->seen);

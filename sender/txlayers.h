@@ -6,13 +6,13 @@
  *   page  | layer 0 | layer 1 | ... | layer n-1 |     IDLE ─▶ LAYERED ─▶ POSTED or LANDED ─▶ ...
  *         '-- group 0 --'  '- group 1 -'                      all pushed  all moved
  *
- * Groups come in any order. A digest is taken in the page's order, so with digests a group waits
- * until those before it have moved. Where puts are used, a chunk has a staging slot only while
- * something of it is on its way: who waits for the engine holds nobody up. With a digest, which may
- * look at the page again, it keeps one from its first group to its last put; such chunks share half
- * of the slots, and the others wait for them. A group of a GPU's memory goes through a page of its
- * own first (txdevice.h), from which it is put, or copied where the CPU writes the peer's page or
- * takes a digest.
+ * Groups come in any order. A digest of all bytes is taken in the page's order, so with one a group
+ * waits until those before it have moved. Where puts are used, a chunk has a staging slot only
+ * while something of it is on its way: who waits for the engine holds nobody up. With such a
+ * digest, which may look at the page again, it keeps one from its first group to its last put; such
+ * chunks share half of the slots, and the others wait for them. A group of a GPU's memory goes
+ * through a page of its own first (txdevice.h), from which it is put, or copied where the CPU
+ * writes the peer's page or takes a digest.
  *
  * Thread rule: owner thread; seen and count_seen belong to the inbox and its lock. */
 #ifndef BT_SENDER_TXLAYERS_H

@@ -34,7 +34,8 @@ enum {
 static void copy_as_chunks(bt_tx *tx, void *to, const void *from, size_t bytes)
 {
     const bt_tx_source source = {.data = from};
-    (void)bt_tx_copy(tx->copies, &source, to, bytes, true, NULL); /* cannot fail: no view */
+    (void)bt_tx_copy(tx->copies, &source, to, bytes, true,
+                     (bt_tx_wanted){0}); /* cannot fail: no view */
     bt_rows_best(true)->finish();
 }
 

@@ -144,15 +144,33 @@ static baton_status run_copies(bt_tx *tx, bt_tx_transfer *transfer, turn *t)
     return status;
 }
 
-/* Where the CPU's digest of the chunk goes; NULL: none is wanted, or the GPU has taken it. */
-static uint64_t *wanted_digest(const bt_tx_transfer *transfer, bt_tx_chunk *chunk)
+baton_status bt_tx_chunk_sample(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
+                                const bt_sample **sample_p)
 {
+    *sample_p = NULL;
+    if (transfer->peer->digests != BT_DIGESTS_SAMPLED)
+        return BATON_OK;
+    const baton_layout *layout = &tx->options.layout;
+    return bt_samples_get(&transfer->samples, chunk + 1 == transfer->n_chunks, layout->n_layers,
+                          layout->n_planes, bt_tx_chunk_bytes(tx, transfer, chunk),
+                          bt_sample_seed(transfer->nonce, transfer->ticket, transfer->generation),
+                          sample_p);
+}
+
+/* The CPU's digest of the chunk; none where none is wanted, or the GPU has taken it. */
+static baton_status wanted_digest(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
+                                  bt_tx_wanted *wanted)
+{
+    bt_tx_chunk *chunk = &transfer->chunks[i];
+    *wanted = (bt_tx_wanted){0};
     if (transfer->peer->digests == BT_DIGESTS_OFF)
-        return NULL;
-    if (!chunk->source.has_digest)
-        return &chunk->digest;
-    chunk->digest = chunk->source.digest;
-    return NULL;
+        return BATON_OK;
+    if (chunk->source.has_digest) {
+        chunk->digest = chunk->source.digest;
+        return BATON_OK;
+    }
+    wanted->digest = &chunk->digest;
+    return bt_tx_chunk_sample(tx, transfer, i, &wanted->sample);
 }
 
 /* The chunk behind this one, where it is one piece of memory and goes to the same region. */
@@ -171,16 +189,17 @@ static baton_status move_mapped(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i,
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
     uint8_t *page = region->mapped + chunk->page * region->page_bytes;
-    uint64_t *digest = wanted_digest(transfer, chunk);
+    bt_tx_wanted wanted;
+    BATON_TRY(wanted_digest(tx, transfer, i, &wanted));
     if (tx->copies != NULL) {
         if (!bt_tx_copies_have_room(tx->copies))
             BATON_TRY(run_copies(tx, transfer, t));
-        bt_tx_copies_add(tx->copies, i, &chunk->source, page, bytes, true, digest);
+        bt_tx_copies_add(tx->copies, i, &chunk->source, page, bytes, true, wanted);
         transfer->next_chunk = i + 1; /* PUSHED until it has been copied */
         return BATON_OK;
     }
     expect_next(transfer, i, region);
-    BATON_TRY(bt_tx_copy(NULL, &chunk->source, page, bytes, true, digest));
+    BATON_TRY(bt_tx_copy(NULL, &chunk->source, page, bytes, true, wanted));
     copied(tx, transfer, i, page, t);
     return BATON_OK;
 }
@@ -254,21 +273,24 @@ static baton_status stage(bt_tx *tx, bt_tx_transfer *transfer, uint32_t i, const
 {
     bt_tx_chunk *chunk = &transfer->chunks[i];
     uint64_t bytes = bt_tx_chunk_bytes(tx, transfer, i);
-    uint64_t *digest = wanted_digest(transfer, chunk);
+    bt_tx_wanted wanted;
+    BATON_TRY(wanted_digest(tx, transfer, i, &wanted));
     if (chunk->source.view == NULL &&
         (tx->options.path != BATON_PATH_STAGED || chunk->source.page != NULL)) {
         *memory = chunk->source.page != NULL ? chunk->source.page
                                              : bt_tx_find_registered(tx, chunk->source.data, bytes);
         *local = chunk->source.data;
         if (*memory != NULL) {
-            if (digest != NULL)
-                *digest = bt_digest(*local, bytes);
+            if (wanted.digest != NULL)
+                *wanted.digest = wanted.sample != NULL
+                                     ? bt_sample_digest_page(wanted.sample, *local)
+                                     : bt_digest(*local, bytes);
             return BATON_OK;
         }
     }
     BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
     uint8_t *page = (uint8_t *)tx->staging->base + (uint64_t)chunk->slot * tx->page_bytes;
-    BATON_TRY(bt_tx_copy(tx->copies, &chunk->source, page, bytes, false, digest));
+    BATON_TRY(bt_tx_copy(tx->copies, &chunk->source, page, bytes, false, wanted));
     free_source(tx, transfer, i);
     *local = page;
     *memory = tx->staging;

@@ -10,6 +10,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "wire/digests.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -122,9 +123,7 @@ static void send_init(bt_tx *tx, bt_tx_peer *peer)
                               .world = tx->options.world,
                               .layout = tx->options.layout,
                               .seed = bt_blob_of(tx->root.last.bytes, BATON_KEY_BYTES),
-                              .digests = tx->options.digests == BATON_DIGESTS_FULL
-                                             ? BT_DIGESTS_TILES
-                                             : BT_DIGESTS_OFF,
+                              .digests = bt_digests_of(tx->options.digests),
                               .connection = peer->connection,
                               .probe = tx->options.probe,
                               .process = {.boot = bt_blob_of_text(tx->self.boot),
@@ -159,6 +158,17 @@ static void watch_process(bt_tx *tx, bt_tx_peer *peer)
         tx->out.watch(tx->out.ctx, peer, peer->pidfd);
 }
 
+/* What the receiver says will be used is what we want, or stronger. */
+static baton_status check_digests(const bt_tx *tx, uint32_t agreed)
+{
+    uint32_t ours = bt_digests_of(tx->options.digests);
+    BATON_TRY(bt_digests_check(agreed));
+    if (bt_digests_stronger(ours, agreed) != agreed)
+        return bt_fail(BATON_ERR_BAD_MESSAGE, "init: digests: wanted %u or stronger, found %u",
+                       ours, agreed);
+    return BATON_OK;
+}
+
 void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
 {
     const bt_msg_init *init = &message->u.init;
@@ -189,11 +199,8 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
     bool is_probe = tx->options.probe;
     baton_status status =
         is_probe ? BATON_OK : baton_layout_match(&tx->options.layout, &init->layout);
-    if (status == BATON_OK && init->digests == BT_DIGESTS_WHOLE)
-        status = bt_fail(BATON_ERR_VERSION_MISMATCH,
-                         "init: digests: wanted %d (off) or %d (of tiles), found %u: the receiver "
-                         "is an older Baton; update it, or switch digests off",
-                         BT_DIGESTS_OFF, BT_DIGESTS_TILES, init->digests);
+    if (status == BATON_OK)
+        status = check_digests(tx, init->digests);
     if (status == BATON_OK && init->page_bytes != tx->page_bytes && !is_probe)
         status = bt_fail(BATON_ERR_LAYOUT_MISMATCH,
                          "layout: page_bytes ours %" PRIu64 " theirs %" PRIu64, tx->page_bytes,

@@ -73,8 +73,10 @@ typedef struct {
 /* INIT's `digests`. */
 enum {
     BT_DIGESTS_OFF,
-    BT_DIGESTS_WHOLE, /* XXH3-64 of a page in one piece: nobody speaks it any more; refused */
-    BT_DIGESTS_TILES, /* kernels/digest.h */
+    BT_DIGESTS_WHOLE,     /* XXH3-64 of a page in one piece: nobody speaks it any more; refused */
+    BT_DIGESTS_TILES,     /* kernels/digest.h */
+    BT_DIGESTS_SAMPLED,   /* kernels/sample.h */
+    BT_DIGESTS_MAX = 255, /* what is read, so that it can be refused by name */
 };
 
 /* INIT and INIT_ANSWER. */

@@ -409,7 +409,7 @@ static void write_unknown_tickets(bt_packwriter *writer, const void *value)
         FIELD(U32, "rank", u.init.rank, .max = BT_WORLD_MAX - 1),                         \
         FIELD(U32, "world", u.init.world, .min = 1, .max = BT_WORLD_MAX),                 \
         FIELD(CALL, "layout", u.init.layout, .read = read_layout, .write = write_layout), \
-        FIELD(U32, "digests", u.init.digests, .max = BT_DIGESTS_TILES),                   \
+        FIELD(U32, "digests", u.init.digests, .max = BT_DIGESTS_MAX),                     \
         FIELD(CALL, "process", u.init.process, .read = read_process, .write = write_process)
 static const bt_field init_fields[] = {
     PEER_FIELDS,

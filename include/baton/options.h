@@ -13,8 +13,9 @@ BATON_BEGIN_DECLS
 
 typedef enum {
     BATON_DIGESTS_OFF,
-    BATON_DIGESTS_FULL, /* 64 bits over every chunk (docs/protocol.md, Digests), checked before its
-                           key becomes visible */
+    BATON_DIGESTS_SAMPLED, /* 64 bits over some lines of every chunk (docs/protocol.md, Digests),
+                              checked before its key becomes visible */
+    BATON_DIGESTS_FULL,    /* over all of it */
 } baton_digests;
 
 typedef enum {

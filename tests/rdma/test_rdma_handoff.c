@@ -26,7 +26,7 @@ static void every_byte_arrives_over_rc(void **state)
 {
     (void)state;
     hand_off("rc", WORK "--scatter --transport put", "transport=rc_verbs");
-    hand_off("rc", WORK "--paged --digests", "transport=rc_verbs");
+    hand_off("rc", WORK "--paged --digests full", "transport=rc_verbs");
     hand_off("rc", WORK "--descending --progress manual", "transport=rc_verbs");
 }
 
@@ -34,7 +34,7 @@ static void every_byte_arrives_over_ud(void **state)
 {
     (void)state;
     hand_off("ud", WORK "--scatter --transport put", "transport=ud_verbs");
-    hand_off("ud", WORK "--paged --digests", "transport=ud_verbs");
+    hand_off("ud", WORK "--paged --digests full", "transport=ud_verbs");
 }
 
 /* Without UCX_TLS: what is on this host can be mapped, and is not when puts are asked for. */
@@ -51,7 +51,8 @@ static void odd_sizes_arrive(void **state)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         char arguments[256];
         snprintf(arguments, sizeof(arguments),
-                 "--pages 3 --iterations 1 --warmup 0 --digests --json --page-bytes %s", sizes[i]);
+                 "--pages 3 --iterations 1 --warmup 0 --digests full --json --page-bytes %s",
+                 sizes[i]);
         rdma_hand_off("rxe0:1", "rxe1:1", "rc", arguments, "\"verified\": 1");
     }
 }

@@ -13,7 +13,7 @@ static void both_rails_carry_the_bytes(void **state)
     (void)state;
     const uint64_t before[] = {rdma_sent_bytes(0), rdma_sent_bytes(2)};
     bt_child *receiver = rdma_receiver(THEIRS, "rc");
-    const char *output = rdma_output(rdma_sender(receiver, OURS, WORK "--digests"), 0);
+    const char *output = rdma_output(rdma_sender(receiver, OURS, WORK "--digests full"), 0);
     rdma_assert_has(output, "device=rxe0:1,rxe2:1 rails=2");
     rdma_assert_has(output, "\"verified\": 4");
     assert_true(rdma_sent_bytes(0) - before[0] > BYTES / 3);

@@ -30,6 +30,6 @@ run() {
 
 run cuda --pages 64 --page-bytes 256KiB
 run cuda --pages 64 --page-bytes 256KiB --paged --layers 4 --heads 8 --head-dim 128
-run cuda --pages 64 --page-bytes 256KiB --digests
+run cuda --pages 64 --page-bytes 256KiB --digests full
 run cuda --pages 64 --page-bytes 256KiB --transport tcp
 run cuda_host --pages 64 --page-bytes 256KiB

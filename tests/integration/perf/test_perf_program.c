@@ -74,15 +74,15 @@ static void every_byte_arrives_on_every_path(void **state)
         const char *arguments, *path;
     } cases[] = {
         {"--transport mapped --scatter", "\"path\": \"mapped\""},
-        {"--transport mapped --digests --descending", "\"path\": \"mapped\""},
+        {"--transport mapped --digests full --descending", "\"path\": \"mapped\""},
         {"--transport mapped --paged --page-bytes 32768", "\"path\": \"mapped\""},
         {"--transport auto --progress manual --contiguous", "\"path\": \"mapped\""},
-        {"--transport put --digests --scatter", "\"path\": \"put\""},
-        {"--transport put --paged --page-bytes 12288 --digests", "\"path\": \"put\""},
+        {"--transport put --digests full --scatter", "\"path\": \"put\""},
+        {"--transport put --paged --page-bytes 12288 --digests full", "\"path\": \"put\""},
         {"--transport put --progress manual", "\"path\": \"put\""},
         {"--transport tcp --scatter", "\"path\": \"put\""},
         {"--transport tcp --paged --page-bytes 32768", "\"path\": \"put\""},
-        {"--loop --digests", "\"path\": \"put\""},
+        {"--loop --digests full", "\"path\": \"put\""},
         {"--loop --paged --page-bytes 8192 --progress manual", "\"path\": \"put\""},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -201,7 +201,7 @@ static void odd_sizes_arrive(void **state)
             char arguments[512];
             snprintf(arguments, sizeof(arguments),
                      "--pages 5 --page-bytes %s --iterations 2 --warmup 0 --transport %s "
-                     "--digests --json",
+                     "--digests full --json",
                      sizes[i], paths[p]);
             if (run(arguments) != 0)
                 fail_msg("%s:\n%s", arguments, output);

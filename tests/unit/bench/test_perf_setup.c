@@ -23,7 +23,7 @@ static void a_setup_arrives_as_it_was_sent(void **state)
                                   .order = BT_PERF_DESCENDING,
                                   .paged = true,
                                   .shape = {8, 4, 64, 16},
-                                  .digests = true,
+                                  .digests = BATON_DIGESTS_SAMPLED,
                                   .flip_byte = true,
                                   .progress = BATON_PROGRESS_MANUAL,
                                   .transport = BT_PERF_TCP,

@@ -332,6 +332,9 @@ static void over_loop(void **state)
         {"loop", false, true, SOURCE_PAGED, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_OFF},
         {"loop", true, false, SOURCE_LAYERS, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_OFF},
         {"loop", true, false, SOURCE_LAYERS, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_FULL},
+        {"loop", true, false, SOURCE_FLAT, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_SAMPLED},
+        {"loop", true, false, SOURCE_PAGED, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_SAMPLED},
+        {"loop", true, false, SOURCE_LAYERS, BATON_MEMORY_CUDA_DEVICE, BATON_DIGESTS_SAMPLED},
     };
     for (size_t i = 0; i < sizeof(flavours) / sizeof(flavours[0]); i++)
         run(&flavours[i]);

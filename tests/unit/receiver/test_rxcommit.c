@@ -204,6 +204,52 @@ static void digests_are_checked_before_a_key_is_visible(void **state)
     rx_kit_close(&kit);
 }
 
+static void sample_of(const rx_kit_request *request, uint32_t chunk, uint64_t *digest)
+{
+    static uint8_t bytes[65536];
+    const baton_layout layout = rx_kit_layout();
+    uint32_t tokens = chunk + 1 < request->n_keys ? KIT_CHUNK_TOKENS : request->last_tokens;
+    size_t n = (size_t)(tokens * kit.rx->token_bytes);
+    bt_sample *sample;
+    memset(bytes, rx_kit_byte(request, chunk), n);
+    assert_ok(bt_sample_create(
+        layout.n_layers, layout.n_planes, n,
+        bt_sample_seed(request->name.nonce.data, request->name.ticket, request->name.generation),
+        &sample));
+    *digest = bt_sample_digest_page(sample, bytes);
+    bt_sample_destroy(sample);
+}
+
+/* What a mismatch does: what matched before is there, the rest is in quarantine, whoever is told
+ * hears the peer's name. */
+static void sampled_digests_are_checked_before_a_key_is_visible(void **state)
+{
+    (void)state;
+    baton_receiver_options options = rx_kit_options(8);
+    options.digests = BATON_DIGESTS_SAMPLED;
+    open_with(&options);
+    bt_expect_log("digest of chunk 1");
+    bt_expect_log("peer=kit");
+    uint64_t digests[3];
+    for (int wrong = 0; wrong < 2; wrong++) {
+        rx_kit_prompt(&a, (uint32_t)wrong + 1, 0, 2 * KIT_CHUNK_TOKENS + 3);
+        rx_kit_alloc(&kit, &alice, &a);
+        for (uint32_t i = 0; i < 3; i++) {
+            rx_kit_write(&kit, &a, i);
+            sample_of(&a, i, &digests[i]);
+        }
+        digests[1] ^= (uint64_t)wrong << 63;
+        baton_status status = commit_digests(&a, digests, 3, true);
+        assert_int_equal(status, wrong ? BATON_ERR_DIGEST_MISMATCH : BATON_OK);
+        assert_int_equal(peek(&a, a.n_tokens), wrong ? KIT_CHUNK_TOKENS : a.n_tokens);
+    }
+    assert_int_equal(stats_now().digests_failed_total, 1);
+    assert_int_equal(stats_now().pages_quarantined, 2);
+    assert_int_equal(kit.event.status, BATON_ERR_DIGEST_MISMATCH);
+    assert_int_equal(kit.notice.status, BATON_ERR_DIGEST_MISMATCH);
+    rx_kit_close(&kit);
+}
+
 static void digests_that_are_missing_are_refused(void **state)
 {
     (void)state;
@@ -377,6 +423,7 @@ int main(void)
         bt_test(a_commit_repeated_after_decode_has_come_is_answered_again),
         bt_test(commits_that_name_nothing_change_nothing),
         bt_test(digests_are_checked_before_a_key_is_visible),
+        bt_test(sampled_digests_are_checked_before_a_key_is_visible),
         bt_test(digests_that_are_missing_are_refused),
         bt_test(the_first_to_commit_is_published),
         bt_test(lookups_match_the_tail_and_end_the_hold),

@@ -131,7 +131,7 @@ static void digests_of_another_definition_are_refused(void **state)
 {
     (void)state;
     open_kit(4);
-    bt_expect_log("digests: wanted 0 (off) or 2 (of tiles), found 1");
+    bt_expect_log("digests: wanted 0 (off), 2 (of tiles) or 3 (sampled), found 1");
     alice.digests = BT_DIGESTS_WHOLE;
     rx_kit_init(&kit, &alice, BATON_ERR_VERSION_MISMATCH);
     assert_int_equal(stats_now().peers, 0);

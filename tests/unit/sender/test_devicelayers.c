@@ -21,6 +21,8 @@ static const pair_options paths[] = {
     {LAYERED, .mapped = true},
     {LAYERED, .mapped = true, .reaches_device = true, .digests = BATON_DIGESTS_FULL},
     {LAYERED, .path = BATON_PATH_PUT, .reaches_device = true, .digests = BATON_DIGESTS_FULL},
+    {LAYERED, .mapped = true, .reaches_device = true, .digests = BATON_DIGESTS_SAMPLED},
+    {LAYERED, .path = BATON_PATH_PUT, .reaches_device = true, .digests = BATON_DIGESTS_SAMPLED},
     {LAYERED, .path = BATON_PATH_STAGED, .reaches_device = true},
 };
 enum { N_PATHS = sizeof(paths) / sizeof(paths[0]), N_VARIANTS = 2 * N_PATHS };

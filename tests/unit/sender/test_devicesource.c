@@ -150,6 +150,11 @@ static const pair_options paths[] = {
     {.n_pages = 8, .mapped = true, .reaches_device = true, .digests = BATON_DIGESTS_FULL},
     {.n_pages = 8, .path = BATON_PATH_PUT, .reaches_device = true, .digests = BATON_DIGESTS_FULL},
     {.n_pages = 8, .path = BATON_PATH_STAGED, .reaches_device = true},
+    {.n_pages = 8, .mapped = true, .reaches_device = true, .digests = BATON_DIGESTS_SAMPLED},
+    {.n_pages = 8,
+     .path = BATON_PATH_PUT,
+     .reaches_device = true,
+     .digests = BATON_DIGESTS_SAMPLED},
 };
 enum { N_PATHS = sizeof(paths) / sizeof(paths[0]), N_VARIANTS = 2 * N_PATHS };
 
@@ -185,6 +190,12 @@ static void every_length_arrives_on_every_path_whatever_the_streams_order(void *
         fakecuda_counts counts;
         bt_tx_get_stats(kit.senders[0].tx, &stats);
         gpu->counts(&counts);
+        if (path->digests == BATON_DIGESTS_SAMPLED) { /* the GPU's where lines are whole */
+            assert_true(is_direct == (stats.bytes_staged_total < stats.bytes_sent_total));
+            assert_true((counts.kernels_total > stats.chunks_sent_total) == has_kernels);
+            close_engine();
+            continue;
+        }
         assert_int_equal(stats.bytes_staged_total, is_direct ? 0 : stats.bytes_sent_total);
         assert_int_equal(counts.kernels_total, has_kernels ? stats.chunks_sent_total : 0);
         close_engine();
@@ -287,7 +298,8 @@ static void put_from_where_it_is(const pair_options *path)
     pair_advance(&kit, 5);
     gpu->counts(&after);
     assert_int_equal(kit.senders[0].n_done, 1);
-    assert_int_equal(after.allocations, before.allocations); /* no pages were made */
+    bool has_room = path->digests == BATON_DIGESTS_SAMPLED;             /* of its lines */
+    assert_int_equal(after.allocations, before.allocations + has_room); /* no pages were made */
     assert_int_equal(after.kernels_total, path->digests != BATON_DIGESTS_OFF);
     assert_int_equal(kit.rx->stats.digests_checked_total, path->digests != BATON_DIGESTS_OFF);
     assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), PAIR_CHUNK);
@@ -302,6 +314,7 @@ static void registered_device_memory_in_one_piece_is_put_from_where_it_is(void *
     (void)state;
     put_from_where_it_is(&paths[0]);
     put_from_where_it_is(&paths[4]); /* its digest, too, is taken where it is */
+    put_from_where_it_is(&paths[7]);
 }
 
 static bool lose_commits(pair *k, const pair_frame *frame, const bt_message *message)
@@ -316,19 +329,21 @@ static void a_byte_that_changes_behind_the_digest_does_not_pass(void **state)
 {
     (void)state;
     bt_expect_log("digest of chunk 0");
-    for (size_t p = 3; p < 5; p++) {
+    static const size_t with_digests[] = {3, 4, 6, 7};
+    for (size_t d = 0; d < 4; d++) {
+        size_t p = with_digests[d];
         pair_options options = paths[p];
         options.commit = BATON_COMMIT_SOCKET;
         open_engine(&options);
         bt_fakekernels_use(gpu);
-        kit.senders[0].tx->options.spoil_byte = p == 3; /* in the mapped page */
+        kit.senders[0].tx->options.spoil_byte = paths[p].mapped; /* in the mapped page */
         kit.filter = lose_commits;
         pair_tokens(1, 0, PAIR_CHUNK, tokens);
         start("r", PAIR_CHUNK);
         pair_advance(&kit, 5);
         assert_true(kit.filter_count > 0);
         const bt_tx_chunk *chunk = &kit.senders[0].tx->first->chunks[0];
-        if (p == 4) { /* put from the device */
+        if (!paths[p].mapped) { /* put from the device */
             bt_page_ref page = {.region = chunk->region, .page = chunk->page};
             *(uint8_t *)bt_rx_page_address(kit.rx, page) ^= 1;
         }

@@ -14,6 +14,9 @@ static void every_length_arrives_on_every_path(void **state)
         {.n_pages = 8, .mapped = true, .digests = BATON_DIGESTS_FULL},
         {.n_pages = 8, .mapped = true, .copy_threads = 3, .n_regions = 3},
         {.n_pages = 8, .mapped = true, .copy_threads = 3, .digests = BATON_DIGESTS_FULL},
+        {.n_pages = 8, .path = BATON_PATH_PUT, .digests = BATON_DIGESTS_SAMPLED, .n_regions = 3},
+        {.n_pages = 8, .mapped = true, .digests = BATON_DIGESTS_SAMPLED},
+        {.n_pages = 8, .mapped = true, .copy_threads = 3, .digests = BATON_DIGESTS_SAMPLED},
     };
     for (size_t p = 0; p < sizeof(paths) / sizeof(paths[0]); p++) {
         pair_create(&kit, &paths[p]);
@@ -268,6 +271,104 @@ static void a_damaged_chunk_is_refused_with_digests_and_served_without(void **st
     }
 }
 
+/* What is in the pool when the COMMIT of chunks 0 and 1 comes. */
+typedef enum { SWAPPED, STALE, TORN, HALF_A_LAYER, TOKEN_MISSING, N_WRONGS } wrong;
+static wrong wanted_wrong;
+static uint8_t before[2 * PAIR_PAGE_BYTES]; /* both pages, as an older request left them */
+
+static bool go_wrong(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    uint8_t *pages = k->rx->regions[0].memory->base;
+    uint8_t first[PAIR_PAGE_BYTES];
+    if (!frame->to_receiver || message->type != BT_MSG_COMMIT || k->filter_count++ > 0)
+        return true;
+    memcpy(first, pages, PAIR_PAGE_BYTES);
+    switch (wanted_wrong) {
+    case SWAPPED:
+        memcpy(pages, pages + PAIR_PAGE_BYTES, PAIR_PAGE_BYTES);
+        memcpy(pages + PAIR_PAGE_BYTES, first, PAIR_PAGE_BYTES);
+        break;
+    case STALE:
+        memcpy(pages, before, PAIR_PAGE_BYTES);
+        break;
+    case TORN:
+        memcpy(pages + PAIR_PAGE_BYTES / 3, before + PAIR_PAGE_BYTES / 3, PAIR_PAGE_BYTES / 3);
+        break;
+    case HALF_A_LAYER:
+        memcpy(pages + PAIR_PAGE_BYTES / 2, before + PAIR_PAGE_BYTES / 2, PAIR_PAGE_BYTES / 2);
+        break;
+    default:
+        for (uint32_t at = PAIR_TOKEN_BYTES / 2 * 3; at < PAIR_PAGE_BYTES;
+             at += PAIR_PAGE_BYTES / 2)
+            memcpy(pages + at, before + at, PAIR_TOKEN_BYTES / 2);
+    }
+    return true;
+}
+
+/* The peer is named, its pages are in quarantine until it says that it has drained, and no key is
+ * visible; without digests nobody notices. */
+static void refuse_wrong_page(baton_digests digests)
+{
+    pair_create(&kit, &(pair_options){.n_pages = 2,
+                                      .path = BATON_PATH_PUT,
+                                      .commit = BATON_COMMIT_SOCKET,
+                                      .digests = digests});
+    pair_tokens(7, 0, 2 * PAIR_CHUNK, tokens); /* yesterday's */
+    hand_off(0, "yesterday", 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    memcpy(before, kit.rx->regions[0].memory->base, sizeof(before));
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    kit.filter = go_wrong;
+    pair_tokens(8, 0, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "today", 2 * PAIR_CHUNK);
+    pair_advance(&kit, 1000);
+    uint32_t n_matched;
+    assert_ok(bt_rx_peek(kit.rx, tokens, 2 * PAIR_CHUNK, &n_matched));
+    if (digests == BATON_DIGESTS_OFF) {
+        assert_int_equal(n_matched, 2 * PAIR_CHUNK);
+    } else {
+        assert_int_equal(kit.senders[0].end.status, BATON_ERR_DIGEST_MISMATCH);
+        assert_int_equal(kit.last_event.status, BATON_ERR_DIGEST_MISMATCH);
+        assert_int_equal(n_matched, 0);
+        assert_int_equal(kit.rx->stats.digests_failed_total, 1);
+        pair_check_clean(&kit); /* what was in quarantine is free: the sender has drained */
+    }
+    pair_destroy(&kit);
+}
+
+static void swapped_stale_and_torn_pages_are_refused_in_every_mode(void **state)
+{
+    (void)state;
+    bt_expect_log("digest of chunk 0: wanted");
+    bt_expect_log("peer=sender");
+    for (int digests = BATON_DIGESTS_OFF; digests <= BATON_DIGESTS_FULL; digests++) {
+        for (wanted_wrong = 0; wanted_wrong < N_WRONGS; wanted_wrong++)
+            refuse_wrong_page((baton_digests)digests);
+    }
+}
+
+/* The stronger of two wishes is what both do. */
+static void of_two_modes_the_stronger_one_is_used(void **state)
+{
+    (void)state;
+    static const baton_digests agreed[3][3] = {{0, 1, 2}, {1, 1, 2}, {2, 2, 2}};
+    static const uint32_t said[] = {BT_DIGESTS_OFF, BT_DIGESTS_SAMPLED, BT_DIGESTS_TILES};
+    for (int theirs = 0; theirs < 9; theirs++) {
+        pair_create(
+            &kit,
+            &(pair_options){.n_pages = 4, .mapped = true, .digests = (baton_digests)(theirs % 3)});
+        kit.senders[0].tx->options.digests = (baton_digests)(theirs / 3);
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        hand_off(0, "r", 2 * PAIR_CHUNK);
+        assert_int_equal(kit.senders[0].n_done, 1);
+        assert_int_equal(kit.senders[0].tx->peers->digests, said[agreed[theirs / 3][theirs % 3]]);
+        assert_int_equal(kit.rx->peers->digests, kit.senders[0].tx->peers->digests);
+        assert_int_equal(kit.rx->stats.digests_checked_total,
+                         agreed[theirs / 3][theirs % 3] != BATON_DIGESTS_OFF ? 2 : 0);
+        pair_destroy(&kit);
+    }
+}
+
 /* A receiver that still hashes pages in one piece says 1 where we say 2. */
 static bool answer_as_an_older_one(pair *k, const pair_frame *frame, const bt_message *message)
 {
@@ -285,7 +386,7 @@ static void a_receiver_with_other_digests_is_not_used(void **state)
     (void)state;
     pair_create(&kit, &(pair_options){.n_pages = 4, .digests = BATON_DIGESTS_FULL});
     kit.filter = answer_as_an_older_one;
-    bt_expect_log("wanted 0 (off) or 2 (of tiles), found 1");
+    bt_expect_log("wanted 0 (off), 2 (of tiles) or 3 (sampled), found 1");
     pair_tokens(1, 0, PAIR_CHUNK, tokens);
     hand_off(0, "r", PAIR_CHUNK);
     pair_advance(&kit, 1000);
@@ -364,6 +465,8 @@ int main(void)
         bt_test(a_hold_that_nobody_wants_expires_and_is_told),
         bt_test(a_storm_leaves_nothing_behind),
         bt_test(a_damaged_chunk_is_refused_with_digests_and_served_without),
+        bt_test(swapped_stale_and_torn_pages_are_refused_in_every_mode),
+        bt_test(of_two_modes_the_stronger_one_is_used),
         bt_test(a_receiver_with_other_digests_is_not_used),
     };
     return bt_run_tests(tests);

@@ -5,13 +5,15 @@
 
 #include <stdio.h>
 
-enum { N_PATHS = 5 };
+enum { N_PATHS = 7 };
 static const pair_options paths[N_PATHS] = {
     {.n_pages = 8, .is_layered = true, .path = BATON_PATH_PUT},
     {.n_pages = 8, .is_layered = true, .mapped = true},
     {.n_pages = 8, .is_layered = true, .path = BATON_PATH_PUT, .digests = BATON_DIGESTS_FULL},
     {.n_pages = 8, .is_layered = true, .mapped = true, .digests = BATON_DIGESTS_FULL},
     {.n_pages = 8, .is_layered = true, .path = BATON_PATH_PUT, .commit = BATON_COMMIT_SOCKET},
+    {.n_pages = 8, .is_layered = true, .path = BATON_PATH_PUT, .digests = BATON_DIGESTS_SAMPLED},
+    {.n_pages = 8, .is_layered = true, .mapped = true, .digests = BATON_DIGESTS_SAMPLED},
 };
 
 /* Pushes layers of chunk i of tokens[n]; their bytes are those that pair_check wants. */
@@ -324,11 +326,11 @@ static void a_lost_connection_in_the_middle_of_a_chunk_is_survived(void **state)
 static void more_chunks_than_slots_take_turns(void **state)
 {
     (void)state;
-    for (uint32_t digests = 0; digests < 2; digests++) {
+    for (int digests = BATON_DIGESTS_OFF; digests <= BATON_DIGESTS_FULL; digests++) {
         const pair_options options = {.n_pages = 8,
                                       .is_layered = true,
                                       .path = BATON_PATH_PUT,
-                                      .digests = digests ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF};
+                                      .digests = (baton_digests)digests};
         pair_create(&kit, &options); /* 2 slots */
         uint32_t n = 7 * PAIR_CHUNK;
         pair_tokens(1, 0, n, tokens);
@@ -352,11 +354,11 @@ static void more_chunks_than_slots_take_turns(void **state)
 static void who_waits_for_the_engine_holds_nobody_up(void **state)
 {
     (void)state;
-    for (uint32_t digests = 0; digests < 2; digests++) {
+    for (int digests = BATON_DIGESTS_OFF; digests <= BATON_DIGESTS_FULL; digests++) {
         const pair_options options = {.n_pages = 16,
                                       .is_layered = true,
                                       .path = BATON_PATH_PUT,
-                                      .digests = digests ? BATON_DIGESTS_FULL : BATON_DIGESTS_OFF};
+                                      .digests = (baton_digests)digests};
         pair_create(&kit, &options); /* 2 slots */
         uint32_t n = 4 * PAIR_CHUNK;
         pair_tokens(1, 0, n, tokens);
@@ -389,8 +391,9 @@ static void a_spoiled_layer_does_not_pass(void **state)
 {
     (void)state;
     bt_expect_log("digest of chunk 0");
-    for (uint32_t p = 2; p < 4; p++) {
-        pair_create(&kit, &paths[p]);
+    static const uint32_t with_digests[] = {2, 3, 5, 6};
+    for (uint32_t d = 0; d < 4; d++) {
+        pair_create(&kit, &paths[with_digests[d]]);
         kit.senders[0].tx->options.spoil_byte = true;
         pair_tokens(1, 0, PAIR_CHUNK, tokens);
         baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, PAIR_CHUNK, 0);

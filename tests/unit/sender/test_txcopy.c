@@ -48,8 +48,8 @@ static void contiguous_chunks_of_any_size_arrive(void **state)
             uint64_t bytes = sizes[i / 4], digest;
             bool past_cache = i % 2 != 0, has_digest = i / 2 % 2 != 0;
             memset(page, GUARD, PAGE_BYTES + 1);
-            assert_ok(
-                bt_tx_copy(copies, &source, page, bytes, past_cache, has_digest ? &digest : NULL));
+            assert_ok(bt_tx_copy(copies, &source, page, bytes, past_cache,
+                                 (bt_tx_wanted){.digest = has_digest ? &digest : NULL}));
             assert_memory_equal(page, source.data, bytes);
             assert_int_equal(page[bytes], GUARD);
             if (has_digest)
@@ -111,7 +111,7 @@ static void paged_chunks_arrive_by_layers_and_whole(void **state)
             for (int has_digest = 0; has_digest < 2; has_digest++) {
                 memset(page, GUARD, bytes + 1);
                 assert_ok(bt_tx_copy(copies, &source, page, bytes, past_cache != 0,
-                                     has_digest ? &digest : NULL));
+                                     (bt_tx_wanted){.digest = has_digest ? &digest : NULL}));
                 assert_memory_equal(page, wanted, bytes);
                 assert_int_equal(page[bytes], GUARD);
                 if (has_digest)
@@ -120,6 +120,35 @@ static void paged_chunks_arrive_by_layers_and_whole(void **state)
         }
     }
     bt_tx_copies_destroy(copies);
+}
+
+static void samples_are_of_the_source_however_it_is_divided(void **state)
+{
+    (void)state;
+    paged p;
+    make_paged(&p);
+    for (uint32_t n_threads = 1; n_threads <= 3; n_threads += 2) {
+        bt_tx_copies *copies;
+        assert_ok(bt_tx_copies_create(n_threads, &copies));
+        for (uint32_t n_tokens = 1; n_tokens <= 84; n_tokens += 1 + n_tokens / 8) {
+            const bt_tx_source paged_source = {
+                .view = &p.view,
+                .tokens = {.blocks = p.blocks, .n_blocks = N_BLOCKS, .n_tokens = n_tokens}};
+            const bt_tx_source flat = {.data = source_bytes + n_tokens};
+            uint64_t bytes, digest;
+            bt_sample *sample;
+            assert_ok(baton_kv_chunk_bytes(&p.view, n_tokens, &bytes));
+            assert_ok(bt_sample_create(N_LAYERS, 2, bytes, n_tokens, &sample));
+            for (int i = 0; i < 4; i++) {
+                digest = 0;
+                assert_ok(bt_tx_copy(copies, i < 2 ? &flat : &paged_source, page, bytes, i % 2 != 0,
+                                     (bt_tx_wanted){.digest = &digest, .sample = sample}));
+                assert_int_equal(digest, bt_sample_digest_page(sample, page));
+            }
+            bt_sample_destroy(sample);
+        }
+        bt_tx_copies_destroy(copies);
+    }
 }
 
 static void what_gather_refuses_is_refused(void **state)
@@ -135,13 +164,21 @@ static void what_gather_refuses_is_refused(void **state)
     bt_tx_source source = {.view = &p.view,
                            .tokens = {.blocks = p.blocks, .n_blocks = N_BLOCKS, .n_tokens = 80}};
     p.blocks[4] = N_BLOCKS; /* in reach of the last tokens only */
-    bt_tx_copies_add(copies, 0, &whole, page, bytes, true, NULL);
-    bt_tx_copies_add(copies, 1, &source, page + bytes, bytes, true, NULL);
+    bt_tx_copies_add(copies, 0, &whole, page, bytes, true, (bt_tx_wanted){0});
+    bt_tx_copies_add(copies, 1, &source, page + bytes, bytes, true, (bt_tx_wanted){0});
     assert_fails(bt_tx_copies_run(copies), BATON_ERR_OUT_OF_RANGE, "block");
     bt_tx_copies_clear(copies);
+    uint64_t digest;
+    bt_sample *sample;
+    assert_ok(bt_sample_create(N_LAYERS, 2, bytes, 1, &sample));
+    assert_fails(bt_tx_copy(copies, &source, page, bytes, true,
+                            (bt_tx_wanted){.digest = &digest, .sample = sample}),
+                 BATON_ERR_OUT_OF_RANGE, "block");
+    bt_sample_destroy(sample);
     source.tokens.n_tokens = 81; /* more than the page has room for */
     p.blocks[4] = 0;
-    assert_fails(bt_tx_copy(copies, &source, page, bytes, true, NULL), BATON_ERR_TOO_LARGE, NULL);
+    assert_fails(bt_tx_copy(copies, &source, page, bytes, true, (bt_tx_wanted){0}),
+                 BATON_ERR_TOO_LARGE, NULL);
     bt_tx_copies_destroy(copies);
 }
 
@@ -159,7 +196,7 @@ static void many_chunks_of_a_run_arrive(void **state)
             sources[i] = (bt_tx_source){.data = source_bytes + (size_t)i * SMALL};
             assert_true(bt_tx_copies_have_room(copies));
             bt_tx_copies_add(copies, i, &sources[i], page + (size_t)i * SMALL,
-                             i < n ? SMALL : LARGE, true, NULL);
+                             i < n ? SMALL : LARGE, true, (bt_tx_wanted){0});
         }
         assert_ok(bt_tx_copies_run(copies));
         assert_memory_equal(page, source_bytes, (size_t)n * SMALL + LARGE);
@@ -180,7 +217,7 @@ static void room_ends_before_the_largest_chunk_does_not_fit(void **state)
     assert_ok(bt_tx_copies_create(2, &copies));
     uint32_t n = 0;
     for (; bt_tx_copies_have_room(copies); n++)
-        bt_tx_copies_add(copies, n, &source, page, UINT64_C(1) << 40, true, NULL);
+        bt_tx_copies_add(copies, n, &source, page, UINT64_C(1) << 40, true, (bt_tx_wanted){0});
     assert_int_equal(n, BT_TX_COPY_PIECES / BT_TX_COPY_PARTS);
     assert_true(copies->n_pieces <= BT_TX_COPY_PIECES);
     bt_tx_copies_destroy(copies); /* never run: it has no such memory */
@@ -191,6 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(contiguous_chunks_of_any_size_arrive),
         bt_test(paged_chunks_arrive_by_layers_and_whole),
+        bt_test(samples_are_of_the_source_however_it_is_divided),
         bt_test(what_gather_refuses_is_refused),
         bt_test(many_chunks_of_a_run_arrive),
         bt_test(room_ends_before_the_largest_chunk_does_not_fit),
