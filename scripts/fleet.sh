@@ -9,9 +9,13 @@
 #   fleet_start NAME CMD...  starts one; its stderr goes to $fleet_dir/NAME.log
 #   fleet_await NAME         waits until it is ready; $fleet_ready is the line it printed
 #   fleet_watch              returns when a process has died, and says whose
+#   fleet_supervise N        starts what has died again, on the ports it had and after a pause that
+#                            doubles; returns when one has died more than N times in a minute
 #   fleet_close              stops all; removes the logs unless fleet_keep_logs=yes
 fleet_names=()
 fleet_pids=()
+declare -A fleet_commands=() fleet_lines=() fleet_outs=() # of each name: what starts it, the line it
+                                                          # printed, where that comes from
 fleet_keep_logs=no
 fleet_ready=
 fleet_dir=
@@ -31,14 +35,24 @@ fleet_open() { fleet_dir=$(mktemp -d -t baton.XXXXXX); }
 fleet_start() {
     local name=$1
     shift
+    fleet_commands[$name]=$(printf '%q ' "$@")
+    fleet_run "$name" "$@"
+    fleet_names+=("$name")
+    fleet_pids+=("$fleet_pid")
+}
+
+# fleet_run NAME CMD...: as fleet_start, but adds nothing to the fleet; sets fleet_pid.
+fleet_run() {
+    local name=$1
+    shift
     # A process whose script was killed must not stay behind.
     if command -v setpriv >/dev/null; then set -- setpriv --pdeathsig TERM "$@"; fi
+    rm -f "$fleet_dir/$name.out"
     mkfifo "$fleet_dir/$name.out"
     set -m # a group of its own: Ctrl-C is for this script, which stops everything in order
-    "$@" >"$fleet_dir/$name.out" 2>"$fleet_dir/$name.log" </dev/null &
+    "$@" >"$fleet_dir/$name.out" 2>>"$fleet_dir/$name.log" </dev/null &
     set +m
-    fleet_names+=("$name")
-    fleet_pids+=($!)
+    fleet_pid=$!
 }
 
 # Says why `name` is not there, with the end of its log.
@@ -55,8 +69,11 @@ fleet_await() {
     exec {out}<"$fleet_dir/$name.out"
     if ! read -r -t "$fleet_start_s" -u "$out" fleet_ready; then
         fleet_blame "$name" "did not get ready"
+        exec {out}<&-
         return 1
     fi
+    fleet_outs[$name]=$out
+    fleet_lines[$name]=$fleet_ready
 }
 
 # fleet_field KEY: value of KEY= in the line of the last fleet_await.
@@ -94,6 +111,72 @@ fleet_watch() {
         fi
     done
     return 1
+}
+
+# fleet_ports NAME: the options that give it the ports it had, in fleet_same_ports.
+fleet_ports() {
+    fleet_ready=${fleet_lines[$1]}
+    fleet_same_ports=()
+    case $1 in
+    proxy)
+        local http notices
+        http=$(fleet_field http) notices=$(fleet_field notices)
+        fleet_same_ports=(--port "${http##*:}" --proxy-port "${notices##*:}")
+        ;;
+    *) fleet_same_ports=(--port "$(fleet_field port)") ;;
+    esac
+    if [[ $fleet_ready == *" init_ports="* ]]; then
+        fleet_same_ports+=(--set "init_port=$(fleet_field init_ports)" --set "alloc_port=$(
+            fleet_field alloc_ports)")
+    fi
+}
+
+# fleet_restart I: starts the Ith process again, which has died, and waits until it is ready.
+fleet_restart() {
+    local i=$1 name=${fleet_names[$1]} out=${fleet_outs[${fleet_names[$1]}]} command
+    fleet_ports "$name"
+    eval "command=(${fleet_commands[$name]})"
+    exec {out}<&-
+    fleet_run "$name" "${command[@]}" "${fleet_same_ports[@]}"
+    fleet_pids[i]=$fleet_pid
+    fleet_await "$name" || return 1
+    echo "$(basename "$0"): $name is back, pid $fleet_pid"
+}
+
+fleet_supervise() {
+    local most=$1 status pid i name pause
+    declare -A deaths=() # of a name: when, in seconds
+    while :; do
+        status=0
+        { wait -n -p pid "${fleet_pids[@]}" || status=$?; } 2>/dev/null
+        for i in "${!fleet_pids[@]}"; do
+            if [ "${fleet_pids[$i]}" = "$pid" ]; then break; fi
+        done
+        name=${fleet_names[$i]}
+        fleet_blame "$name" "(pid $pid) has died, exit status $status"
+        deaths[$name]=$(fleet_within_a_minute "${deaths[$name]:-} $SECONDS")
+        set -- ${deaths[$name]}
+        if [ $# -gt "$most" ]; then
+            echo "$(basename "$0"): $name has died $# times in a minute: giving up" >&2
+            return 1
+        fi
+        # Half a second, doubling to 8 s.
+        pause=$((1 << ($# < 5 ? $# - 1 : 4)))
+        echo "$(basename "$0"): $name is started again in $((pause / 2)).$((pause % 2 * 5)) s"
+        # Not sleep, which would not let a signal through.
+        read -r -t "$((pause / 2)).$((pause % 2 * 5))" <> <(:) || true
+        fleet_restart "$i" || true # one that does not get ready dies, or is found dead by wait
+    done
+}
+
+# Those of the times that are less than a minute ago.
+fleet_within_a_minute() {
+    local at recent=
+    # shellcheck disable=SC2048  # a list of numbers
+    for at in $*; do
+        if [ $((SECONDS - at)) -lt 60 ]; then recent="$recent $at"; fi
+    done
+    echo "$recent"
 }
 
 # The proxy first, then engines in the order of their start; what does not go is killed.

@@ -12,7 +12,7 @@ usage: scripts/launch.sh [--prefillers X] [--decoders Y] [option...] [engine opt
 
 Starts X prefill and Y decode engines and the proxy, every one a process of its own, waits until all
 are ready, prints their ports and a curl line to try, and stops all of them on Ctrl-C or when one
-dies. Builds what is missing.
+dies (but see --restart). Builds what is missing.
 
   --prefillers X       how many [1]
   --decoders Y         how many [1]
@@ -22,6 +22,8 @@ dies. Builds what is missing.
   --prefill-option O   an option for prefill engines only; may be repeated
   --decode-option O    for decode engines only
   --proxy-option O     for the proxy
+  --restart N          a process that dies is started again, on the ports it had, after 0.5 s, then
+                       1, 2, 4, 8 s; when one dies more than N times in a minute, all stop [0]
   --keep-logs          leave the logs behind
   -h, --help
 
@@ -31,10 +33,10 @@ Everything else goes to every engine (build/release/bin/baton-engine --help), fo
 EOF
 }
 
-prefillers=1 decoders=1 tp=1 port=0 preset=release weights=(--random-weights 1) threads=
+prefillers=1 decoders=1 tp=1 port=0 preset=release weights=(--random-weights 1) restarts=0 threads=
 while [ $# -gt 0 ]; do
     case "$1" in
-    --prefillers | --decoders | --tp | --proxy-port | --build | --prefill-option | \
+    --prefillers | --decoders | --tp | --proxy-port | --restart | --build | --prefill-option | \
         --decode-option | --proxy-option)
         [ $# -gt 1 ] || { echo "launch.sh: $1 wants a value" >&2; exit 2; }
         ;;
@@ -48,6 +50,7 @@ while [ $# -gt 0 ]; do
     --prefill-option) fleet_prefill_options+=("$2"); shift ;;
     --decode-option) fleet_decode_options+=("$2"); shift ;;
     --proxy-option) fleet_proxy_options+=("$2"); shift ;;
+    --restart) restarts=$2; shift ;;
     --keep-logs) fleet_keep_logs=yes ;;
     -h | --help) usage; exit 0 ;;
     --model | --model=* | --random-weights | --random-weights=*)
@@ -68,6 +71,10 @@ for count in "$prefillers" "$decoders" "$tp"; do
         exit 2
     fi
 done
+if ! [[ $restarts =~ ^[0-9]+$ ]]; then
+    echo "launch.sh: --restart: wanted a number, found '$restarts'" >&2
+    exit 2
+fi
 if [ -z "$threads" ]; then fleet_options+=(--threads "$(fleet_threads $((prefillers + decoders)))"); fi
 fleet_options+=("${weights[@]}")
 
@@ -83,4 +90,4 @@ echo
 fleet_print_curl
 echo
 echo "launch.sh: all are ready; Ctrl-C stops them"
-fleet_watch
+if [ "$restarts" -gt 0 ]; then fleet_supervise "$restarts"; else fleet_watch; fi

@@ -96,6 +96,7 @@ struct bt_tx_peer {
     /* Until then INIT is said, wanted or not: the connection ended with pages granted, and the
      * receiver keeps them from everybody until it hears of it. 0: nothing is owed. */
     uint64_t owes_proof_until_ns;
+    uint64_t first_id;   /* of this connection: what answers an older request is an earlier one's */
     uint32_t connection; /* number of the next endpoint */
     uint32_t n_failures; /* in a row, for the back-off */
     uint64_t next_attempt_ns;

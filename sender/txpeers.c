@@ -214,6 +214,7 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
         return;
     }
     peer->endpoint->may_not_attach = !bt_tx_path_may_attach(&tx->self, &peer->process);
+    peer->first_id = tx->next_id;
     peer->connection = ++tx->last_connection; /* the next endpoint needs a worker of its own */
     peer->owes_proof_until_ns = 0;
     watch_process(tx, peer);

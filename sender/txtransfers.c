@@ -549,6 +549,10 @@ void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
 
 void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
 {
+    if (message->id < peer->first_id) { /* said to an earlier life, or from an earlier connection */
+        bt_tx_stat(tx, &tx->stats.messages_stale_total, 1);
+        return;
+    }
     if (message->status == BATON_ERR_STALE) {
         bt_tx_peer_down(tx, peer, BATON_ERR_PEER_RESTARTED,
                         "the receiver does not know this sender any more");

@@ -120,17 +120,17 @@ static uint64_t most(const usage_log *log, uint32_t from, uint32_t to, size_t of
 
 void usage_check(const usage_log *log, const char *what, uint32_t n_restarts)
 {
-    enum { RSS_SLACK_KB = 2048, MAPS_SLACK = 8 };
+    enum { RSS_SLACK_KB = 8192, MAPS_SLACK = 2 * SLOTS };
     static const struct {
         const char *name;
         size_t offset;
         uint64_t slack;
         bool not_sanitized; /* looked at without sanitizers only */
     } kinds[] = {
-        {"fds", offsetof(bt_perf_usage, fds), 0, false},
+        {"fds", offsetof(bt_perf_usage, fds), SLOTS, false},
         {"mappings", offsetof(bt_perf_usage, maps), MAPS_SLACK, true},
-        {"workers and registrations", offsetof(bt_perf_usage, registered), 0, false},
-        {"keys", offsetof(bt_perf_usage, remotes), SLOTS, false}, /* of what measures */
+        {"workers and registrations", offsetof(bt_perf_usage, registered), SLOTS, false},
+        {"keys", offsetof(bt_perf_usage, remotes), SLOTS, false},
         {"KiB resident", offsetof(bt_perf_usage, rss_kb), RSS_SLACK_KB, true},
     };
     printf("%s: %" PRIu32 " restarts;", what, n_restarts);

@@ -55,7 +55,8 @@ baton_transfer hand_over(baton_sender *sender, ports to, const char *name, const
 void check_landed(baton_receiver *receiver, const prompt *p);
 
 /* What is used at rest, after each of n rounds: its most in the second half must be no more than in
- * the second quarter, but for what the C library keeps. Prints one line. */
+ * the second quarter, but for what comes and goes: one thing a slot, and what the C library keeps.
+ * Prints one line. */
 enum { ROUNDS_MAX = 4096 };
 typedef struct {
     bt_perf_usage rounds[ROUNDS_MAX];

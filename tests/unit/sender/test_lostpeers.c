@@ -242,6 +242,110 @@ static void a_receiver_that_restarts_is_connected_again(void **state)
     }
 }
 
+/* 50 ms, doubling to 5 s, a quarter more or less; and no two senders wait equally long. */
+static void attempts_back_off_up_to_a_limit(void **state)
+{
+    (void)state;
+    enum { ATTEMPTS = 12, LIMIT_MS = 5000 };
+    pair_create(&kit, &(pair_options){.n_senders = 2, .n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("no answer to INIT");
+    kit.receiver_is_cut = true;
+    uint64_t waits_ms[2][ATTEMPTS] = {{0}};
+    for (uint32_t i = 0; i < 2; i++)
+        assert_ok(bt_tx_connect(kit.senders[i].tx, "127.0.0.1", 1, 2));
+    for (uint32_t attempt = 0; attempt < ATTEMPTS;) {
+        pair_advance(&kit, 50);
+        attempt = ATTEMPTS;
+        for (uint32_t i = 0; i < 2; i++) {
+            const bt_tx_peer *peer = kit.senders[i].tx->peers;
+            uint32_t n = peer->n_failures;
+            if (n > 0 && n <= ATTEMPTS && waits_ms[i][n - 1] == 0)
+                waits_ms[i][n - 1] = (peer->next_attempt_ns - kit.manual.now_ns) / BT_NS_PER_MS + 1;
+            attempt = n < attempt ? n : attempt;
+        }
+    }
+    uint32_t n_equal = 0;
+    for (uint32_t attempt = 0; attempt < ATTEMPTS; attempt++) {
+        uint64_t base_ms = UINT64_C(50) << attempt;
+        base_ms = base_ms < LIMIT_MS ? base_ms : LIMIT_MS;
+        for (uint32_t i = 0; i < 2; i++)
+            assert_in_range(waits_ms[i][attempt], base_ms * 3 / 4, base_ms * 5 / 4 + 1);
+        n_equal += waits_ms[0][attempt] == waits_ms[1][attempt];
+    }
+    assert_in_range(n_equal, 0, ATTEMPTS / 2);
+    pair_destroy(&kit);
+}
+
+/* The first frame of each type in either direction, of a life that is over. */
+static struct {
+    pair_frame frames[2][BT_MSG_HEARTBEAT_ANSWER + 1];
+} old;
+
+static bool keep_a_copy(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)k;
+    pair_frame *copy = &old.frames[frame->to_receiver][message->type];
+    if (copy->bytes == 0)
+        *copy = *frame;
+    return true;
+}
+
+/* Says everything of the old life again; returns how much of it has an epoch that is over. */
+static uint32_t say_again(pair *k)
+{
+    uint32_t n = 0;
+    for (uint32_t way = 0; way < 2; way++) {
+        for (uint32_t type = 0; type <= BT_MSG_HEARTBEAT_ANSWER; type++) {
+            bool names_nobody = type == BT_MSG_INIT; /* the sender lives, and may ask again */
+            if (old.frames[way][type].bytes == 0 || names_nobody)
+                continue;
+            k->frames[k->n_frames++] = old.frames[way][type];
+            n++;
+        }
+    }
+    return n;
+}
+
+static void what_an_earlier_life_said_changes_nothing(void **state)
+{
+    (void)state;
+    enum { RESTARTS = 1000 };
+    const pair_options options = {
+        .n_pages = 4, .path = BATON_PATH_PUT, .commit = BATON_COMMIT_SOCKET};
+    pair_create(&kit, &options);
+    bt_expect_log("connection ended");
+    for (uint32_t life = 0; life < RESTARTS; life++) {
+        memset(&old, 0, sizeof(old));
+        kit.filter = keep_a_copy;
+        pair_tokens(life, 0, 2 * PAIR_CHUNK, tokens);
+        hand_off(0, "r", 2 * PAIR_CHUNK);
+        assert_int_equal(kit.senders[0].n_done, life + 1);
+        pair_begin(&kit, 0, "lost", tokens, 2 * PAIR_CHUNK, 0);
+        pair_advance(&kit, 550); /* heartbeats name it */
+        kit.filter = NULL;
+        pair_restart_receiver(&kit, &options);
+        pair_advance(&kit, 700); /* a heartbeat tells, and the first back-off is over */
+        pair_tokens(life + RESTARTS, 0, 2 * PAIR_CHUNK, tokens);
+        pair_begin(&kit, 0, "next", tokens, 2 * PAIR_CHUNK, 0);
+        pair_advance(&kit, 100);
+        uint64_t before =
+            kit.rx->stats.messages_stale_total + kit.senders[0].tx->stats.messages_stale_total;
+        uint64_t n_granted = kit.rx->stats.tickets_granted_total;
+        uint32_t n_tickets = kit.rx->n_tickets;
+        assert_true(n_granted > 0);
+        uint32_t n = say_again(&kit), n_failed = kit.senders[0].n_failed;
+        assert_in_range(n, 6, 20);
+        pair_run(&kit);
+        uint64_t after =
+            kit.rx->stats.messages_stale_total + kit.senders[0].tx->stats.messages_stale_total;
+        assert_in_range(after - before, n, 2 * n); /* and those that answer are as old */
+        assert_int_equal(kit.senders[0].n_failed, n_failed);
+        assert_int_equal(kit.rx->stats.tickets_granted_total, n_granted);
+        assert_int_equal(kit.rx->n_tickets, n_tickets);
+    }
+    pair_destroy(&kit);
+}
+
 /* One connection, transfers in every state, and it breaks. */
 static void a_broken_connection_fails_what_moves_and_nothing_twice(void **state)
 {
@@ -289,6 +393,8 @@ int main(void)
         bt_test(a_failed_allocation_while_connecting_is_survived),
         bt_test(heartbeats_name_every_ticket),
         bt_test(a_receiver_that_restarts_is_connected_again),
+        bt_test(attempts_back_off_up_to_a_limit),
+        bt_test(what_an_earlier_life_said_changes_nothing),
         bt_test(a_broken_connection_fails_what_moves_and_nothing_twice),
     };
     return bt_run_tests(tests);
