@@ -249,6 +249,7 @@ static void read_target(bt_api_reader *r, const json_t *spec, bt_handoff_target 
     bt_api_text(&inner, "receiver_host", target->host, sizeof(target->host));
     bt_api_text(&inner, "notice_addr", target->notice, sizeof(target->notice));
     bt_api_text(&inner, "traceparent", target->traceparent, sizeof(target->traceparent));
+    bt_api_uint(&inner, "kv_wait_ms", 0, UINT32_MAX, &target->wait_ms);
     if (target->request[0] == 0 || target->host[0] == 0)
         bt_api_refuse(&inner, 400, "kv_transfer_params", NULL,
                       "disagg_spec: wanted req_id and receiver_host");

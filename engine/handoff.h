@@ -28,6 +28,7 @@ typedef struct {
     char host[BT_HANDOFF_HOST_BYTES];
     char notice[BT_HANDOFF_NOTICE_BYTES];     /* "": the sender's own */
     char traceparent[BT_HANDOFF_TRACE_BYTES]; /* W3C Trace Context; "": none */
+    uint32_t wait_ms;                         /* that somebody waits from finish on; 0: for long */
     uint32_t n_ranks;
     uint16_t init_ports[BT_HANDOFF_MAX_RANKS], alloc_ports[BT_HANDOFF_MAX_RANKS]; /* [n_ranks] */
 } bt_handoff_target;

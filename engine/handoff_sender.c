@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bt_handoff_ops over baton_sender: a transfer of the engine is one transfer per rank. It is over
- * when every rank has told its end; the first failure decides, and cancels the others. */
+ * when every rank has told its end; the first failure decides, and cancels the others.
+ *
+ * A rank's pages are asked for when the rank before it has its own. Were all asked at once, two
+ * requests could each have one rank's pool and wait for the other's, until a lease ends both. */
 #include "engine/handoffrole.h"
 
 #include <baton/keys.h>
@@ -19,12 +22,17 @@ typedef struct {
     baton_key_chain chain; /* before the first token */
 } sender_rank;
 
+typedef struct {
+    baton_sender *sender;
+    baton_transfer id;
+} rank_transfer;
+
 typedef struct transfer {
     struct transfer *prev, *next; /* all that have not ended */
     void *user_data;              /* NULL: begin failed, nobody waits */
     uint32_t n_tokens;
-    uint32_t n_begun, n_ended; /* ranks */
-    baton_transfer ids[BT_HANDOFF_MAX_RANKS];
+    uint32_t n_begun, n_ended; /* ranks; the last one begins first, rank 0 last */
+    rank_transfer ranks[BT_HANDOFF_MAX_RANKS];
     char name[BT_HANDOFF_ID_BYTES + 1], traceparent[BT_HANDOFF_TRACE_BYTES]; /* for log lines */
     baton_status status; /* of the first failure */
     char text[BATON_EVENT_TEXT_BYTES];
@@ -98,8 +106,8 @@ baton_status bt_handoff_sender_create(const bt_handoff_options *options,
 
 static void cancel_ranks(bt_handoff_sender *s, const transfer *t)
 {
-    for (uint32_t rank = 0; rank < t->n_begun; rank++)
-        (void)baton_transfer_cancel(s->ranks[rank].sender, t->ids[rank]); /* NOT_FOUND: ended */
+    for (uint32_t rank = s->n_ranks - t->n_begun; rank < s->n_ranks; rank++)
+        (void)baton_transfer_cancel(s->ranks[rank].sender, t->ranks[rank].id); /* or it has ended */
 }
 
 static void note_failure(transfer *t, baton_status status, const char *text)
@@ -110,10 +118,18 @@ static void note_failure(transfer *t, baton_status status, const char *text)
     snprintf(t->text, sizeof(t->text), "%s", text);
 }
 
+/* On the thread of the rank before. */
+static void ask_next(void *ctx)
+{
+    const rank_transfer *next = ctx;
+    (void)baton_transfer_ask(next->sender, next->id); /* NOT_FOUND: it has ended */
+}
+
 static baton_status begin_rank(bt_handoff_sender *s, const bt_handoff_target *target,
                                const uint32_t *tokens, transfer *t)
 {
-    uint32_t rank = t->n_begun;
+    uint32_t rank = s->n_ranks - 1 - t->n_begun;
+    bool is_last = rank + 1 == s->n_ranks;
     baton_transfer_options options = {
         .request = target->request,
         .host = target->host,
@@ -121,12 +137,17 @@ static baton_status begin_rank(bt_handoff_sender *s, const bt_handoff_target *ta
         .alloc_port = target->alloc_ports[rank],
         .keys = s->keys,
         .notice = target->notice[0] != 0 ? target->notice : NULL,
+        .wait_ms = target->wait_ms,
         .user_data = (uintptr_t)t,
         .traceparent = target->traceparent,
+        .asks_later = rank > 0,
+        .granted = is_last ? NULL : ask_next,
+        .granted_ctx = is_last ? NULL : &t->ranks[rank + 1],
     };
+    t->ranks[rank].sender = s->ranks[rank].sender;
     BATON_TRY(baton_keys_of_tokens(&s->ranks[rank].chain, tokens, t->n_tokens, s->keys, s->max_keys,
                                    &options.n_chunks, &options.last_tokens));
-    return baton_transfer_begin(s->ranks[rank].sender, &options, &t->ids[rank]);
+    return baton_transfer_begin(s->ranks[rank].sender, &options, &t->ranks[rank].id);
 }
 
 static baton_status begin(void *ctx, const bt_handoff_target *target, const uint32_t *tokens,
@@ -179,9 +200,9 @@ static void layers_ready(void *ctx, void *handle, uint32_t chunk, uint32_t first
         const baton_source source = {.view = &r->view.kv, .tokens = &tokens};
         baton_status status =
             n_layers == s->n_layers
-                ? baton_transfer_push_source(r->sender, t->ids[rank], chunk, &source)
-                : baton_transfer_push_layers(r->sender, t->ids[rank], chunk, first_layer, n_layers,
-                                             &source);
+                ? baton_transfer_push_source(r->sender, t->ranks[rank].id, chunk, &source)
+                : baton_transfer_push_layers(r->sender, t->ranks[rank].id, chunk, first_layer,
+                                             n_layers, &source);
         if (status < 0 && status != BATON_ERR_NOT_FOUND) { /* NOT_FOUND: its end is on the way */
             note_failure(t, status, baton_last_error());
             cancel_ranks(s, t);
@@ -207,7 +228,7 @@ static void finish(void *ctx, void *handle)
     bt_handoff_sender *s = ctx;
     transfer *t = handle;
     for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
-        baton_status status = baton_transfer_finish(s->ranks[rank].sender, t->ids[rank]);
+        baton_status status = baton_transfer_finish(s->ranks[rank].sender, t->ranks[rank].id);
         if (status < 0 && status != BATON_ERR_NOT_FOUND) {
             note_failure(t, status, baton_last_error());
             cancel_ranks(s, t);

@@ -8,7 +8,9 @@
 #define RECEIVER                                                                               \
     "\"req_id\":${req_id},\"receiver_host\":${d.host},\"receiver_init_port\":${d.init_ports}," \
     "\"receiver_alloc_port\":${d.alloc_ports}"
-#define NOTICE ",\"notice_addr\":${notice_addr},\"traceparent\":${traceparent}"
+#define NOTICE                                                      \
+    ",\"notice_addr\":${notice_addr},\"kv_wait_ms\":${kv_wait_ms}," \
+    "\"traceparent\":${traceparent}"
 
 static const bt_dialect dialects[] = {
     {.name = "lmcache-pd",
@@ -79,6 +81,8 @@ static void put_slot(const char *name, size_t n, const bt_dialect_values *values
         put_text(out, values->notice_addr);
     else if (bt_slice_equals(slot, "traceparent"))
         put_text(out, values->traceparent);
+    else if (bt_slice_equals(slot, "kv_wait_ms"))
+        bt_strbuf_printf(out, "%u", values->kv_wait_ms);
     else
         assert(false && "dialect: no such slot");
 }

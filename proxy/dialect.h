@@ -5,6 +5,7 @@
  * slots, which are replaced by JSON values:
  *
  *   ${req_id}  ${d.host}  ${d.init_ports}  ${d.alloc_ports}  ${notice_addr}  ${traceparent}
+ *   ${kv_wait_ms}
  *
  * Thread rule: any thread (constant data). */
 #ifndef BT_PROXY_DIALECT_H
@@ -39,6 +40,7 @@ typedef struct {
     const bt_worker_address *decoder;
     const char *notice_addr;
     const char *traceparent; /* W3C Trace Context */
+    uint32_t kv_wait_ms; /* from the end of the prompt's computing on; then nobody waits any more */
 } bt_dialect_values;
 
 /* Appends the prefill leg's kv_transfer_params; nothing when the dialect has none. */

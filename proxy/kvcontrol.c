@@ -58,7 +58,24 @@ struct bt_kvcontrol {
     _Atomic bool is_stopping;
 };
 
+static void ask_rank(bt_kvcontrol *control, const command *order, uint32_t rank);
+
 /* Notices in. */
+
+/* A former life of this proxy asked for it, and nobody decodes it any more: without a word it would
+ * keep its pages for a lease, and whoever waits for them waiting. At which decode engine it is, is
+ * not known any more. */
+static void release_former(bt_kvcontrol *control, const bt_kv_notice *notice)
+{
+    command order = {.ask = BT_ASK_RELEASE};
+    memcpy(order.id, notice->id, sizeof(order.id));
+    const bt_worker_pool *decoders = control->options.decoders;
+    for (order.decoder = 0; order.decoder < decoders->n_workers; order.decoder++) {
+        for (uint32_t rank = 0; rank < decoders->workers[order.decoder].at.n_ranks; rank++)
+            ask_rank(control, &order, rank);
+    }
+    bt_count(&control->metrics.former);
+}
 
 static void copy_text(char *out, size_t cap, bt_blob text)
 {
@@ -71,10 +88,15 @@ static void copy_text(char *out, size_t cap, bt_blob text)
 static void deliver(bt_kvcontrol *control, const bt_kv_notice *notice)
 {
     int thread = bt_kvwait_thread_of(notice->id, control->options.epoch);
-    if (thread < 0 || (uint32_t)thread >= control->options.n_threads)
+    if (thread < 0 || (uint32_t)thread >= control->options.n_threads) {
         bt_count(&control->metrics.foreign);
-    else
+        bool is_former =
+            thread < 0 && control->options.releases_former && bt_kvwait_is_id(notice->id);
+        if (is_former && !notice->failed)
+            release_former(control, notice);
+    } else {
         control->options.deliver(control->options.ctx, (uint32_t)thread, notice);
+    }
 }
 
 static void take_notice(bt_kvcontrol *control, bt_blob frame)
@@ -97,6 +119,7 @@ static void take_notice(bt_kvcontrol *control, bt_blob frame)
     notice.world = read.world;
     notice.failed = read.status < 0;
     notice.status = read.status;
+    notice.retry_ms = read.retry_ms;
     if (notice.failed) {
         int n = snprintf(notice.text, sizeof(notice.text),
                          "%s: ", baton_status_name((baton_status)read.status));

@@ -27,6 +27,9 @@ typedef struct {
     /* Called on the control thread for each notice of thread `thread`. */
     void (*deliver)(void *ctx, uint32_t thread, const bt_kv_notice *notice);
     void *ctx;
+    /* Receivers understand RELEASE: what was got ready for a former life of this proxy is released,
+     * since the engines' notices come to the address that they were told, and nobody waits. */
+    bool releases_former;
     /* key_file; server_key, of the receivers; clients_path, of those whose notices are heard.
      * Borrowed during start. */
     baton_security security;

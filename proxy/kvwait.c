@@ -93,6 +93,7 @@ static bt_heard apply(bt_kv_entry *entry, const bt_kv_notice *notice)
     if (notice->failed) {
         entry->failed = true;
         entry->status = notice->status;
+        entry->retry_ms = notice->retry_ms;
         snprintf(entry->text, sizeof(entry->text), "%s", notice->text);
         return BT_HEARD_FAILED;
     }
@@ -141,6 +142,24 @@ int bt_kvwait_thread_of(const char *id, uint64_t epoch)
     char *end;
     unsigned long thread = strtoul(id + n, &end, 10);
     return *end == '.' && thread < 1024 ? (int)thread : -1;
+}
+
+bool bt_kvwait_is_id(const char *id)
+{
+    static const char hex[] = "0123456789abcdef";
+    size_t epoch = strspn(id, hex);
+    if (epoch != 16 || id[epoch] != '.')
+        return false;
+    id += epoch + 1;
+    size_t thread = strspn(id, "0123456789");
+    if (thread == 0 || id[thread] != '.')
+        return false;
+    id += thread + 1;
+    size_t counter = strspn(id, hex);
+    if (counter == 0 || id[counter] != '.')
+        return false;
+    id += counter + 1;
+    return strspn(id, hex) == 16 && id[16] == 0;
 }
 
 const char *bt_heard_name(bt_heard result)

@@ -25,6 +25,7 @@ typedef struct {
     uint32_t rank, world;         /* world 0: not said */
     bool failed;
     int status;                      /* a baton_status */
+    uint32_t retry_ms;               /* when another attempt is worth it; 0: not said */
     char text[BT_NOTICE_TEXT_BYTES]; /* why it failed, terminated */
 } bt_kv_notice;
 
@@ -51,6 +52,7 @@ typedef struct bt_kv_entry {
     uint64_t ranks;       /* bit r: rank r is ready */
     bool ready, failed, listed;
     int status;                      /* why it failed, a baton_status */
+    uint32_t retry_ms;               /* as the notice */
     char text[BT_NOTICE_TEXT_BYTES]; /* why it failed */
 } bt_kv_entry;
 
@@ -70,6 +72,8 @@ void bt_kvwait_destroy(bt_kvwait *table);
 
 /* The thread that made id in the process life `epoch`, or -1 when it is not an id of that life. */
 int bt_kvwait_thread_of(const char *id, uint64_t epoch);
+/* Looks like an id that a proxy made, in whatever life. */
+bool bt_kvwait_is_id(const char *id);
 /* "matched", "ready", ... for metrics. */
 const char *bt_heard_name(bt_heard result);
 

@@ -233,6 +233,10 @@ static void on_prefill_done(void *ctx, bt_http_call *call, const bt_http_result 
         bt_req_await_kv(req);
 }
 
+/* What ends a hand-off whose proxy is gone: RELEASE does it for those that are not. So it is later
+ * than any wait of ours, which begins when the prefill engine's answer has come. */
+enum { KV_WAIT_SLACK_MS = 5000 };
+
 /* The id and the parameters of a fresh attempt. */
 static void name_attempt(bt_req *req)
 {
@@ -243,7 +247,11 @@ static void name_attempt(bt_req *req)
     bool has_signal = req->dialect->signal == BT_SIGNAL_NOTICES && decoder->n_ranks > 0;
     uint32_t n_needed = !has_signal ? 0 : is_auto ? decoder->n_ranks : (uint32_t)notices;
     bt_kvwait_add(req->pl->kvwait, &req->kv, n_needed, is_auto);
-    bt_dialect_values values = {req->kv.id, decoder, proxy->notice_address, req->traceparent};
+    bt_dialect_values values = {.req_id = req->kv.id,
+                                .decoder = decoder,
+                                .notice_addr = proxy->notice_address,
+                                .traceparent = req->traceparent,
+                                .kv_wait_ms = proxy->options.ms.kv_wait + KV_WAIT_SLACK_MS};
     bt_strbuf_clear(&req->params);
     bt_dialect_put_params(req->dialect, &values, &req->params);
     req->is_kv_at_risk = decoder->n_ranks > 0;
@@ -297,8 +305,29 @@ static bool is_receiver_gone(int status)
     return false;
 }
 
+/* The decode engine's receiver is full: another one may have room, and the client is told when to
+ * come back. The same one is not asked again by us: it said no a moment ago. */
+static void fail_full(bt_req *req)
+{
+    enum { MS_MAX = 60000 }; /* a peer's word, within reason */
+    uint32_t ms = req->kv.retry_ms < MS_MAX ? req->kv.retry_ms : MS_MAX;
+    bt_req_failure failure = {
+        .status = 503,
+        .code = "overloaded",
+        .text = req->kv.text,
+        .leg = BT_LEG_DECODE,
+        .may_retry = true,
+        .retry_after = ms > 1000 ? (ms + 999) / 1000 : 1,
+    };
+    bt_req_fail(req, &failure);
+}
+
 static void fail_kv(bt_req *req, bool is_timeout)
 {
+    if (!is_timeout && req->kv.status == BATON_ERR_OVERLOADED) {
+        fail_full(req);
+        return;
+    }
     bool is_gone = !is_timeout && is_receiver_gone(req->kv.status);
     bt_req_failure failure = {
         .status = is_timeout ? 504 : 502,

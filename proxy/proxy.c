@@ -175,6 +175,7 @@ static baton_status open_control(bt_proxy *proxy)
         .decoders = &proxy->decode,
         .deliver = deliver,
         .ctx = proxy,
+        .releases_former = bt_dialect_find(options->mode, options->engines)->answers_questions,
         .security = {.key_file = options->key_file,
                      .server_key = options->receiver_key,
                      .clients_path = options->clients_path,

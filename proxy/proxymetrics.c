@@ -186,6 +186,9 @@ static void print_control(const bt_kvcontrol_metrics *control, bt_strbuf *out)
                 bt_counted(&control->malformed));
     print_plain(out, P "notice_foreign_total", "Notices for other or former proxies.",
                 bt_counted(&control->foreign));
+    print_plain(out, P "kv_former_released_total",
+                "Hand-offs of a former life of this proxy that were ready, and released.",
+                bt_counted(&control->former));
     print_plain(out, P "notice_dropped_total", "Notices or questions a full queue refused.",
                 bt_counted(&control->dropped));
     print_plain(out, P "receiver_questions_total", "STATUS and RELEASE sent to receivers.",

@@ -56,7 +56,7 @@ typedef struct {
 
 /* What the control thread counts. */
 typedef struct {
-    bt_counter frames, malformed, foreign, status_answers, questions, dropped;
+    bt_counter frames, malformed, foreign, former, status_answers, questions, dropped;
 } bt_kvcontrol_metrics;
 
 /* Relaxed: a counter orders nothing; the load and store are apart because one thread writes. */

@@ -95,7 +95,7 @@ struct bt_rx_ticket {
     uint64_t deadline_ns; /* of the request */
     uint64_t lease_ns;    /* HELD: when the hold runs out */
     uint64_t granted_ns, revoked_ns;
-    uint64_t named_ns;   /* GRANTED: when its sender last spoke of it */
+    uint64_t named_ns;   /* QUEUED, GRANTED: when its sender last spoke of it */
     baton_status reason; /* REVOKED */
     char reason_text[BATON_EVENT_TEXT_BYTES];
     /* For rxadmin.c; 0: not yet. */

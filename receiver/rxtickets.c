@@ -208,7 +208,7 @@ static baton_status ticket_create(bt_rx *rx, bt_rx_peer *peer, const bt_message 
     ticket->n_tokens =
         (uint64_t)(ticket->n_chunks - 1) * rx->options.layout.chunk_tokens + alloc->last_tokens;
     ticket->peer = peer;
-    ticket->alloc_ns = bt_now_ns(rx->clock);
+    ticket->alloc_ns = ticket->named_ns = bt_now_ns(rx->clock);
     bt_traceparent_read((const char *)alloc->trace.data, alloc->trace.bytes, &ticket->trace);
     ticket->alloc_id = message->id;
     ticket->id = rx->next_ticket++;
@@ -281,6 +281,15 @@ static void answer_alloc(bt_rx *rx, const bt_rx_ticket *ticket)
     bt_free(runs);
 }
 
+/* When a refused request may try again: 0.5 to 2 s, so that those who were refused together do not
+ * come back together; 0 where trying again would not help. */
+static uint32_t retry_ms_of(baton_status status)
+{
+    bool may_pass = status == BATON_ERR_OVERLOADED || status == BATON_ERR_NO_MEMORY ||
+                    status == BATON_ERR_DEADLINE;
+    return may_pass ? 500 + randombytes_uniform(1501) : 0;
+}
+
 static void answer_refused(bt_rx *rx, const bt_rx_ticket *ticket, baton_status status)
 {
     bt_store_stats stats;
@@ -289,7 +298,7 @@ static void answer_refused(bt_rx *rx, const bt_rx_ticket *ticket, baton_status s
         .status = status,
         .text = bt_blob_of_text(baton_last_error()),
         .u.alloc_answer = {.outcome = BT_ALLOC_REFUSED,
-                           .retry_ms = status == BATON_ERR_TOO_LARGE ? 0 : 1000,
+                           .retry_ms = retry_ms_of(status),
                            .pages_wanted = ticket->n_chunks,
                            .pages_total = (uint32_t)stats.pages_total},
     };
@@ -404,8 +413,9 @@ static baton_status why_ended(const bt_rx *rx, const bt_rx_peer *peer, uint64_t 
 /* The same ALLOC once more: its answer is lost, or late. */
 static void answer_again(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
 {
-    const bt_rx_ticket *ticket = find_by_alloc(rx, peer, message->id);
+    bt_rx_ticket *ticket = find_by_alloc(rx, peer, message->id);
     if (ticket != NULL && ticket->state != BT_TICKET_REVOKED) {
+        ticket->named_ns = bt_now_ns(rx->clock); /* its sender may not have seen its number yet */
         answer_alloc(rx, ticket);
         return;
     }
@@ -433,7 +443,11 @@ void bt_rx_on_alloc(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     bt_rx_ticket *ticket;
     baton_status status = ticket_create(rx, peer, message, &ticket);
     if (status != BATON_OK) {
-        bt_rx_answer_failure(rx, BT_RX_ALLOC_PORT, route, message, status);
+        bt_message answer = {
+            .status = status,
+            .text = bt_blob_of_text(baton_last_error()),
+            .u.alloc_answer = {.outcome = BT_ALLOC_REFUSED, .retry_ms = retry_ms_of(status)}};
+        bt_rx_answer(rx, BT_RX_ALLOC_PORT, route, message, &answer);
         return;
     }
     status = place_ticket(rx, ticket, message->u.alloc.may_queue != 0);
@@ -504,7 +518,8 @@ void bt_rx_ticket_fail(bt_rx *rx, bt_rx_ticket *ticket, baton_status reason, con
              ticket->trace.trace);
     rx->stats.requests_failed_total++;
     report(rx, ticket, BATON_RECEIVER_FAILED, reason, text);
-    if (reason != BATON_ERR_CANCELED && reason != BATON_ERR_CLOSED)
+    bool has_sender = ticket->state != BT_TICKET_HELD; /* who says it of what moves */
+    if (reason != BATON_ERR_CANCELED && !(reason == BATON_ERR_CLOSED && has_sender))
         tell_proxy(rx, ticket, reason, text);
     if (ticket->state == BT_TICKET_GRANTED) {
         revoke(rx, ticket, reason, text);
@@ -569,12 +584,13 @@ void bt_rx_on_drained(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     bt_rx_pump_queue(rx);
 }
 
-/* A live sender names all its tickets in its heartbeats: one that is missing there is a grant that
- * it never saw, and the word that it gave up got lost, too. */
+/* A live sender names all its tickets in its heartbeats, and asks again for those whose answer it
+ * has not seen: one that is missing there is one that it gave up, and the word of that got lost. A
+ * queued one would wait in the way of others, and be granted to nobody. */
 static bool is_nobodys(const bt_rx *rx, const bt_rx_ticket *ticket, uint64_t now_ns)
 {
     uint64_t lease_ns = 2 * (uint64_t)rx->options.timeouts.silent_ms * BT_NS_PER_MS;
-    return ticket->state == BT_TICKET_GRANTED &&
+    return (ticket->state == BT_TICKET_GRANTED || ticket->state == BT_TICKET_QUEUED) &&
            bt_elapsed_ns(now_ns, ticket->named_ns) >= lease_ns;
 }
 

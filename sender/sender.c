@@ -218,6 +218,11 @@ baton_status baton_transfer_push_bytes(baton_sender *sender, baton_transfer tran
                                       &(baton_source){.data = data, .bytes = bytes});
 }
 
+baton_status baton_transfer_ask(baton_sender *sender, baton_transfer transfer)
+{
+    return rung(sender, bt_tx_post(sender->tx, BT_TX_ASK, transfer));
+}
+
 baton_status baton_transfer_finish(baton_sender *sender, baton_transfer transfer)
 {
     return rung(sender, bt_tx_post(sender->tx, BT_TX_FINISH, transfer));

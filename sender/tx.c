@@ -286,8 +286,10 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
         bt_tx_layers_pushed(tx, transfer, command);
     else if (command->kind == BT_TX_PUSH)
         bt_tx_chunk_pushed(tx, transfer, command);
+    else if (command->kind == BT_TX_ASK)
+        bt_tx_transfer_ask(tx, transfer);
     else if (command->kind == BT_TX_FINISH)
-        transfer->finish_seen = true;
+        bt_tx_finish_seen(tx, transfer);
     else
         bt_tx_transfer_fail(tx, transfer, BATON_ERR_CANCELED, "canceled");
     bt_tx_note_chunks(tx, transfer);

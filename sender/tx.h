@@ -68,8 +68,9 @@ typedef struct {
     baton_status (*open)(void *ctx, bt_tx_peer *peer);
     void (*close)(void *ctx, bt_tx_peer *peer);
     void (*send)(void *ctx, bt_tx_peer *peer, bt_tx_port port, const void *frame, size_t bytes);
+    /* retry_ms: when the receiver thinks that another attempt is worth it; 0: no word of it. */
     void (*notice)(void *ctx, const char *address, const char *request, baton_status status,
-                   const char *text);
+                   const char *text, uint32_t retry_ms);
     /* The peer's process can be watched: pidfd is readable when it has exited. -1: stop watching.
      */
     void (*watch)(void *ctx, bt_tx_peer *peer, int pidfd);
@@ -238,18 +239,23 @@ struct bt_tx_transfer {
     bool asked_regions;  /* MEMREG was asked again for a region that its grant names */
     bool revoked;        /* the receiver wants DRAINED */
     bool has_ticket;
+    bool may_ask;      /* else ALLOC waits for the ASK command */
     bool force_closed; /* what was under way ended with its endpoint: DRAINED must not be said */
     uint64_t ticket;
     uint32_t generation;
     uint8_t nonce[BT_NONCE_BYTES];
     bt_samples samples; /* what a sampled digest looks at; made by the first chunk that moves */
-    uint64_t deadline_ns;
+    uint64_t deadline_ns; /* finish may bring it nearer: wait_ns */
+    uint64_t wait_ns;     /* that somebody waits from finish on; 0: until the deadline */
     uint64_t progress_ns; /* last time a put or flush finished or was posted */
     uint64_t granted_ns;
     uint64_t sent_bytes;
+    void (*granted)(void *ctx); /* the user's; NULL: nobody */
+    void *granted_ctx;
     bt_tx_pending *alloc, *commit; /* under way */
     baton_sender_event *end;       /* room for DONE or FAILED, until it is reported */
     baton_status reason;
+    uint32_t retry_ms; /* as a refusal said; 0: nothing */
     char reason_text[BATON_EVENT_TEXT_BYTES];
     uint64_t at_ns[BT_TX_N_STAGES]; /* 0: not yet */
     bt_traceparent trace;
@@ -276,6 +282,7 @@ struct bt_tx_pending {
 typedef enum {
     BT_TX_BEGIN,
     BT_TX_PUSH,
+    BT_TX_ASK,
     BT_TX_FINISH,
     BT_TX_CANCEL,
     BT_TX_CONNECT,
@@ -481,6 +488,7 @@ void bt_tx_measure_defaults(bt_tx *tx); /* txmeasure.c */
 /* Transfers, txtransfers.c. */
 void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer); /* BEGIN was taken */
 void bt_tx_peer_is_ready(bt_tx *tx, bt_tx_peer *peer);          /* its waiting transfers ALLOC */
+void bt_tx_transfer_ask(bt_tx *tx, bt_tx_transfer *transfer);   /* ASK was taken */
 void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message);
 void bt_tx_on_commit_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message *message);
 void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message);
@@ -493,6 +501,8 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
 /* A copy of its on the GPU has been given up: fails it with GPU_TIMEOUT, also when it is failing
  * for another reason already, because what the GPU may still read is not free. */
 void bt_tx_transfer_hangs(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
+/* FINISH was taken: from here on somebody may be waiting. */
+void bt_tx_finish_seen(bt_tx *tx, bt_tx_transfer *transfer);
 /* Ends a DRAINING transfer when nothing of it is under way any more. */
 void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer);
 /* Ends a transfer whose final COMMIT was answered, once every event of it has come. */

@@ -116,6 +116,10 @@ static baton_status transfer_create(const bt_tx *tx, const baton_transfer_option
     uint64_t deadline_ms =
         options->deadline_ms != 0 ? options->deadline_ms : tx->options.timeouts.request_ms;
     transfer->deadline_ns = bt_deadline_ns(bt_now_ns(tx->clock), deadline_ms * BT_NS_PER_MS);
+    transfer->may_ask = !options->asks_later;
+    transfer->granted = options->granted;
+    transfer->granted_ctx = options->granted_ctx;
+    transfer->wait_ns = options->wait_ms * BT_NS_PER_MS;
     transfer->at_ns[BT_TX_AT_OPENED] = bt_now_ns(tx->clock);
     if (options->traceparent != NULL)
         bt_traceparent_read(options->traceparent, strlen(options->traceparent), &transfer->trace);

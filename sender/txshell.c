@@ -81,7 +81,7 @@ static void send_frame(void *ctx, bt_tx_peer *peer, bt_tx_port port, const void 
 }
 
 static void send_notice(void *ctx, const char *address, const char *request, baton_status status,
-                        const char *text)
+                        const char *text, uint32_t retry_ms)
 {
     baton_sender *sender = ctx;
     const bt_notice notice = {
@@ -90,6 +90,7 @@ static void send_notice(void *ctx, const char *address, const char *request, bat
         .rank = sender->options.rank,
         .world = sender->options.world,
         .status = status,
+        .retry_ms = retry_ms,
         .text = bt_blob_of_text(text),
     };
     bt_noticepush_send(sender->notices, address, &notice);

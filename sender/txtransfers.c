@@ -98,12 +98,14 @@ static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change chang
         .sent_chunks = transfer->n_landed,
         .present_chunks = transfer->n_present,
         .sent_bytes = transfer->sent_bytes,
+        .retry_ms = transfer->retry_ms,
         .move_ns = status == BATON_OK ? bt_now_ns(tx->clock) - transfer->granted_ns : 0,
     };
     snprintf(event.text, sizeof(event.text), "%s", text);
     if (transfer->notice[0] != 0) {
         bt_tx_reached(tx, transfer, BT_TX_AT_NOTIFIED);
-        tx->out.notice(tx->out.ctx, transfer->notice, transfer->request, status, text);
+        tx->out.notice(tx->out.ctx, transfer->notice, transfer->request, status, text,
+                       transfer->retry_ms);
     }
     bt_tx_stat(tx,
                status == BATON_OK ? &tx->stats.transfers_done_total
@@ -121,6 +123,8 @@ static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change chang
 
 static void send_alloc(bt_tx *tx, bt_tx_transfer *transfer)
 {
+    if (!transfer->may_ask) /* it is another rank's turn */
+        return;
     uint64_t now_ns = bt_now_ns(tx->clock);
     uint64_t left_ms =
         transfer->deadline_ns > now_ns ? (transfer->deadline_ns - now_ns) / BT_NS_PER_MS + 1 : 1;
@@ -162,6 +166,13 @@ void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer)
     else if (transfer->peer->refusal != BATON_OK &&
              bt_now_ns(tx->clock) < transfer->peer->next_attempt_ns)
         bt_tx_transfer_fail(tx, transfer, transfer->peer->refusal, transfer->peer->refusal_text);
+}
+
+void bt_tx_transfer_ask(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    transfer->may_ask = true;
+    if (transfer->state == BT_TX_WAIT_PEER && transfer->peer->state == BT_TX_PEER_READY)
+        send_alloc(tx, transfer);
 }
 
 void bt_tx_peer_is_ready(bt_tx *tx, bt_tx_peer *peer)
@@ -263,6 +274,15 @@ void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)
     end_transfer(tx, transfer, change, transfer->reason, transfer->reason_text);
 }
 
+void bt_tx_finish_seen(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    transfer->finish_seen = true;
+    if (transfer->wait_ns == 0)
+        return;
+    uint64_t until_ns = bt_deadline_ns(bt_now_ns(tx->clock), transfer->wait_ns);
+    transfer->deadline_ns = until_ns < transfer->deadline_ns ? until_ns : transfer->deadline_ns;
+}
+
 static baton_status take_runs(bt_tx_transfer *transfer, const bt_msg_alloc_answer *answer)
 {
     bt_list_cursor cursor = {0};
@@ -305,6 +325,8 @@ static void on_granted(bt_tx *tx, bt_tx_transfer *transfer, const bt_msg_alloc_a
     transfer->granted_ns = transfer->progress_ns = bt_now_ns(tx->clock);
     transfer->at_ns[BT_TX_AT_GRANTED] = transfer->granted_ns;
     bt_tx_transfer_move(tx, transfer, BT_TX_ON_GRANTED);
+    if (transfer->granted != NULL)
+        transfer->granted(transfer->granted_ctx);
     for (uint32_t i = 0; i < transfer->n_chunks; i++) {
         bt_tx_chunk *chunk = &transfer->chunks[i];
         if (chunk->generation != 0)
@@ -337,6 +359,7 @@ void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message
         char text[BATON_EVENT_TEXT_BYTES];
         bt_blob_to_text(message->text, text, sizeof(text));
         set_reason(transfer, (baton_status)message->status, text);
+        transfer->retry_ms = answer->retry_ms;
         bt_tx_pending_drop(tx, transfer->alloc);
         end_transfer(tx, transfer, BT_TX_ON_REFUSED, (baton_status)message->status,
                      transfer->reason_text);

@@ -43,6 +43,10 @@ static const bt_field fields[] = {
      .optional = true,
      .offset = offsetof(bt_notice, text),
      .max = BT_TEXT_BYTES_MAX},
+    {.name = "retry_ms",
+     .type = BT_FIELD_U32,
+     .optional = true,
+     .offset = offsetof(bt_notice, retry_ms)},
 };
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
 

@@ -2,7 +2,7 @@
 /* Notices: how a proxy hears that a request's KV has landed, or has not. One ZMQ frame is one map
  * (docs/protocol.md, "Notices"):
  *
- *   {type: "BatonNotice", v, epoch, id, rank, world, status, text}            ours
+ *   {type: "BatonNotice", v, epoch, id, rank, world, status, text, retry_ms}  ours
  *   {type: "NixlProxyNotif" | "ProxyNotif", req_id}   of existing senders: ready, rank unknown
  *
  * Decoding allocates nothing and borrows from the frame.
@@ -26,6 +26,7 @@ typedef struct {
     uint64_t epoch;
     uint32_t rank, world;
     int32_t status;
+    uint32_t retry_ms;   /* failed: when it is worth trying again, 0: not said; may be missing */
     bt_blob text;        /* for people, at most 512 bytes */
     bool legacy;         /* decoding: an existing sender's frame; epoch and world are 0 */
     bt_notice_kind kind; /* decoding: from status */

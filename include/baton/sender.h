@@ -83,10 +83,19 @@ typedef struct {
     uint16_t alloc_port;
     const baton_key *keys; /* [n_chunks], copied */
     uint32_t n_chunks;
-    uint32_t last_tokens;    /* of the last chunk; the others have layout.chunk_tokens */
-    uint32_t deadline_ms;    /* 0: timeouts.request_ms */
-    const char *notice;      /* proxy's address for this request, NULL: the options'; copied */
-    uint64_t user_data;      /* echoed in events */
+    uint32_t last_tokens; /* of the last chunk; the others have layout.chunk_tokens */
+    uint32_t deadline_ms; /* 0: timeouts.request_ms */
+    uint32_t wait_ms;     /* how long somebody waits for DONE from finish on, when that is before
+                             the deadline; 0: as long as that */
+    const char *notice;   /* proxy's address for this request, NULL: the options'; copied */
+    uint64_t user_data;   /* echoed in events */
+    bool asks_later;      /* the receiver is not asked for pages before baton_transfer_ask, so
+                             that ranks of a request need not wait for each other's pages */
+    /* Called once, by whoever progresses the sender, when the receiver has granted the pages; must
+     * return at once, and may call baton_transfer_ask of any sender. NULL: nobody wants to know.
+     * ctx is borrowed until DONE or FAILED. */
+    void (*granted)(void *ctx);
+    void *granted_ctx;
     const char *traceparent; /* W3C Trace Context of the request, for logs and baton-ctl here and at
                                 the receiver; NULL, "" or not valid: none; copied */
 } baton_transfer_options;
@@ -129,7 +138,9 @@ typedef struct {
     uint32_t sent_chunks;           /* DONE, FAILED: chunks written by this transfer */
     uint32_t present_chunks;        /* DONE, FAILED: chunks that were there already */
     uint64_t sent_bytes;
-    uint64_t move_ns; /* DONE: from granted to committed */
+    uint64_t move_ns;  /* DONE: from granted to committed */
+    uint32_t retry_ms; /* FAILED: refused by a receiver that is full; another attempt is worth it
+                          then. 0: no word of that */
     char text[BATON_EVENT_TEXT_BYTES];
 } baton_sender_event;
 
@@ -198,6 +209,9 @@ BATON_API baton_status baton_sender_register(baton_sender *sender, void *base, s
 BATON_API baton_status baton_transfer_begin(baton_sender *sender,
                                             const baton_transfer_options *options,
                                             baton_transfer *transfer);
+/* The receiver may be asked now: of a transfer that asks_later. Chunks may be pushed before. More
+ * than once is no error. Errors: NOT_FOUND (ended already), NO_MEMORY. */
+BATON_API baton_status baton_transfer_ask(baton_sender *sender, baton_transfer transfer);
 /* Chunk `chunk` of the transfer can be read: gathered from paged KV. view (with its planes) is
  * borrowed until SOURCE_FREE, tokens are copied. Each chunk once. Errors: INVALID_ARG,
  * OUT_OF_RANGE, NOT_FOUND (ended already: the chunk gets no SOURCE_FREE), NO_MEMORY. */

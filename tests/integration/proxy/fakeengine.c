@@ -481,19 +481,33 @@ void notice_send_bytes(const char *url, const void *frame, unsigned long n)
     with_push(url, send_blob, &blob);
 }
 
-void notice_send(const char *url, const char *id, unsigned rank, unsigned world, int status)
+static void send_notice(const char *url, const bt_notice *notice)
 {
     uint8_t frame[BT_NOTICE_BYTES_MAX];
     bt_packwriter writer;
-    bt_notice notice = {.id = bt_blob_of_text(id),
-                        .epoch = 77,
-                        .rank = rank,
-                        .world = world,
-                        .status = status,
-                        .text = bt_blob_of_text("told to")};
     bt_pack_init_fixed(&writer, frame, sizeof(frame));
-    assert_ok(bt_notice_encode(&notice, &writer));
+    assert_ok(bt_notice_encode(notice, &writer));
     notice_send_bytes(url, writer.bytes, writer.n);
+}
+
+void notice_send(const char *url, const char *id, unsigned rank, unsigned world, int status)
+{
+    send_notice(url, &(bt_notice){.id = bt_blob_of_text(id),
+                                  .epoch = 77,
+                                  .rank = rank,
+                                  .world = world,
+                                  .status = status,
+                                  .text = bt_blob_of_text("told to")});
+}
+
+void notice_send_refused(const char *url, const char *id, int status, unsigned retry_ms)
+{
+    send_notice(url, &(bt_notice){.id = bt_blob_of_text(id),
+                                  .epoch = 77,
+                                  .world = 1,
+                                  .status = status,
+                                  .retry_ms = retry_ms,
+                                  .text = bt_blob_of_text("told to")});
 }
 
 void notice_send_legacy(const char *url, const char *type, const char *id)

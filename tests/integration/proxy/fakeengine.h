@@ -73,6 +73,8 @@ void fake_wait_gone(fake *engine, unsigned n);
 /* Sends one frame to a notice port, from the test's thread. */
 void notice_send_bytes(const char *url, const void *frame, unsigned long n);
 void notice_send(const char *url, const char *id, unsigned rank, unsigned world, int status);
+/* A failure, with when to try again. */
+void notice_send_refused(const char *url, const char *id, int status, unsigned retry_ms);
 void notice_send_legacy(const char *url, const char *type, const char *id);
 
 #endif

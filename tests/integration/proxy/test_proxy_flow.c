@@ -33,7 +33,7 @@ static const char *params_of(const fake_request *leg, bool is_early)
     snprintf(text, sizeof(text),
              "{%s\"disagg_spec\":{\"req_id\":\"%s\",\"receiver_host\":\"127.0.0.1\","
              "\"receiver_init_port\":[%u],\"receiver_alloc_port\":[%u],\"notice_addr\":\"%s\","
-             "\"traceparent\":\"%s\"}}",
+             "\"kv_wait_ms\":35000,\"traceparent\":\"%s\"}}",
              is_early ? "\"ret_first_tok\":true," : "", leg->attempt, init, alloc, r.notice_url,
              trace);
     return text;

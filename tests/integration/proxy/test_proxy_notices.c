@@ -248,6 +248,96 @@ static void a_hand_off_that_is_ready_too_late_is_released_again(void **state)
     rig_close(&r);
 }
 
+/* A proxy that was killed and started again hears of what it had begun: nobody will decode it. */
+static void what_a_former_life_began_is_released_when_it_is_ready(void **state)
+{
+    (void)state;
+    char id[64], asked[64];
+    rig_open(&r, &(rig_options){.n_decode = 2, .notices = FAKE_NOTICE_READY});
+    static const char *const no_ids[] = {"1", "0123456789abcdef.0.1.0123456789abcde",
+                                         "0123456789abcdef.x.1.0123456789abcdef",
+                                         "0123456789abcdef.0.1.0123456789abcdef.9"};
+    for (size_t i = 0; i < sizeof(no_ids) / sizeof(no_ids[0]); i++)
+        notice_send(r.notice_url, no_ids[i], 0, 1, 0);
+    snprintf(id, sizeof(id), "0123456789abcdef.0.1.fedcba9876543210");
+    notice_send(r.notice_url, id, 0, 1, BATON_ERR_CANCELED); /* holds nothing */
+    rig_wait_metric(&r, "baton_proxy_notice_foreign_total", 5);
+    assert_int_equal(rig_metric(&r, "baton_proxy_receiver_questions_total"), 0);
+    notice_send(r.notice_url, id, 0, 1, 0);
+    for (unsigned i = 0; i < 2; i++) { /* at whichever it was */
+        assert_string_equal(rig_question(&r, i, asked, -1), "RELEASE");
+        assert_string_equal(asked, id);
+    }
+    rig_wait_metric(&r, "baton_proxy_kv_former_released_total", 1);
+    rig_close(&r);
+}
+
+static void a_full_receiver_is_an_answer_with_a_time_to_come_back(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned retry_ms;
+        const char *header;
+    } rows[] = {{0, "Retry-After: 1\r\n"},
+                {1001, "Retry-After: 2\r\n"},
+                {UINT32_MAX, "Retry-After: 60\r\n"}};
+    bt_expect_log("overloaded");
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE, .options.retries = 3});
+    for (unsigned i = 0; i < 3; i++) {
+        conversation c = rig_begin(&r, "/v1/completions", body);
+        const fake_request *leg = fake_nth(r.prefill[0], i);
+        notice_send_refused(r.notice_url, leg->attempt, BATON_ERR_OVERLOADED, rows[i].retry_ms);
+        reply answer = rig_finish(&c);
+        assert_int_equal(answer.status, 503);
+        assert_non_null(strstr(answer.head, rows[i].header));
+        reply_free(&answer);
+        assert_int_equal(fake_count(r.prefill[0]), i + 1); /* it is not asked again by us */
+    }
+    assert_int_equal(fake_count(r.decode[0]), 0);
+    rig_close(&r);
+}
+
+static void another_decode_engine_may_have_room(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.n_decode = 2, .notices = FAKE_NOTICE_NONE, .options.retries = 1});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    const fake_request *leg = fake_nth(r.prefill[0], 0);
+    fake_set_notices(r.prefill[0], FAKE_NOTICE_READY, 1, NULL);
+    notice_send_refused(r.notice_url, leg->attempt, BATON_ERR_OVERLOADED, 1000);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    assert_int_equal(fake_count(r.decode[0]) + fake_count(r.decode[1]), 1);
+    rig_close(&r);
+}
+
+/* The failed attempt's sender may have said ready a moment before, or say it a moment later. */
+static void a_late_notice_of_an_earlier_attempt_completes_no_later_one(void **state)
+{
+    (void)state;
+    char id[64];
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE, .options.retries = 1});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    char earlier[64];
+    snprintf(earlier, sizeof(earlier), "%s", fake_nth(r.prefill[0], 0)->attempt);
+    notice_send(r.notice_url, earlier, 0, 1, BATON_ERR_PUT_TIMEOUT);
+    const fake_request *later = fake_nth(r.prefill[0], 1);
+    assert_string_not_equal(earlier, later->attempt);
+    notice_send(r.notice_url, earlier, 0, 1, 0);
+    rig_wait_metric(&r, "baton_proxy_kv_notices_total{result=\"late\"}", 1);
+    for (int i = 0; i < 2; i++) { /* with its end, and for what came after it */
+        assert_string_equal(rig_question(&r, 0, id, -1), "RELEASE");
+        assert_string_equal(id, earlier);
+    }
+    assert_int_equal(fake_count(r.decode[0]), 0);
+    notice_send(r.notice_url, later->attempt, 0, 1, 0);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+}
+
 static void frames_of_existing_senders_count(void **state)
 {
     (void)state;
@@ -377,6 +467,10 @@ int main(void)
         bt_test(lost_failure_is_asked_for_too),
         bt_test(foreign_engines_are_not_asked),
         bt_test(a_hand_off_that_is_ready_too_late_is_released_again),
+        bt_test(what_a_former_life_began_is_released_when_it_is_ready),
+        bt_test(a_full_receiver_is_an_answer_with_a_time_to_come_back),
+        bt_test(another_decode_engine_may_have_room),
+        bt_test(a_late_notice_of_an_earlier_attempt_completes_no_later_one),
         bt_test(frames_of_existing_senders_count),
         bt_test(one_failed_rank_fails_the_attempt),
         bt_test(failed_hand_off_is_made_again_under_another_id),

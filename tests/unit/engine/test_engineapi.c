@@ -471,7 +471,7 @@ static const char with_spec[] =
     "{\"prompt\":[1,2,3,4,5,6,7,8,9],\"max_tokens\":1,\"temperature\":0,\"stream\":false,"
     "\"kv_transfer_params\":{\"ret_first_tok\":true," SPEC
     "\"receiver_init_port\":[7300,7301],\"receiver_alloc_port\":[7400,7401],"
-    "\"notice_addr\":\"tcp://10.0.0.9:7500\"}}}";
+    "\"notice_addr\":\"tcp://10.0.0.9:7500\",\"kv_wait_ms\":35000}}}";
 
 static void a_prefill_leg_sends_and_returns_the_first_token(void **state)
 {
@@ -487,6 +487,7 @@ static void a_prefill_leg_sends_and_returns_the_first_token(void **state)
     assert_string_equal(b->target.request, "r7");
     assert_string_equal(b->target.host, "10.0.0.1");
     assert_string_equal(b->target.notice, "tcp://10.0.0.9:7500");
+    assert_int_equal(b->target.wait_ms, 35000);
     assert_int_equal(b->target.n_ranks, 2);
     assert_int_equal(b->target.init_ports[1], 7301);
     assert_int_equal(b->target.alloc_ports[0], 7400);

@@ -15,7 +15,7 @@ static void check(bt_mode mode, bt_engines engines, const bt_worker_address *dec
                   const char *wanted)
 {
     bt_strbuf out = {0};
-    bt_dialect_values values = {"e.0.1.r", decoder, "tcp://10.0.0.1:8500", TRACEPARENT};
+    bt_dialect_values values = {"e.0.1.r", decoder, "tcp://10.0.0.1:8500", TRACEPARENT, 35000};
     bt_dialect_put_params(bt_dialect_find(mode, engines), &values, &out);
     assert_string_equal(bt_strbuf_text(&out), wanted);
     bt_strbuf_free(&out);
@@ -32,11 +32,12 @@ static void parameters_are_what_the_engines_expect(void **state)
           "{\"ret_first_tok\":true,\"disagg_spec\":{\"req_id\":\"e.0.1.r\","
           "\"receiver_host\":\"10.0.0.2\",\"receiver_init_port\":[7300,7301],"
           "\"receiver_alloc_port\":[7400,7401],\"notice_addr\":\"tcp://"
-          "10.0.0.1:8500\",\"traceparent\":\"" TRACEPARENT "\"}}");
+          "10.0.0.1:8500\",\"kv_wait_ms\":35000,\"traceparent\":\"" TRACEPARENT "\"}}");
     check(BT_MODE_DECODE_FIRST, BT_ENGINES_BATON, &two_ranks,
           "{\"disagg_spec\":{\"req_id\":\"e.0.1.r\",\"receiver_host\":\"10.0.0.2\","
           "\"receiver_init_port\":[7300,7301],\"receiver_alloc_port\":[7400,7401],"
-          "\"notice_addr\":\"tcp://10.0.0.1:8500\",\"traceparent\":\"" TRACEPARENT "\"}}");
+          "\"notice_addr\":\"tcp://"
+          "10.0.0.1:8500\",\"kv_wait_ms\":35000,\"traceparent\":\"" TRACEPARENT "\"}}");
     check(BT_MODE_DECODE_FIRST, BT_ENGINES_LMCACHE, &two_ranks,
           "{\"disagg_spec\":{\"req_id\":\"e.0.1.r\",\"receiver_host\":\"10.0.0.2\","
           "\"receiver_init_port\":[7300,7301],\"receiver_alloc_port\":[7400,7401]}}");

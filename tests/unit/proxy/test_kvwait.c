@@ -134,6 +134,27 @@ static void strangers_are_unknown(void **state)
     bt_kvwait_destroy(table);
 }
 
+/* A request's attempts follow each other in one entry. */
+static void an_earlier_attempts_notices_never_complete_a_later_one(void **state)
+{
+    (void)state;
+    bt_kvwait *table = open_table();
+    bt_kv_entry entry = {0};
+    char earlier[8][BT_ATTEMPT_ID_BYTES];
+    for (int attempt = 0; attempt < 8; attempt++) {
+        bt_kvwait_add(table, &entry, 2, true);
+        for (int i = 0; i < attempt; i++) {
+            assert_int_equal(hear(table, earlier[i], 0, 2), BT_HEARD_LATE);
+            assert_int_equal(hear(table, earlier[i], 1, 2), BT_HEARD_LATE);
+        }
+        assert_int_equal(hear(table, entry.id, 0, 2), BT_HEARD_MATCHED);
+        assert_false(entry.ready || entry.failed);
+        memcpy(earlier[attempt], entry.id, sizeof(entry.id));
+        bt_kvwait_remove(table, &entry);
+    }
+    bt_kvwait_destroy(table);
+}
+
 static void no_signal_needed_means_ready_at_once(void **state)
 {
     (void)state;
@@ -155,6 +176,8 @@ static void an_id_names_its_thread_and_life(void **state)
     assert_string_not_equal(a.id, b.id);
     assert_int_equal(bt_kvwait_thread_of(a.id, epoch), 3);
     assert_int_equal(bt_kvwait_thread_of(a.id, epoch + 1), -1);
+    assert_true(bt_kvwait_is_id(a.id) && bt_kvwait_is_id(b.id));
+    assert_false(bt_kvwait_is_id("12") || bt_kvwait_is_id("000000000000feed.3.1."));
     assert_int_equal(bt_kvwait_thread_of("12", epoch), -1);
     assert_int_equal(bt_kvwait_thread_of("000000000000feed.", epoch), -1);
     assert_int_equal(bt_kvwait_thread_of("000000000000feed.7", epoch), -1);
@@ -203,6 +226,7 @@ int main(void)
         bt_test(one_failure_decides),
         bt_test(failure_after_ready_is_an_expired_hold),
         bt_test(strangers_are_unknown),
+        bt_test(an_earlier_attempts_notices_never_complete_a_later_one),
         bt_test(no_signal_needed_means_ready_at_once),
         bt_test(an_id_names_its_thread_and_life),
         bt_test(many_entries_come_and_go_in_any_order),

@@ -383,6 +383,131 @@ static void a_queued_request_is_refused_at_its_deadline(void **state)
     rx_kit_close(&kit);
 }
 
+static void heartbeat(rx_kit_sender *sender, const rx_kit_request *first,
+                      const rx_kit_request *second)
+{
+    bt_ticket_progress tickets[2];
+    uint32_t n = 0;
+    if (first != NULL)
+        tickets[n++] = (bt_ticket_progress){.ticket = first->name.ticket};
+    if (second != NULL)
+        tickets[n++] = (bt_ticket_progress){.ticket = second->name.ticket};
+    bt_message message = rx_kit_message(sender, BT_MSG_HEARTBEAT), unused;
+    message.u.heartbeat = (bt_msg_heartbeat){.tickets = tickets, .n_tickets = n};
+    rx_kit_send(&kit, sender, BT_RX_ALLOC_PORT, &message);
+    rx_kit_expect(&kit, BT_MSG_HEARTBEAT_ANSWER, &unused);
+}
+
+/* Its sender gave it up, and the word of that got lost: it is in the way of whoever comes next. */
+static void a_queued_ticket_that_nobody_names_leaves_the_queue(void **state)
+{
+    (void)state;
+    open_kit(2);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_prompt(&b, 2, 0, 2 * KIT_CHUNK_TOKENS);
+    b.deadline_ms = 300000;
+    rx_kit_alloc(&kit, &bob, &b);
+    rx_kit_prompt(&c, 3, 0, KIT_CHUNK_TOKENS);
+    c.deadline_ms = 300000;
+    rx_kit_alloc(&kit, &bob, &c);
+    assert_int_equal(b.outcome, BT_ALLOC_QUEUED);
+    assert_int_equal(c.outcome, BT_ALLOC_QUEUED);
+    for (int i = 0; i < 9; i++) {
+        rx_kit_advance_ms(&kit, 1000);
+        heartbeat(&alice, &a, NULL);
+        heartbeat(&bob, &c, NULL);
+        assert_int_equal(stats_now().tickets_queued, 2);
+    }
+    rx_kit_advance_ms(&kit, 1000);
+    bt_message answer;
+    rx_kit_expect(&kit, BT_MSG_ALLOC_ANSWER, &answer);
+    rx_kit_read_alloc_answer(&b, &answer);
+    assert_int_equal(b.status, BATON_ERR_LEASE_EXPIRED);
+    assert_int_equal(kit.notice.status, BATON_ERR_LEASE_EXPIRED);
+    assert_int_equal(stats_now().tickets_queued, 1);
+    rx_kit_close(&kit);
+}
+
+/* A sender whose ALLOC_ANSWER got lost does not know the ticket's number: it asks again. */
+static void a_queued_ticket_that_is_asked_for_again_stays(void **state)
+{
+    (void)state;
+    open_kit(1);
+    rx_kit_prompt(&a, 1, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_prompt(&b, 2, 0, KIT_CHUNK_TOKENS);
+    b.deadline_ms = 300000;
+    rx_kit_alloc(&kit, &bob, &b);
+    for (int i = 0; i < 20; i++) {
+        rx_kit_advance_ms(&kit, 1600);
+        heartbeat(&alice, &a, NULL);
+        bt_message again = rx_kit_message(&bob, BT_MSG_ALLOC), answer;
+        again.id = b.alloc_id;
+        again.u.alloc = (bt_msg_alloc){.request = bt_blob_of_text(b.request),
+                                       .keys = bt_blob_of(b.keys, BATON_KEY_BYTES),
+                                       .last_tokens = b.last_tokens,
+                                       .deadline_ms = 300000,
+                                       .may_queue = 1};
+        rx_kit_send(&kit, &bob, BT_RX_ALLOC_PORT, &again);
+        rx_kit_expect(&kit, BT_MSG_ALLOC_ANSWER, &answer);
+        assert_int_equal(answer.u.alloc_answer.outcome, BT_ALLOC_QUEUED);
+    }
+    rx_kit_close(&kit);
+}
+
+/* Who may come back is told when, and not all at the same time. */
+static void refusals_say_when_to_come_back(void **state)
+{
+    (void)state;
+    open_kit(2);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    uint32_t least = UINT32_MAX, most = 0;
+    for (uint32_t i = 0; i < 200; i++) {
+        rx_kit_prompt(&b, 2, 0, KIT_CHUNK_TOKENS);
+        bt_message alloc = rx_kit_message(&bob, BT_MSG_ALLOC), answer;
+        alloc.u.alloc = (bt_msg_alloc){.request = bt_blob_of_text(b.request),
+                                       .keys = bt_blob_of(b.keys, BATON_KEY_BYTES),
+                                       .last_tokens = b.last_tokens,
+                                       .deadline_ms = 1000};
+        rx_kit_send(&kit, &bob, BT_RX_ALLOC_PORT, &alloc);
+        rx_kit_expect(&kit, BT_MSG_ALLOC_ANSWER, &answer);
+        assert_int_equal(answer.status, BATON_ERR_OVERLOADED);
+        uint32_t ms = answer.u.alloc_answer.retry_ms;
+        least = ms < least ? ms : least;
+        most = ms > most ? ms : most;
+    }
+    assert_true(least >= 500 && most <= 2000 && most - least > 500);
+    /* Too large for ever: no word of coming back. */
+    rx_kit_prompt(&b, 3, 0, 3 * KIT_CHUNK_TOKENS);
+    bt_message alloc = rx_kit_message(&bob, BT_MSG_ALLOC), answer;
+    alloc.u.alloc = (bt_msg_alloc){.request = bt_blob_of_text(b.request),
+                                   .keys = bt_blob_of(b.keys, 3 * BATON_KEY_BYTES),
+                                   .last_tokens = b.last_tokens,
+                                   .deadline_ms = 1000,
+                                   .may_queue = 1};
+    rx_kit_send(&kit, &bob, BT_RX_ALLOC_PORT, &alloc);
+    rx_kit_expect(&kit, BT_MSG_ALLOC_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_TOO_LARGE);
+    assert_int_equal(answer.u.alloc_answer.retry_ms, 0);
+    rx_kit_close(&kit);
+}
+
+/* Its sender has said ready and heard no more of it: only the receiver can tell the proxy. */
+static void a_closing_receiver_tells_the_proxy_of_what_it_held(void **state)
+{
+    (void)state;
+    open_kit(2);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_land(&kit, &alice, &a);
+    assert_int_equal(kit.n_notices, 0);
+    bt_rx_ticket_fail(kit.rx, kit.rx->first_ticket, BATON_ERR_CLOSED, "the receiver is closing");
+    assert_int_equal(kit.n_notices, 1);
+    assert_int_equal(kit.notice.status, BATON_ERR_CLOSED);
+    rx_kit_close(&kit);
+}
+
 static void release_ends_what_it_names_in_every_state(void **state)
 {
     (void)state;
@@ -542,6 +667,10 @@ int main(void)
         bt_test(canceled_but_not_drained_pages_wait_in_quarantine),
         bt_test(revoke_is_repeated_until_drained),
         bt_test(a_queued_request_is_refused_at_its_deadline),
+        bt_test(a_queued_ticket_that_nobody_names_leaves_the_queue),
+        bt_test(a_queued_ticket_that_is_asked_for_again_stays),
+        bt_test(refusals_say_when_to_come_back),
+        bt_test(a_closing_receiver_tells_the_proxy_of_what_it_held),
         bt_test(release_ends_what_it_names_in_every_state),
         bt_test(status_tells_the_state_of_live_and_ended_requests),
         bt_test(notice_addresses_that_are_not_allowed_are_refused),

@@ -115,9 +115,9 @@ static void no_send(void *ctx, bt_tx_peer *peer, bt_tx_port port, const void *fr
 }
 
 static void no_notice(void *ctx, const char *address, const char *request, baton_status status,
-                      const char *text)
+                      const char *text, uint32_t retry_ms)
 {
-    (void)ctx, (void)address, (void)request, (void)status, (void)text;
+    (void)ctx, (void)address, (void)request, (void)status, (void)text, (void)retry_ms;
 }
 
 static void no_watch(void *ctx, bt_tx_peer *peer, int pidfd)

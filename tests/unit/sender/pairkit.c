@@ -26,7 +26,7 @@ static void bus_put(pair *kit, bool to_receiver, uint32_t sender, int port, cons
                     size_t bytes)
 {
     for (uint32_t i = 0; i <= kit->n_duplicates && !kit->is_closing; i++) {
-        assert_true(kit->n_frames < 256);
+        assert_true(kit->n_frames < PAIR_MAX_FRAMES);
         assert_true(bytes <= sizeof(kit->frames[0].data));
         pair_frame *slot = &kit->frames[kit->n_frames++];
         *slot = (pair_frame){
@@ -85,12 +85,13 @@ static void tx_send(void *ctx, bt_tx_peer *peer, bt_tx_port port, const void *fr
 }
 
 static void tx_notice(void *ctx, const char *address, const char *request, baton_status status,
-                      const char *text)
+                      const char *text, uint32_t retry_ms)
 {
     (void)address, (void)request, (void)text;
     pair_sender *sender = ctx;
     sender->n_notices++;
     sender->last_notice = status;
+    sender->notice_retry_ms = retry_ms;
 }
 
 static void tx_watch(void *ctx, bt_tx_peer *peer, int pidfd)
@@ -271,28 +272,32 @@ static void poll_events(pair_sender *sender)
     }
 }
 
+void pair_turn(pair *kit)
+{
+    for (uint32_t i = 0; i < kit->n_senders; i++) {
+        if (kit->senders[i].tx != NULL)
+            bt_tx_progress(kit->senders[i].tx);
+    }
+    bt_rx_progress(kit->rx);
+    bt_loop_deliver(kit->net);
+    if (kit->second_lane != NULL)
+        bt_loop_deliver(kit->second_lane);
+    while (kit->n_frames > 0) {
+        pair_frame frame = kit->frames[0];
+        memmove(kit->frames, kit->frames + 1, --kit->n_frames * sizeof(kit->frames[0]));
+        deliver(kit, &frame);
+    }
+    for (uint32_t i = 0; i < kit->n_senders; i++) {
+        if (kit->senders[i].tx != NULL)
+            poll_events(&kit->senders[i]);
+    }
+}
+
 void pair_run(pair *kit)
 {
     /* Enough rounds for every message chain there is; both sides are idle long before. */
-    for (int round = 0; round < 60; round++) {
-        for (uint32_t i = 0; i < kit->n_senders; i++) {
-            if (kit->senders[i].tx != NULL)
-                bt_tx_progress(kit->senders[i].tx);
-        }
-        bt_rx_progress(kit->rx);
-        bt_loop_deliver(kit->net);
-        if (kit->second_lane != NULL)
-            bt_loop_deliver(kit->second_lane);
-        while (kit->n_frames > 0) {
-            pair_frame frame = kit->frames[0];
-            memmove(kit->frames, kit->frames + 1, --kit->n_frames * sizeof(kit->frames[0]));
-            deliver(kit, &frame);
-        }
-        for (uint32_t i = 0; i < kit->n_senders; i++) {
-            if (kit->senders[i].tx != NULL)
-                poll_events(&kit->senders[i]);
-        }
-    }
+    for (int round = 0; round < 60; round++)
+        pair_turn(kit);
     assert_ok(bt_store_verify(kit->rx->store));
 }
 

@@ -9,13 +9,18 @@
 #include "sender/tx.h"
 #include "transport/loop.h"
 
+#ifndef PAIR_SENDERS
+#define PAIR_SENDERS 4 /* a test of more is compiled with its own number, and the kit with it */
+#endif
+
 enum {
     PAIR_CHUNK = 8,        /* tokens */
     PAIR_TOKEN_BYTES = 32, /* of the layout below */
     PAIR_PAGE_BYTES = PAIR_CHUNK * PAIR_TOKEN_BYTES,
     PAIR_LAYERS = 4, /* of a layered pair; its tokens have as many bytes */
     PAIR_MAX_CHUNKS = 8,
-    PAIR_MAX_SENDERS = 4,
+    PAIR_MAX_SENDERS = PAIR_SENDERS,
+    PAIR_MAX_FRAMES = 256, /* on the bus */
 };
 
 typedef struct pair pair;
@@ -28,6 +33,7 @@ typedef struct {
     bt_rx_route routes[BT_RX_N_PORTS];
     uint32_t n_notices;
     baton_status last_notice;
+    uint32_t notice_retry_ms; /* of the last one */
     baton_sender_event events[256];
     uint32_t n_events;
     uint32_t n_source_free, n_done, n_failed;
@@ -51,7 +57,7 @@ struct pair {
     bt_rx *rx;
     pair_sender senders[PAIR_MAX_SENDERS];
     uint32_t n_senders;
-    pair_frame frames[256];
+    pair_frame frames[PAIR_MAX_FRAMES];
     uint32_t n_frames;
     /* Returns false to lose the frame; NULL: all pass. */
     bool (*filter)(pair *kit, const pair_frame *frame, const bt_message *message);
@@ -89,6 +95,8 @@ void pair_create(pair *kit, const pair_options *options);
 void pair_destroy(pair *kit);
 /* The receiver's process dies with all its memory, and a new one takes its address. */
 void pair_restart_receiver(pair *kit, const pair_options *options);
+/* One turn of both sides and what lies between them. */
+void pair_turn(pair *kit);
 /* Runs both sides until nothing moves at this time. */
 void pair_run(pair *kit);
 /* As run, with the clock moved on by ms in steps. */

@@ -12,6 +12,7 @@ static const bt_notice ours = {.epoch = 5,
                                .rank = 1,
                                .world = 2,
                                .status = BATON_ERR_PUT_TIMEOUT,
+                               .retry_ms = 1500,
                                .id = {(const uint8_t *)"cmpl-1", 6},
                                .text = {(const uint8_t *)"10 s", 4}};
 
@@ -38,6 +39,7 @@ static void a_notice_survives_a_round_trip(void **state)
     assert_int_equal(back.rank, 1);
     assert_int_equal(back.world, 2);
     assert_int_equal(back.status, BATON_ERR_PUT_TIMEOUT);
+    assert_int_equal(back.retry_ms, 1500);
     assert_int_equal(back.kind, BT_NOTICE_FAILED);
     assert_false(back.legacy);
     bt_guarded_free(guarded, n);
