@@ -2,6 +2,7 @@
 #include "rawpeer.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 typedef struct {
     void *socket;
@@ -86,6 +87,34 @@ bt_message raw_ask(raw_sender *s, int port, bt_message *message, bt_packwriter *
     else
         bt_pack_release(&writer);
     return answer;
+}
+
+/* A receiver that never answers hears it. */
+void raw_hello_hear(raw_hello *hello, const bt_node *prefill)
+{
+    raw_receiver deaf;
+    raw_receiver_open(&deaf);
+    int fd = bt_prefill_open(prefill, 1, 40, &deaf.node, "nowhere", NULL);
+    raw_receiver_hear(&deaf, &hello->frame);
+    bt_blob frame = bt_zmq_part(&hello->frame, 1);
+    assert_ok(bt_message_decode(frame.data, frame.bytes, &hello->init));
+    assert_int_equal(hello->init.type, BT_MSG_INIT);
+    close(fd);
+    bt_wait_metric_is(prefill, "baton_sender_transfers_failed_total", 1);
+    raw_receiver_close(&deaf);
+}
+
+void raw_hello_close(raw_hello *hello)
+{
+    bt_zmq_message_close(&hello->frame);
+}
+
+void raw_hello_say(const raw_hello *hello, raw_sender *s, bt_packwriter *sent)
+{
+    bt_message init = hello->init;
+    bt_message answer = raw_ask(s, RAW_INIT, &init, sent);
+    assert_int_equal(answer.status, BATON_OK);
+    s->peer_epoch = answer.epoch;
 }
 
 void raw_receiver_open(raw_receiver *r)

@@ -29,6 +29,18 @@ void raw_set_version(bt_packwriter *frame, uint8_t v);
  * in *sent if it is not NULL (freed with bt_pack_release). */
 bt_message raw_ask(raw_sender *s, int port, bt_message *message, bt_packwriter *sent);
 
+/* An INIT as a prefill engine says it, to be said by others. */
+typedef struct {
+    bt_zmq_message frame;
+    bt_message init; /* borrows from frame */
+} raw_hello;
+
+/* From an engine that was started with a short connect_ms; its transfer fails. */
+void raw_hello_hear(raw_hello *hello, const bt_node *prefill);
+void raw_hello_close(raw_hello *hello);
+/* Says it as s, which is accepted. sent: as raw_ask. */
+void raw_hello_say(const raw_hello *hello, raw_sender *s, bt_packwriter *sent);
+
 typedef struct {
     void *context;
     void *routers[RAW_N_PORTS];

@@ -4,29 +4,17 @@
 #include "rawpeer.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 typedef struct {
     bt_node prefill, decode;
-    bt_zmq_message init; /* an INIT as the prefill engine says it */
-    bt_message message;  /* decoded, borrows from init */
+    raw_hello hello;
 } frames_test;
 
-/* A receiver that never answers hears the prefill engine's INIT. */
 static void open_test(frames_test *t)
 {
-    raw_receiver deaf;
-    raw_receiver_open(&deaf);
     bt_node_start(&t->prefill, "prefill", (const char *const[]){"--set", "connect_ms=500ms", NULL});
     bt_node_start(&t->decode, "decode", NULL);
-    int fd = bt_prefill_open(&t->prefill, 1, 40, &deaf.node, "nowhere", NULL);
-    raw_receiver_hear(&deaf, &t->init);
-    bt_blob frame = bt_zmq_part(&t->init, 1);
-    assert_ok(bt_message_decode(frame.data, frame.bytes, &t->message));
-    assert_int_equal(t->message.type, BT_MSG_INIT);
-    close(fd);
-    bt_wait_metric_is(&t->prefill, "baton_sender_transfers_failed_total", 1);
-    raw_receiver_close(&deaf);
+    raw_hello_hear(&t->hello, &t->prefill);
 }
 
 static void close_test(frames_test *t)
@@ -34,7 +22,7 @@ static void close_test(frames_test *t)
     bt_check_hand_off(&t->prefill, &t->decode, 2, "good");
     bt_check_idle_prefill(&t->prefill);
     bt_check_idle_decode(&t->decode);
-    bt_zmq_message_close(&t->init);
+    raw_hello_close(&t->hello);
     bt_child_stop(t->prefill.child);
     bt_child_stop(t->decode.child);
 }
@@ -47,15 +35,6 @@ static double stale(const frames_test *t)
 static double dropped(const frames_test *t)
 {
     return bt_metric(&t->decode, "baton_receiver_messages_dropped_total");
-}
-
-/* INIT as another sender of the same model would say it. */
-static void say_hello(frames_test *t, raw_sender *s, bt_packwriter *sent)
-{
-    bt_message init = t->message;
-    bt_message answer = raw_ask(s, RAW_INIT, &init, sent);
-    assert_int_equal(answer.status, BATON_OK);
-    s->peer_epoch = answer.epoch;
 }
 
 static void ask_status(raw_sender *s)
@@ -94,13 +73,14 @@ static void malformed_frames_are_counted_and_the_connection_lives(void **state)
     raw_sender s;
     open_test(&t);
     raw_sender_open(&s, &t.decode, 77);
-    say_hello(&t, &s, NULL);
-    bt_blob good = bt_zmq_part(&t.init, 1);
+    raw_hello_say(&t.hello, &s, NULL);
+    bt_blob good = bt_zmq_part(&t.hello.frame, 1);
     unsigned n = 0;
     for (int port = 0; port < RAW_N_PORTS; port++)
         n += send_garbage(&s, port, good);
     ask_status(&s);
-    say_hello(&t, &s, NULL); /* on the init port too, everything before it has been read */
+    raw_hello_say(&t.hello, &s,
+                  NULL); /* on the init port too, everything before it has been read */
     assert_true(dropped(&t) == n);
     raw_sender_close(&s);
     close_test(&t);
@@ -113,14 +93,14 @@ static void oversized_frames_reach_nobody(void **state)
     raw_sender good, bad;
     open_test(&t);
     raw_sender_open(&good, &t.decode, 77);
-    say_hello(&t, &good, NULL);
+    raw_hello_say(&t.hello, &good, NULL);
     uint8_t *big = calloc(1, BT_FRAME_BYTES_MAX + 1);
     assert_non_null(big);
     raw_send(&good, RAW_ALLOC, big, BT_FRAME_BYTES_MAX); /* the largest that is read at all */
     ask_status(&good);
     assert_true(dropped(&t) == 1);
     raw_sender_open(&bad, &t.decode, 78);
-    say_hello(&t, &bad, NULL);
+    raw_hello_say(&t.hello, &bad, NULL);
     double messages = bt_metric(&t.decode, "baton_receiver_messages_total");
     raw_send(&bad, RAW_ALLOC, big, BT_FRAME_BYTES_MAX + 1); /* cuts the connection */
     free(big);
@@ -142,7 +122,7 @@ static void replayed_frames_change_nothing(void **state)
     uint8_t keys[N_KEYS * BATON_KEY_BYTES] = {1};
     open_test(&t);
     raw_sender_open(&s, &t.decode, 77);
-    say_hello(&t, &s, &hello);
+    raw_hello_say(&t.hello, &s, &hello);
     raw_send(&s, RAW_INIT, hello.bytes, hello.n);
     assert_int_equal(raw_hear(&s, RAW_INIT).status, BATON_OK);
     assert_true(bt_metric(&t.decode, "baton_receiver_peers") == 1);
