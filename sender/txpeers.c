@@ -351,10 +351,12 @@ static void lose_transfer(bt_tx *tx, bt_tx_transfer *transfer, baton_status reas
                           const char *text)
 {
     bool asks_again = reason == BATON_ERR_PEER_RESTARTED;
-    if (transfer->state == BT_TX_WAIT_GRANT && asks_again)
+    if (transfer->state == BT_TX_WAIT_GRANT && asks_again) {
         bt_tx_transfer_move(tx, transfer, BT_TX_ON_FORGOTTEN);
-    else if (transfer->state != BT_TX_WAIT_PEER || !asks_again)
+        transfer->has_ticket = false; /* its place in the queue was the old receiver's */
+    } else if (transfer->state != BT_TX_WAIT_PEER || !asks_again) {
         bt_tx_transfer_fail(tx, transfer, reason, text);
+    }
 }
 
 static bool has_exited(const bt_tx_peer *peer)

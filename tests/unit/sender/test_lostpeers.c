@@ -346,6 +346,44 @@ static void what_an_earlier_life_said_changes_nothing(void **state)
     pair_destroy(&kit);
 }
 
+static bool lose_allocs(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)k, (void)frame;
+    return message->type != BT_MSG_ALLOC;
+}
+
+/* Its ticket went with the old receiver: heartbeats must not speak of it to the new one, which
+ * would not know it, while the new ALLOC is on its way. */
+static void a_queued_request_asks_a_restarted_receiver_again(void **state)
+{
+    (void)state;
+    const pair_options options = {.n_pages = 2, .path = BATON_PATH_PUT};
+    pair_create(&kit, &options);
+    bt_expect_log("connection ended");
+    uint32_t other[2 * PAIR_CHUNK];
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, other);
+    pair_begin(&kit, 0, "moving", other, 2 * PAIR_CHUNK, 0);
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer queued = pair_begin(&kit, 0, "queued", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_int_equal(kit.rx->n_queued, 1);
+    kit.filter = lose_allocs;
+    bt_tx *tx = kit.senders[0].tx;
+    bt_tx_peer_down(tx, tx->peers, BATON_ERR_PEER_RESTARTED, "as if it had answered STALE");
+    pair_advance(&kit, 3000);
+    assert_int_equal(kit.senders[0].n_failed, 1); /* the one that was moving */
+    kit.filter = NULL;
+    pair_advance(&kit, 2000);
+    pair_push_all(&kit, 0, queued, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK), 2 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
 /* One connection, transfers in every state, and it breaks. */
 static void a_broken_connection_fails_what_moves_and_nothing_twice(void **state)
 {
@@ -395,6 +433,7 @@ int main(void)
         bt_test(a_receiver_that_restarts_is_connected_again),
         bt_test(attempts_back_off_up_to_a_limit),
         bt_test(what_an_earlier_life_said_changes_nothing),
+        bt_test(a_queued_request_asks_a_restarted_receiver_again),
         bt_test(a_broken_connection_fails_what_moves_and_nothing_twice),
     };
     return bt_run_tests(tests);
