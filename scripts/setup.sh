@@ -79,6 +79,7 @@ libssl-dev
 libcmocka-dev
 gcovr
 curl
+spin
 EOF
     if [ $rdma = yes ]; then
         printf '%s\n' qemu-system-x86 busybox-static cpio kmod iproute2 ibverbs-providers xz-utils

@@ -10,7 +10,7 @@ Installs missing packages (scripts/setup.sh), builds the preset `dev` (gcc, ASan
 its tests. PRESET=clang|tsan|release|coverage takes another build.
 
   scripts/test.sh                    everything
-  scripts/test.sh -L unit            one label: unit, integration, stress, threads, gpu, rdma
+  scripts/test.sh -L unit            one label: unit, integration, stress, threads, model, gpu, rdma
   scripts/test.sh -R test_messages   by name
 EOF
     exit 0

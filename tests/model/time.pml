@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Timers, what must hold at the end, and the process in which all happens. Part of handoff.pml. */
+inline say_again(r)
+{
+    if
+    :: !s_stopped[r] ->
+        if
+        :: s_peer[r] == PEER_INIT -> say_to_receiver(r, INIT, s_connection[r], 0, 0)
+        :: s_peer[r] == PEER_MEMREG -> say_to_receiver(r, MEMREG, s_connection[r] - 1, 0, 0)
+        :: else
+        fi;
+        for (x : 0 .. 1) {
+            if
+            :: t_state[X(r, x)] == XFER_WAIT_GRANT ->
+                say_to_receiver(r, ALLOC, x * 2 + t_attempt[X(r, x)], t_id[X(r, x)], 0)
+            :: t_commit[X(r, x)] != 0 -> say_commit(r, x)
+            :: else
+            fi;
+            say_bye(r, x)
+        }
+    :: else
+    fi;
+    for (t : 0 .. SLOTS - 1) {
+        if
+        :: k_state[T(r, t)] == TICKET_REVOKED -> say_revoke(r, t)
+        :: k_state[T(r, t)] == TICKET_HELD && q_state[k_request[T(r, t)]] == WAITS &&
+           q_attempt[k_request[T(r, t)]] == k_attempt[T(r, t)] &&
+           !bit(q_ranks[k_request[T(r, t)]], r) -> /* STATUS */
+            rank_ready(k_request[T(r, t)], r)
+        :: else
+        fi
+    }
+}
+
+#define is_named(r, t) \
+    (k_generation[T(r, t)] == t_generation[X(r, 0)] || k_generation[T(r, t)] == t_generation[X(r, 1)])
+#define is_heard(r, e) ((e) == s_epoch[r] && !s_stopped[r] && s_knows[r] == r_epoch[r])
+
+inline compare_tickets(r)
+{
+    if
+    :: s_stopped[r] || s_peer[r] != PEER_READY
+    :: !s_stopped[r] && s_peer[r] == PEER_READY &&
+       (s_knows[r] != r_epoch[r] || k_connection[K(r, s_epoch[r])] == 0) -> peer_down(r, false, true)
+    :: else ->
+        for (u : 0 .. 1) {
+            flag = t_generation[X(r, u)] != 0 && t_state[X(r, u)] != XFER_COMMITTING;
+            for (t : 0 .. SLOTS - 1) {
+                if
+                :: k_state[T(r, t)] != NOWHERE && k_peer[T(r, t)] == s_epoch[r] &&
+                   k_generation[T(r, t)] == t_generation[X(r, u)] -> flag = false
+                :: else
+                fi
+            }
+            if :: flag -> next[X(r, u)] = XFER_ON_FAIL :: else fi
+        }
+    fi
+}
+
+/* Nothing heard, or nobody's ticket. */
+inline silence(r)
+{
+    for (e : 1 .. LIVES - 1) {
+        if
+        :: k_connection[K(r, e)] != 0 && !is_heard(r, e) -> fall_silent(r, e)
+        :: else
+        fi
+    }
+    for (t : 0 .. SLOTS - 1) {
+        if
+        :: k_state[T(r, t)] == TICKET_GRANTED && !is_named(r, t) -> todo[T(r, t)] = TICKET_ON_FAIL
+        :: else
+        fi
+    }
+}
+
+/* No answer within the time of a stage. */
+inline stages_end(r)
+{
+    if
+    :: s_stopped[r]
+    :: !s_stopped[r] && (s_peer[r] == PEER_INIT || s_peer[r] == PEER_MEMREG ||
+       t_out[X(r, 0)] > 0 || t_out[X(r, 1)] > 0 ||
+       (BEHIND && (t_commit[X(r, 0)] != 0 || t_commit[X(r, 1)] != 0))) -> peer_down(r, false, false)
+    :: else ->
+        for (u : 0 .. 1) {
+            if
+            :: t_commit[X(r, u)] != 0 ||
+               (t_state[X(r, u)] == XFER_WAIT_GRANT && t_generation[X(r, u)] == 0) ->
+                next[X(r, u)] = XFER_ON_FAIL
+            :: else
+            fi
+        }
+    fi
+}
+
+inline deadlines_pass(r)
+{
+    for (u : 0 .. 1) {
+        if
+        :: !s_stopped[r] -> next[X(r, u)] = XFER_ON_FAIL
+        :: else
+        fi
+    }
+    for (t : 0 .. SLOTS - 1) {
+        if
+        :: k_state[T(r, t)] == TICKET_GRANTED || k_state[T(r, t)] == TICKET_QUEUED ->
+            todo[T(r, t)] = TICKET_ON_FAIL
+        :: else
+        fi
+    }
+}
+
+inline patience_ends(r)
+{
+    proof = TICKET_ON_PATIENCE;
+    for (e : 1 .. LIVES - 1) {
+        flag = false;
+        for (u : 0 .. SLOTS - 1) {
+            flag = flag || (k_state[T(r, u)] == TICKET_REVOKED && k_peer[T(r, u)] == e)
+        }
+        if
+        :: flag && k_connection[K(r, e)] != 0 && !is_heard(r, e) -> lose_peer(r, e)
+        :: else
+        fi
+    }
+}
+
+inline leases_end(r)
+{
+    for (t : 0 .. SLOTS - 1) {
+        if
+        :: k_state[T(r, t)] == TICKET_HELD -> todo[T(r, t)] = TICKET_ON_EXPIRED
+        :: else
+        fi
+    }
+}
+
+/* Invariants 3, 4 and 6: whatever happened, everything has ended, and nothing is missing. */
+inline check_end()
+{
+    for (i : 0 .. RANKS - 1) {
+        for (y : 0 .. 1) { assert(t_state[X(i, y)] == NOWHERE && d_state[X(i, y)] != 1) }
+        for (t : 0 .. SLOTS - 1) { assert(k_state[T(i, t)] == NOWHERE) }
+        for (p : 0 .. PAGES - 1) {
+            assert(p_state[P(i, p)] == PAGE_FREE || p_state[P(i, p)] == PAGE_LANDED);
+            assert(p_holds[P(i, p)] == 0 && p_pins[P(i, p)] == 0)
+        }
+        assert(!s_owes[i] && s_peer[i] != PEER_CLOSING)
+    }
+    i = 0;
+    for (x : 0 .. 1) {
+        assert(q_state[x] == SERVED || q_state[x] == FAILED);
+        /* Messages that are lost, late or doubled cost no attempt. */
+        assert(is_hard || (q_state[x] == SERVED && q_attempt[x] == 0))
+    }
+}
+
+inline leave_requests()
+{
+    for (x : 0 .. 1) {
+        if
+        :: q_state[x] == WAITS -> fail_request(x)
+        :: else
+        fi
+    }
+}
+
+inline go_on()
+{
+    for (i : 0 .. RANKS - 1) { s_stopped[i] = false; is_stuck[i] = false }
+    i = 0; idle = 0
+}
+
+/* Which timers run out, when nothing else can happen: the shorter ones first. What moves sets idle
+ * back. */
+#define AT_ALL_RANKS(stage, what) \
+    :: d_step { idle == stage -> idle++; for (j : 0 .. RANKS - 1) { what(j) }; skip }
+#define TIME \
+    :: d_step { idle < 3 -> idle++; for (j : 0 .. RANKS - 1) { say_again(j) }; skip } \
+    AT_ALL_RANKS(3, compare_tickets) \
+    AT_ALL_RANKS(4, silence) \
+    AT_ALL_RANKS(5, stages_end) \
+    AT_ALL_RANKS(6, deadlines_pass) \
+    AT_ALL_RANKS(7, patience_ends) \
+    AT_ALL_RANKS(8, leases_end) \
+    :: d_step { idle == 9 -> idle++; leave_requests(); skip } \
+    :: d_step { idle == LAST && !all_run -> go_on(); skip } \
+    :: d_step { idle == LAST && all_run -> check_end(); is_over = true; skip }
+
+/* What every step ends with. */
+inline carry_out()
+{
+    d_step {
+        for (j : 0 .. RANKS - 1) {
+            run_transfers(j);
+            run_tickets(j);
+            if
+            :: answers == j && answer == INIT_ANSWER && k_connection[K(j, from)] == 0 ->
+                k_connection[K(j, from)] = answer_1
+            :: else
+            fi;
+            if
+            :: answers == j && answer != NOWHERE ->
+                say_to_sender(j, answer, from, answer_1, answer_2, answer_3, 0, 0, answer_status)
+            :: else
+            fi;
+            if
+            :: greets == 1 + j && wants_peer(j) -> hello(j)
+            :: else
+            fi
+        }
+        answer = NOWHERE; proof = NOWHERE; is_final = false; is_told = true; greets = 0
+    }
+}
+
+#define LAST 10
+#define all_run \
+    (!s_stopped[0] && !s_stopped[RANKS - 1] && !is_stuck[0] && !is_stuck[RANKS - 1])
+
+active proctype world()
+{
+    d_step {
+        for (i : 0 .. RANKS - 1) {
+            for (x : 0 .. 1) {
+                if
+                :: is_moved_by(x, i) -> t_state[X(i, x)] = XFER_WAIT_PEER
+                :: else
+                fi
+            }
+        }; skip }
+    do
+    :: atomic {
+        if
+    SENDER(0)
+    TRANSFER(0, 0)
+    TRANSFER(0, 1)
+    RECEIVER(0)
+    PAGE(0, 0)
+#if PAGES > 1
+    PAGE(0, 1)
+#endif
+#if PAGES > 2
+    PAGE(0, 2)
+#endif
+    REQUEST(0)
+    REQUEST(1)
+    DECODE(0, 0)
+    DECODE(0, 1)
+#if RANKS > 1
+    SENDER(1)
+    TRANSFER(1, 0)
+    RECEIVER(1)
+    PAGE(1, 0)
+#if PAGES > 1
+    PAGE(1, 1)
+#endif
+    DECODE(1, 0)
+#endif
+    :: d_step { len(notices) > 0 -> proxy_hears(); skip }
+    :: else ->
+            if
+            TIME
+            fi
+        fi;
+        carry_out();
+        if
+        :: is_over -> break
+        :: else
+        fi
+    }
+    od
+}
