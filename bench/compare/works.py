@@ -24,6 +24,7 @@ from programs import (
 
 KIB, MIB = 1 << 10, 1 << 20
 THREAD, MANUAL = "baton", "baton manual"
+SUMMED = "copy and read with XXH3 sums"
 COPY, VM, RAW = "NT-store floor", "process_vm floor", "raw sockets"
 NIXL, NIXL_THREAD, MOONCAKE = "NIXL", "NIXL with thread", "Mooncake"
 DEBIAN, WHEEL = "perftest debian", "perftest wheel"
@@ -109,6 +110,23 @@ def host_works():
         [faster_than(who, NIXL, 3.0) for who in (THREAD, MANUAL)],
     )
     yield pages_work("1x64m", 1, 64 * MIB, "1 x 64 MiB", [])
+
+
+def digests_work(n_pages, page_bytes, key, title):
+    """Both in turns with the same without digests, on mapped memory."""
+    off, sampled, full = "off", "sampled", "full"
+    mapped = ("--transport", "mapped")
+    return Work(
+        key,
+        title,
+        {
+            off: baton(n_pages, page_bytes, *mapped),
+            sampled: baton(n_pages, page_bytes, *mapped, "--digests", "sampled"),
+            full: baton(n_pages, page_bytes, *mapped, "--digests", "full"),
+            SUMMED: floor("floor_digest", n_pages, page_bytes),
+        },
+        [faster_than(full, SUMMED, 0.90), faster_than(sampled, off, 0.98)],
+    )
 
 
 def paged_work():
@@ -216,6 +234,8 @@ def tcp_work(key, n_pages, page_bytes, title):
 def all_works():
     return [
         *host_works(),
+        digests_work(256, 256 * KIB, "digests-256x256k", "digests, 256 x 256 KiB scattered"),
+        digests_work(2048, 32 * KIB, "digests-2048x32k", "digests, 2,048 x 32 KiB scattered"),
         paged_work(),
         *latency_works(),
         *orchestration_works(),
