@@ -94,6 +94,10 @@ static void expired(bt_tx *tx, bt_tx_pending *pending)
             bt_tx_transfer_fail(tx, transfer, BATON_ERR_ALLOC_TIMEOUT, "alloc: no answer");
         break;
     case BT_MSG_COMMIT:
+        if (transfer == NULL) { /* what a failed request left behind: only a cache */
+            bt_tx_pending_drop(tx, pending);
+            break;
+        }
         if (transfer->n_told > 0) { /* the data before it does not get there */
             bt_tx_peer_down(tx, peer, BATON_ERR_FLUSH_TIMEOUT, "flush: no progress");
             break;

@@ -248,6 +248,94 @@ void bt_tx_transfer_hangs(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk)
     bt_tx_transfer_settle(tx, transfer);
 }
 
+/* Chunks that a COMMIT may name, in the order in which they got there: those that have landed, and,
+ * where it goes behind the data, those that were posted. NULL: none is left. */
+static bt_tx_list *next_ready(const bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (transfer->landed.n > 0)
+        return &transfer->landed;
+    bool is_behind = bt_tx_commit_port(tx, transfer->peer) == BT_TX_DATA_PORT;
+    return is_behind && transfer->posted.n > 0 ? &transfer->posted : NULL;
+}
+
+static uint32_t count_ready(const bt_tx *tx, const bt_tx_transfer *transfer)
+{
+    bool is_behind = bt_tx_commit_port(tx, transfer->peer) == BT_TX_DATA_PORT;
+    return transfer->landed.n + (is_behind ? transfer->posted.n : 0);
+}
+
+/* Ready chunks as at most BT_TX_COMMIT_RANGES ranges; their state becomes COMMITTED. digests: room
+ * for 8 bytes of each of max. */
+static uint32_t take_ready(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t max,
+                           bt_chunk_range *ranges, uint8_t *digests, uint32_t *n_chunks)
+{
+    uint32_t n = 0;
+    bt_tx_list *list;
+    transfer->n_told = 0;
+    transfer->told_bytes = 0;
+    for (*n_chunks = 0; *n_chunks < max && (list = next_ready(tx, transfer)) != NULL;
+         (*n_chunks)++) {
+        uint32_t i = list->first;
+        bt_tx_chunk *chunk = &transfer->chunks[i];
+        if (n > 0 && ranges[n - 1].first + ranges[n - 1].count == i)
+            ranges[n - 1].count++;
+        else if (n == BT_TX_COMMIT_RANGES)
+            break;
+        else
+            ranges[n++] = (bt_chunk_range){.first = i, .count = 1};
+        for (int b = 0; b < 8; b++)
+            *digests++ = (uint8_t)(chunk->digest >> (8 * b));
+        if (chunk->state == BT_TX_CHUNK_POSTED) {
+            transfer->n_told++;
+            transfer->told_bytes += bt_tx_chunk_bytes(tx, transfer, i);
+        }
+        chunk->state = BT_TX_CHUNK_COMMITTED;
+        bt_tx_list_pop(transfer, list);
+    }
+    transfer->n_committed += *n_chunks;
+    return n;
+}
+
+/* COMMIT of up to n_ready chunks; *final: and it says so. owner: who waits for the answer; NULL:
+ * nobody. */
+static baton_status send_commit(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_transfer *owner,
+                                bt_tx_port port, uint32_t n_ready, bool *final,
+                                bt_tx_pending **pending)
+{
+    bt_chunk_range ranges[BT_TX_COMMIT_RANGES];
+    uint8_t *digests = bt_calloc(n_ready, 8);
+    if (digests == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "commit: digests");
+    uint32_t n_chunks;
+    uint32_t n_ranges = take_ready(tx, transfer, n_ready, ranges, digests, &n_chunks);
+    *final = transfer->finish_seen && is_complete(transfer) && owner != NULL;
+    if (*final)
+        bt_tx_reached(tx, transfer, BT_TX_AT_FINAL_SENT);
+    size_t digest_bytes = transfer->peer->digests != 0 ? 8 * (size_t)n_chunks : 0;
+    bt_message message = {.type = BT_MSG_COMMIT,
+                          .u.commit = {.name = name_of(transfer),
+                                       .ranges = ranges,
+                                       .n_ranges = n_ranges,
+                                       .digests = bt_blob_of(digests, digest_bytes),
+                                       .final = *final}};
+    baton_status status = bt_tx_request(tx, transfer->peer, owner, port, &message,
+                                        tx->options.timeouts.commit_ms, pending);
+    bt_free(digests);
+    return status;
+}
+
+/* The request has failed, but these bytes have landed: as a cache they spare the next attempt, of
+ * whatever prefiller, to send them again. Said ahead of CANCEL, which ends the ticket; best effort.
+ */
+static void leave_landed(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    bt_tx_pending *pending;
+    bool final;
+    while (transfer->landed.n > 0 && send_commit(tx, transfer, NULL, BT_TX_ALLOC_PORT,
+                                                 transfer->landed.n, &final, &pending) == BATON_OK)
+        ;
+}
+
 /* Puts that have left are not puts that have arrived: before DRAINED may be said, a flush must have
  * covered all of them, or the endpoint must be gone (and then the INIT to come says so). */
 void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)
@@ -269,6 +357,7 @@ void bt_tx_transfer_settle(bt_tx *tx, bt_tx_transfer *transfer)
         bt_message message = {.type = BT_MSG_DRAINED, .u.drained = name_of(transfer)};
         bt_tx_send(tx, peer, BT_TX_ALLOC_PORT, &message);
     } else if (change == BT_TX_ON_DRAINED) {
+        leave_landed(tx, transfer);
         say_farewell(tx, transfer, true);
     }
     end_transfer(tx, transfer, change, transfer->reason, transfer->reason_text);
@@ -377,54 +466,6 @@ void bt_tx_on_alloc_answer(bt_tx *tx, bt_tx_transfer *transfer, const bt_message
     on_granted(tx, transfer, answer);
 }
 
-/* Chunks that a COMMIT may name, in the order in which they got there: those that have landed, and,
- * where it goes behind the data, those that were posted. NULL: none is left. */
-static bt_tx_list *next_ready(const bt_tx *tx, bt_tx_transfer *transfer)
-{
-    if (transfer->landed.n > 0)
-        return &transfer->landed;
-    bool is_behind = bt_tx_commit_port(tx, transfer->peer) == BT_TX_DATA_PORT;
-    return is_behind && transfer->posted.n > 0 ? &transfer->posted : NULL;
-}
-
-static uint32_t count_ready(const bt_tx *tx, const bt_tx_transfer *transfer)
-{
-    bool is_behind = bt_tx_commit_port(tx, transfer->peer) == BT_TX_DATA_PORT;
-    return transfer->landed.n + (is_behind ? transfer->posted.n : 0);
-}
-
-/* Ready chunks as at most BT_TX_COMMIT_RANGES ranges; their state becomes COMMITTED. digests: room
- * for 8 bytes of each of max. */
-static uint32_t take_ready(const bt_tx *tx, bt_tx_transfer *transfer, uint32_t max,
-                           bt_chunk_range *ranges, uint8_t *digests, uint32_t *n_chunks)
-{
-    uint32_t n = 0;
-    bt_tx_list *list;
-    transfer->n_told = 0;
-    transfer->told_bytes = 0;
-    for (*n_chunks = 0; *n_chunks < max && (list = next_ready(tx, transfer)) != NULL;
-         (*n_chunks)++) {
-        uint32_t i = list->first;
-        bt_tx_chunk *chunk = &transfer->chunks[i];
-        if (n > 0 && ranges[n - 1].first + ranges[n - 1].count == i)
-            ranges[n - 1].count++;
-        else if (n == BT_TX_COMMIT_RANGES)
-            break;
-        else
-            ranges[n++] = (bt_chunk_range){.first = i, .count = 1};
-        for (int b = 0; b < 8; b++)
-            *digests++ = (uint8_t)(chunk->digest >> (8 * b));
-        if (chunk->state == BT_TX_CHUNK_POSTED) {
-            transfer->n_told++;
-            transfer->told_bytes += bt_tx_chunk_bytes(tx, transfer, i);
-        }
-        chunk->state = BT_TX_CHUNK_COMMITTED;
-        bt_tx_list_pop(transfer, list);
-    }
-    transfer->n_committed += *n_chunks;
-    return n;
-}
-
 static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
 {
     for (uint32_t i = 0; i < transfer->n_chunks; i++) {
@@ -463,30 +504,12 @@ void bt_tx_commit(bt_tx *tx, bt_tx_transfer *transfer)
             fail_unpushed(tx, transfer);
         return;
     }
-    bt_chunk_range ranges[BT_TX_COMMIT_RANGES];
     bt_tx_port port = bt_tx_commit_port(tx, transfer->peer);
     if (port == BT_TX_DATA_PORT && n_ready > COMMIT_BEHIND_CHUNKS)
         n_ready = COMMIT_BEHIND_CHUNKS;
-    uint8_t *digests = bt_calloc(n_ready, 8);
-    if (digests == NULL) {
-        bt_tx_transfer_fail(tx, transfer, BATON_ERR_NO_MEMORY, "commit: digests");
-        return;
-    }
-    uint32_t n_chunks;
-    uint32_t n_ranges = take_ready(tx, transfer, n_ready, ranges, digests, &n_chunks);
-    bool final = transfer->finish_seen && is_complete(transfer);
-    if (final)
-        bt_tx_reached(tx, transfer, BT_TX_AT_FINAL_SENT);
-    size_t digest_bytes = transfer->peer->digests != 0 ? 8 * (size_t)n_chunks : 0;
-    bt_message message = {.type = BT_MSG_COMMIT,
-                          .u.commit = {.name = name_of(transfer),
-                                       .ranges = ranges,
-                                       .n_ranges = n_ranges,
-                                       .digests = bt_blob_of(digests, digest_bytes),
-                                       .final = final}};
-    baton_status status = bt_tx_request(tx, transfer->peer, transfer, port, &message,
-                                        tx->options.timeouts.commit_ms, &transfer->commit);
-    bt_free(digests);
+    bool final;
+    baton_status status =
+        send_commit(tx, transfer, transfer, port, n_ready, &final, &transfer->commit);
     if (status != BATON_OK)
         bt_tx_transfer_fail(tx, transfer, status, baton_last_error());
     else if (final)

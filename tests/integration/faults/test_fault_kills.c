@@ -163,6 +163,48 @@ static void a_killed_decode_engine_is_replaced_by_the_proxy(void **state)
     bt_child_stop(alone.child);
 }
 
+/* The busy one of two prefill engines is killed in the middle. The proxy asks the other one, which
+ * sends what has not landed; the client gets the right tokens and notices nothing. */
+static void a_killed_prefill_engine_is_replaced_and_what_has_landed_is_not_sent_again(void **state)
+{
+    (void)state;
+    enum { CHUNKS = (LONG_PROMPT + BT_CLUSTER_CHUNK_TOKENS - 1) / BT_CLUSTER_CHUNK_TOKENS };
+    bt_node alone, prefill[2], decode, proxy;
+    bt_node_start(&alone, "both", NULL);
+    bt_node_start(&prefill[0], "prefill", NULL);
+    bt_node_start(&prefill[1], "prefill", NULL);
+    bt_node_start(&decode, "decode", NULL);
+    bt_proxy_start(&proxy, prefill, 2, &decode, 1, NULL);
+
+    bt_strbuf body = bt_completion(1, LONG_PROMPT, 4, false);
+    int fd = bt_http_open(proxy.port, "POST", "/v1/completions", bt_strbuf_text(&body), NULL);
+    assert_true(fd >= 0);
+    bt_wait_metric(&decode, "baton_receiver_chunks_landed_total", 2);
+    int busy = bt_metric(&prefill[0], "baton_sender_transfers_begun_total") == 1 ? 0 : 1;
+    freeze_in_the_middle(&prefill[busy], &decode);
+    double landed = bt_metric(&decode, "baton_receiver_chunks_landed_total");
+    bt_child_kill(prefill[busy].child);
+
+    bt_http_answer answer;
+    bt_http_finish(fd, &answer);
+    assert_int_equal(answer.status, 200);
+    bt_check_same_tokens(&answer, &alone, bt_strbuf_text(&body));
+    bt_http_answer_clear(&answer);
+    bt_strbuf_free(&body);
+    const bt_node *other = &prefill[1 - busy];
+    double sent = bt_metric(other, "baton_sender_chunks_sent_total");
+    double present = bt_metric(other, "baton_sender_chunks_present_total");
+    assert_true(present >= landed && present < CHUNKS);
+    assert_true(sent + present == CHUNKS);
+    assert_true(bt_metric(&decode, "baton_receiver_chunks_landed_total") == CHUNKS);
+    bt_check_idle_prefill(other);
+    bt_check_idle_decode(&decode);
+    bt_child_stop(proxy.child);
+    bt_child_stop(other->child);
+    bt_child_stop(decode.child);
+    bt_child_stop(alone.child);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +212,7 @@ int main(void)
         bt_child_test(a_killed_prefill_engine_gives_its_pages_back),
         bt_child_test(a_stopped_prefill_engine_keeps_its_pages_until_it_goes_on),
         bt_child_test(a_killed_decode_engine_is_replaced_by_the_proxy),
+        bt_child_test(a_killed_prefill_engine_is_replaced_and_what_has_landed_is_not_sent_again),
     };
     return bt_run_tests(tests);
 }

@@ -190,8 +190,10 @@ static void no_failed_allocation_frees_a_page_that_is_written(void **state)
         assert_int_equal(kit.senders[0].n_done + kit.senders[0].n_failed, 1);
         assert_true(kit.senders[0].n_done == 1 || !is_over);
         assert_int_equal(kit.senders[0].n_source_free, 2);
-        assert_int_equal(pair_check(&kit, tokens, 2 * PAIR_CHUNK),
-                         kit.senders[0].n_done * 2 * PAIR_CHUNK);
+        /* What has landed of a failed one may be found. */
+        uint32_t n_found = pair_check(&kit, tokens, 2 * PAIR_CHUNK);
+        assert_int_equal(n_found % PAIR_CHUNK, 0);
+        assert_true(kit.senders[0].n_done == 0 || n_found == 2 * PAIR_CHUNK);
         pair_run(&kit);
         pair_check_clean(&kit);
         pair_destroy(&kit);
