@@ -12,7 +12,9 @@
 #include "receiver/rxshell.h"
 #include "support/children.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -21,8 +23,8 @@
 
 enum { HANG_GUARD_S = 60, SILENT_MS = 6000, RETIRE_MS = 61000 };
 
-/* A writer of mapped pages does without tcp: who connects over it may be stopped before he has
- * answered, and UCX 1.13 ends a receiver's process that takes leave of such a peer. */
+/* Mapped pages are written without tcp: who connects over it may be stopped before he has answered,
+ * and UCX 1.13 ends a receiver's process that takes leave of such a peer. */
 typedef struct {
     const char *transports; /* UCX_TLS of the writer */
     bool is_mapped;
@@ -33,6 +35,7 @@ static const char *writer_program;
 static const char *verbs, *device, *writer_device; /* NULL: none */
 
 static uint64_t moved_on_ns;
+static _Atomic bool sender_is_gone;
 
 static uint64_t now_ns(void *ctx)
 {
@@ -134,6 +137,7 @@ static void open_receiver(void)
                                             .progress = BATON_PROGRESS_MANUAL,
                                             .data = {.data_devices = &device,
                                                      .n_data_devices = device != NULL,
+                                                     .no_tcp = s.how.is_mapped,
                                                      .clock = &moving_clock}};
     assert_ok(baton_receiver_create(&options, &s.receiver));
 }
@@ -207,7 +211,10 @@ static void move_on(uint64_t ms)
 static void begin_new(void)
 {
     const baton_layout layout = late_layout();
-    const baton_sender_options sender = {.layout = layout, .skip_measure = true, .admin = "off"};
+    const baton_sender_options sender = {.layout = layout,
+                                         .skip_measure = true,
+                                         .admin = "off",
+                                         .data = {.no_tcp = s.how.is_mapped}};
     uint32_t tokens[LATE_TOKENS], n_keys, last_tokens;
     baton_key keys[LATE_CHUNKS];
     baton_key_chain chain;
@@ -255,9 +262,28 @@ static void let_the_writer_go_on(void)
     assert_int_equal(bt_child_wait(s.writer), 0);
 }
 
+static void *destroy_sender(void *sender)
+{
+    baton_sender_destroy(sender);
+    atomic_store(&sender_is_gone, true);
+    return NULL;
+}
+
+static bool is_gone(void)
+{
+    return atomic_load(&sender_is_gone);
+}
+
+/* The receiver answers while the sender takes leave. */
 static void end(void)
 {
-    baton_sender_destroy(s.sender);
+    pthread_t thread;
+    baton_sender *sender = s.sender;
+    s.sender = NULL;
+    atomic_store(&sender_is_gone, false);
+    assert_int_equal(pthread_create(&thread, NULL, destroy_sender, sender), 0);
+    run_until(is_gone, "the new sender's end");
+    pthread_join(thread, NULL);
     baton_receiver_destroy(s.receiver);
     test_free(s.source);
     close(s.fd);
