@@ -345,6 +345,7 @@ static const bt_admin_counter counters[] = {
     COUNTER(tickets_queued),
     COUNTER(holds_live),
     COUNTER(pins_live),
+    COUNTER(moves_refused_total),
 };
 
 static void put_answer(bt_jsonwriter *json, bt_rx *rx, const baton_receiver_stats *stats,

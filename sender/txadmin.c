@@ -263,6 +263,7 @@ static const bt_admin_counter counters[] = {
     COUNTER(peers_staged),
     COUNTER(peers_lost_total),
     COUNTER(peers_refused_total),
+    COUNTER(moves_refused_total),
 };
 
 static void put_answer(bt_jsonwriter *json, bt_tx *tx, const baton_sender_stats *stats,
