@@ -71,6 +71,9 @@ typedef struct {
     void (*peer_fds)(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool added);
     /* Wakes whoever has this doorbell; false: nobody, as far as can be told. NULL: no rings. */
     bool (*ring)(void *ctx, bt_blob doorbell);
+    /* As send; false: nobody is connected there any more. NULL: cannot be told. */
+    bool (*reach)(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
+                  size_t bytes);
     bt_blob doorbell;  /* that wakes us; borrowed; empty: no rings */
     bt_doorbell *bell; /* rung when a GPU has done something; NULL: nobody sleeps */
     void *ctx;
@@ -129,7 +132,8 @@ struct bt_rx_peer {
     bt_rx_route routes[BT_RX_N_PORTS];
     uint64_t last_heard_ns;
     uint64_t last_revoke_ns;
-    uint64_t newest_id; /* highest request id seen */
+    uint64_t last_reach_ns; /* when it was looked whether its connection is still there */
+    uint64_t newest_id;     /* highest request id seen */
     uint64_t
         seen_ids[BT_RX_ID_WINDOW / 64]; /* bit id % window: seen, for ids above newest - window */
     uint32_t n_revoked;                 /* of its tickets are REVOKED */

@@ -413,17 +413,39 @@ static uint64_t oldest_revoked_ns(const bt_rx *rx, const bt_rx_peer *peer)
     return oldest_ns;
 }
 
+/* A process that exits closes its connection: where nobody can watch the process, this tells a dead
+ * peer from a slow one. Looked at only when heartbeats are missing, so that a connection that is
+ * made anew is none that has gone. */
+static bool has_hung_up(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
+{
+    enum { MISSED_BEATS = 2 };
+    uint64_t beat_ns = rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS;
+    const bt_rx_route *route = &peer->routes[BT_RX_ALLOC_PORT];
+    if (rx->out.reach == NULL || peer->pidfd >= 0 || peer->is_silent || route->n == 0 ||
+        bt_elapsed_ns(now_ns, peer->last_heard_ns) < MISSED_BEATS * beat_ns ||
+        bt_elapsed_ns(now_ns, peer->last_reach_ns) < beat_ns)
+        return false;
+    peer->last_reach_ns = now_ns;
+    bt_message nothing = {.type = BT_MSG_HEARTBEAT_ANSWER,
+                          .v = BT_PROTOCOL_VERSION,
+                          .epoch = rx->epoch,
+                          .peer_epoch = peer->epoch};
+    bt_pack_reset(&rx->writer);
+    return bt_message_encode(&nothing, &rx->writer) == BATON_OK &&
+           !rx->out.reach(rx->out.ctx, BT_RX_ALLOC_PORT, route, rx->writer.bytes, rx->writer.n);
+}
+
 /* A silent peer on this host may be stopped in the middle of a copy into a mapped page: only its
  * own word or its exit is proof, so it stays until one of them comes or patience ends. */
-static void silent_peer(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
+static void silent_peer(bt_rx *rx, bt_rx_peer *peer, baton_status reason, uint64_t now_ns)
 {
     if (!peer->is_silent) {
         peer->is_silent = true;
-        fail_tickets(rx, peer, BATON_ERR_PEER_SILENT, baton_strerror(BATON_ERR_PEER_SILENT));
+        fail_tickets(rx, peer, reason, baton_strerror(reason));
     }
     if (!peer->same_host || peer->n_revoked == 0 ||
         bt_elapsed_ns(now_ns, oldest_revoked_ns(rx, peer)) >= BT_RX_RETIRE_NS)
-        bt_rx_peer_lost(rx, peer, BATON_ERR_PEER_SILENT, false);
+        bt_rx_peer_lost(rx, peer, reason, false);
 }
 
 void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)
@@ -435,6 +457,8 @@ void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)
         if (peer->n_revoked > 0 && bt_elapsed_ns(now_ns, peer->last_revoke_ns) >= again_ns)
             send_revokes(rx, peer, now_ns);
         if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= silent_ns)
-            silent_peer(rx, peer, now_ns);
+            silent_peer(rx, peer, BATON_ERR_PEER_SILENT, now_ns);
+        else if (has_hung_up(rx, peer, now_ns))
+            silent_peer(rx, peer, BATON_ERR_PEER_GONE, now_ns);
     }
 }

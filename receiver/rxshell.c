@@ -37,8 +37,8 @@ baton_status bt_rxshell_open(baton_receiver *receiver)
 
 /* A peer that cannot be sent to (its queue is full, or it is gone) asks again, or is gone. A send
  * may swallow the edge on the socket's descriptor, so it is looked at again. */
-static void send_now(baton_receiver *receiver, bt_rx_port port, const bt_rx_route *route,
-                     const void *frame, size_t bytes)
+static baton_status send_now(baton_receiver *receiver, bt_rx_port port, const bt_rx_route *route,
+                             const void *frame, size_t bytes)
 {
     const bt_blob parts[] = {bt_blob_of(route->bytes, route->n), bt_blob_of(frame, bytes)};
     baton_status status = bt_zmq_send(receiver->sockets[port], parts, 2);
@@ -47,6 +47,13 @@ static void send_now(baton_receiver *receiver, bt_rx_port port, const bt_rx_rout
         bt_debug("receiver: answer dropped, %d wait for this peer", BT_RX_SEND_MESSAGES);
     else if (status != BATON_OK)
         bt_debug("receiver: answer dropped: %s", baton_last_error());
+    return status;
+}
+
+static bool reach_peer(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame,
+                       size_t bytes)
+{
+    return send_now(ctx, port, route, frame, bytes) != BATON_ERR_UNREACHABLE;
 }
 
 void bt_rxshell_answer(baton_receiver *receiver)
@@ -136,6 +143,7 @@ bt_rx_out bt_rxshell_out(baton_receiver *receiver)
                      .notice = send_notice,
                      .event = push_event,
                      .peer_fds = watch_peer,
+                     .reach = reach_peer,
                      .ctx = receiver};
     if (receiver->wake != NULL) {
         out.ring = ring_peer;

@@ -595,6 +595,8 @@ void bt_tx_on_revoke(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
 
 void bt_tx_on_heartbeat_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message)
 {
+    if (message->id == 0) /* unasked: the receiver looks whether somebody is there */
+        return;
     if (message->id < peer->first_id) { /* said to an earlier life, or from an earlier connection */
         bt_tx_stat(tx, &tx->stats.messages_stale_total, 1);
         return;

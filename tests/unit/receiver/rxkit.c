@@ -36,6 +36,12 @@ static void capture_event(void *ctx, const baton_receiver_event *event)
     kit->event = *event;
 }
 
+static bool reach(void *ctx, bt_rx_port port, const bt_rx_route *route, const void *frame, size_t n)
+{
+    (void)port, (void)route, (void)frame, (void)n;
+    return !((const rx_kit *)ctx)->has_hung_up;
+}
+
 static void capture_fds(void *ctx, bt_rx_peer *peer, int worker_fd, int pidfd, bool added)
 {
     rx_kit *kit = ctx;
@@ -83,6 +89,7 @@ void rx_kit_open(rx_kit *kit, const baton_receiver_options *options)
                            .notice = capture_notice,
                            .event = capture_event,
                            .peer_fds = capture_fds,
+                           .reach = reach,
                            .ctx = kit};
     assert_ok(bt_rx_create(&filled, kit->transport, &out, &kit->rx));
 }

@@ -41,6 +41,7 @@ typedef struct {
     rx_kit_notice notice;       /* the last one */
     baton_receiver_event event; /* the last one */
     int n_watched;              /* peers added and not removed */
+    bool has_hung_up;           /* nobody is connected any more */
 } rx_kit;
 
 /* A sender rank, by its messages. */

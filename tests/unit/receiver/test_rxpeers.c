@@ -374,6 +374,34 @@ static void a_silent_peer_that_speaks_again_settles_its_pages(void **state)
 }
 
 /* From another host nothing is mapped: with the worker, its last writes have ended. */
+/* It cannot be watched from here, but its connection is gone and is not made again. */
+static void a_peer_elsewhere_that_has_hung_up_is_gone(void **state)
+{
+    (void)state;
+    open_kit(4);
+    alice.boot = "other";
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    kit.has_hung_up = true;
+    rx_kit_advance_ms(&kit, 999); /* two heartbeats are not missing yet */
+    assert_int_equal(stats_now().peers, 1);
+    kit.has_hung_up = false;
+    rx_kit_advance_ms(&kit, 2000);
+    assert_int_equal(stats_now().peers, 1);
+    kit.has_hung_up = true;
+    heartbeat(&alice); /* over a new connection */
+    drop_frames();
+    rx_kit_advance_ms(&kit, 500);
+    assert_int_equal(stats_now().peers, 1);
+    rx_kit_advance_ms(&kit, 500);
+    assert_int_equal(stats_now().peers, 0);
+    assert_int_equal(stats_now().pages_free, 4);
+    assert_int_equal(kit.event.status, BATON_ERR_PEER_GONE);
+    assert_int_equal(kit.notice.status, BATON_ERR_PEER_GONE);
+    rx_kit_close(&kit);
+}
+
 static void a_silent_peer_elsewhere_is_settled_by_its_worker(void **state)
 {
     (void)state;
@@ -524,6 +552,7 @@ int main(void)
         bt_test(heartbeats_keep_a_peer_and_name_tickets_that_are_unknown),
         bt_test(a_silent_peer_on_this_host_costs_its_region),
         bt_test(a_silent_peer_that_speaks_again_settles_its_pages),
+        bt_test(a_peer_elsewhere_that_has_hung_up_is_gone),
         bt_test(a_silent_peer_elsewhere_is_settled_by_its_worker),
         bt_test(an_exited_peer_leaves_only_what_is_complete),
         bt_test(a_renewed_connection_settles_what_the_old_one_wrote),
