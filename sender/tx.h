@@ -244,7 +244,7 @@ struct bt_tx_transfer {
     uint64_t ticket;
     uint32_t generation;
     uint8_t nonce[BT_NONCE_BYTES];
-    bt_samples samples; /* what a sampled digest looks at; made by the first chunk that moves */
+    bt_samples samples;   /* what a sampled digest looks at; made by the first chunk that moves */
     uint64_t deadline_ns; /* finish may bring it nearer: wait_ns */
     uint64_t wait_ns;     /* that somebody waits from finish on; 0: until the deadline */
     uint64_t progress_ns; /* last time a put or flush finished or was posted */
