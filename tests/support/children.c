@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/children.h"
 
+#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,6 +161,31 @@ void bt_child_kill(bt_child *child)
 {
     bt_child_signal(child, SIGKILL);
     assert_int_equal(bt_child_wait(child), 128 + SIGKILL);
+}
+
+long bt_child_rss_kib(const bt_child *child)
+{
+    char path[64];
+    long pages = 0;
+    snprintf(path, sizeof(path), "/proc/%d/statm", (int)child->pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%*d %ld", &pages), 1);
+    fclose(file);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+long bt_child_n_fds(const bt_child *child)
+{
+    char path[64];
+    long n = 0;
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)child->pid);
+    DIR *folder = opendir(path);
+    assert_non_null(folder);
+    while (readdir(folder) != NULL)
+        n++;
+    closedir(folder);
+    return n - 2; /* . and .. */
 }
 
 void bt_child_print_tail(const bt_child *child)

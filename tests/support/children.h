@@ -46,6 +46,10 @@ int bt_child_wait(bt_child *child);
 /* SIGTERM; it must end with 0. */
 void bt_child_stop(bt_child *child);
 
+/* What it holds now: resident memory in KiB, open descriptors. */
+long bt_child_rss_kib(const bt_child *child);
+long bt_child_n_fds(const bt_child *child);
+
 /* Gives up what is kept of a child that bt_child_wait or bt_child_kill has ended, so that a long
  * test can start any number, one after the other. */
 void bt_child_forget(bt_child *child);

@@ -23,6 +23,16 @@
 
 #include <baton/status.h>
 
+/* A sanitizer keeps what was freed, adds records of its own, and reserves terabytes: tests do not
+ * judge memory then. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BT_HAS_SANITIZER true
+#elif defined(__has_feature)
+#define BT_HAS_SANITIZER (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define BT_HAS_SANITIZER false
+#endif
+
 int bt_test_setup(void **state);
 int bt_test_teardown(void **state);
 #define bt_test(fn) cmocka_unit_test_setup_teardown(fn, bt_test_setup, bt_test_teardown)

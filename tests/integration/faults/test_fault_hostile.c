@@ -7,7 +7,6 @@
 #include "wire/curve.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,28 +54,15 @@ static void hang_up(int fd)
     close(fd);
 }
 
-static unsigned count_fds(const bt_child *child)
-{
-    char path[64];
-    unsigned n = 0;
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)child->pid);
-    DIR *dir = opendir(path);
-    assert_non_null(dir);
-    while (readdir(dir) != NULL)
-        n++;
-    closedir(dir);
-    return n;
-}
-
 typedef struct {
     const bt_child *child;
-    unsigned n;
+    long n;
 } fd_limit;
 
 static bool has_few_fds(void *ctx)
 {
     const fd_limit *limit = ctx;
-    return count_fds(limit->child) <= limit->n;
+    return bt_child_n_fds(limit->child) <= limit->n;
 }
 
 /* Some say nothing, some half a greeting, some a greeting and no more: handshakes end after 5 s. */
@@ -89,7 +75,7 @@ static void connections_that_say_nothing_stall_nobody(void **state)
     int fds[N_OPEN];
     open_test(&t, NULL);
     bt_check_hand_off(&t.prefill, &t.decode, 2, "before");
-    const fd_limit steady = {t.decode.child, count_fds(t.decode.child) + 4};
+    const fd_limit steady = {t.decode.child, bt_child_n_fds(t.decode.child) + 4};
     for (int i = 0; i < N_OPEN; i++) {
         const size_t said[] = {0, 5, sizeof(greeting)};
         fds[i] = dial(i % 2 == 0 ? t.decode.init_ports[0] : t.decode.alloc_ports[0]);
@@ -136,7 +122,7 @@ static void thousands_of_epochs_get_a_few_workers(void **state)
     raw_sender s;
     open_test(&t, NULL);
     bt_check_hand_off(&t.prefill, &t.decode, 2, "before");
-    const unsigned before = count_fds(t.decode.child);
+    const long before = bt_child_n_fds(t.decode.child);
     raw_sender_open(&s, &t.decode, 1000);
     for (unsigned i = 0; i < N_EPOCHS; i++, s.epoch++) {
         bt_message init = t.hello.init;
@@ -144,7 +130,7 @@ static void thousands_of_epochs_get_a_few_workers(void **state)
         assert_true(answer.status == BATON_OK || answer.status == BATON_ERR_OVERLOADED);
     }
     assert_true(bt_metric(&t.decode, "baton_receiver_peers") <= 9);
-    assert_true(count_fds(t.decode.child) < before + 500);
+    assert_true(bt_child_n_fds(t.decode.child) < before + 500);
     bt_check_hand_off(&t.prefill, &t.decode, 3, "beside many epochs");
     raw_sender_close(&s);
     close_test(&t);

@@ -5,7 +5,6 @@
 #include "rawpeer.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -14,19 +13,6 @@
 enum { N_TOKENS = 64, N_FLOOD = 80, ENOUGH = 1024 };
 
 static bt_node prefill, decode, alone, proxy;
-
-static unsigned count_descriptors(const bt_node *node)
-{
-    char path[64];
-    unsigned n = 0;
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)node->child->pid);
-    DIR *folder = opendir(path);
-    assert_non_null(folder);
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
-        n += entry->d_name[0] != '.';
-    closedir(folder);
-    return n;
-}
 
 static void set_limit(const bt_node *node, int kind, rlim_t value)
 {
@@ -43,7 +29,7 @@ static void limit_to(const bt_node *node, unsigned n)
 
 static void leave(const bt_node *node, unsigned n)
 {
-    limit_to(node, count_descriptors(node) + n);
+    limit_to(node, (unsigned)bt_child_n_fds(node->child) + n);
 }
 
 static void open_system(void)
@@ -173,14 +159,6 @@ static void a_proxy_without_descriptors_recovers(void **state)
     close_system();
 }
 
-/* Sanitizers reserve terabytes: there is no telling what is left for the program. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_SANITIZER true
-#elif defined(__has_feature)
-#define HAS_SANITIZER (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define HAS_SANITIZER false
-#endif
 enum { MEMORY_LEFT = 16 << 20 };
 
 static void leave_memory(const bt_node *node)
@@ -198,7 +176,7 @@ static void leave_memory(const bt_node *node)
 static void without_address_space_new_peers_are_refused(void **state)
 {
     (void)state;
-    if (HAS_SANITIZER) {
+    if (BT_HAS_SANITIZER) {
         print_message("limits: the sanitizer's own memory is in the way: not tested here\n");
         return;
     }

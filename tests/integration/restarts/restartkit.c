@@ -144,7 +144,7 @@ void usage_check(const usage_log *log, const char *what, uint32_t n_restarts)
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         uint64_t before = most(log, log->n / 4, log->n / 2, kinds[i].offset);
         uint64_t after = most(log, log->n / 2, log->n, kinds[i].offset);
-        if (after > before + kinds[i].slack && !(kinds[i].not_sanitized && HAS_SANITIZER))
+        if (after > before + kinds[i].slack && !(kinds[i].not_sanitized && BT_HAS_SANITIZER))
             fail_msg("%s: %s grow: %" PRIu64 ", then %" PRIu64, what, kinds[i].name, before, after);
     }
 }

@@ -10,18 +10,6 @@
 #include "bench/perf_usage.h"
 #include "support/children.h"
 
-/* A sanitizer keeps freed memory for a while, and its own records for ever. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HAS_SANITIZER 1
-#endif
-#endif
-#ifndef HAS_SANITIZER
-#define HAS_SANITIZER 0
-#endif
-
 enum {
     SLOTS = 8,
     CHUNK_TOKENS = 16,

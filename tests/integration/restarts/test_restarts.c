@@ -15,7 +15,7 @@
 
 enum { HANG_GUARD_MS = 60000, EVENTS_AT_ONCE = 16 };
 
-static uint32_t n_restarts = HAS_SANITIZER ? 200 : 1000, n_kills = 64;
+static uint32_t n_restarts = BT_HAS_SANITIZER ? 200 : 1000, n_kills = 64;
 static const baton_path_choice paths[] = {BATON_PATH_AUTO, BATON_PATH_PUT};
 enum { N_PATHS = sizeof(paths) / sizeof(paths[0]) };
 static usage_log usage;

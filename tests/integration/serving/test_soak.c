@@ -5,7 +5,6 @@
  *   BATON_SOAK_REQUESTS   how many requests [200] */
 #include "support/cluster.h"
 
-#include <dirent.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,17 +20,6 @@ enum {
         4, /* connections that one end has closed already, when the first sample is taken */
 };
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define IS_SANITIZED true
-#endif
-#endif
-#ifndef IS_SANITIZED
-#define IS_SANITIZED false
-#endif
-
 typedef struct {
     bt_node nodes[N_NODES]; /* prefill, decode, proxy */
 } soak;
@@ -39,31 +27,6 @@ typedef struct {
 typedef struct {
     long rss_kib[N_NODES], fds[N_NODES];
 } sample;
-
-static long rss_kib(const bt_child *child)
-{
-    char path[64];
-    long pages = 0;
-    snprintf(path, sizeof(path), "/proc/%d/statm", (int)child->pid);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    assert_int_equal(fscanf(file, "%*d %ld", &pages), 1);
-    fclose(file);
-    return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-static long n_fds(const bt_child *child)
-{
-    char path[64];
-    long n = 0;
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)child->pid);
-    DIR *folder = opendir(path);
-    assert_non_null(folder);
-    while (readdir(folder) != NULL)
-        n++;
-    closedir(folder);
-    return n - 2; /* . and .. */
-}
 
 /* Descriptors without those of kept-alive HTTP connections, which come and go: all of them are
  * between the proxy and the engines. */
@@ -74,8 +37,8 @@ static void take_sample(const soak *s, sample *out)
         bool is_engine = i < N_NODES - 1;
         long n = is_engine ? (long)bt_metric(&s->nodes[i], "baton_engine_http_connections") - 1 : 0;
         n_kept += n;
-        out->rss_kib[i] = rss_kib(s->nodes[i].child);
-        out->fds[i] = n_fds(s->nodes[i].child) - (is_engine ? n : n_kept);
+        out->rss_kib[i] = bt_child_rss_kib(s->nodes[i].child);
+        out->fds[i] = bt_child_n_fds(s->nodes[i].child) - (is_engine ? n : n_kept);
     }
 }
 
@@ -184,7 +147,7 @@ static void nothing_grows_and_nothing_is_left(void **state)
     check_idle(&s);
     take_sample(&s, &end);
     print_growth(&s, &warm, &end);
-    for (int i = 0; i < N_NODES && !IS_SANITIZED; i++) /* sanitizers keep what was freed */
+    for (int i = 0; i < N_NODES && !BT_HAS_SANITIZER; i++) /* sanitizers keep what was freed */
         if (end.rss_kib[i] > warm.rss_kib[i] * (100 + GROWTH_PERCENT) / 100 + GROWTH_KIB)
             fail_msg("%s %s grew from %ld to %ld KiB", s.nodes[i].child->name,
                      s.nodes[i].child->ready, warm.rss_kib[i], end.rss_kib[i]);

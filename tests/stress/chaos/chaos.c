@@ -8,24 +8,12 @@
  *   BATON_CHAOS_SEED      which things, and when [1] */
 #include "chaos.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { GROWTH_PERCENT = 10, GROWTH_KIB = 4096, FDS_SLACK = 8, SHOW_EVERY_S = 10 };
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define IS_SANITIZED true
-#endif
-#endif
-#ifndef IS_SANITIZED
-#define IS_SANITIZED false
-#endif
 
 /* ---- journal ---- */
 
@@ -80,31 +68,6 @@ typedef struct {
     long rss_kib[CHAOS_NODES], fds[CHAOS_NODES];
 } sample;
 
-static long rss_kib(const bt_child *child)
-{
-    char path[64];
-    long pages = 0;
-    snprintf(path, sizeof(path), "/proc/%d/statm", (int)child->pid);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    assert_int_equal(fscanf(file, "%*d %ld", &pages), 1);
-    fclose(file);
-    return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-static long n_fds(const bt_child *child)
-{
-    char path[64];
-    long n = 0;
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)child->pid);
-    DIR *folder = opendir(path);
-    assert_non_null(folder);
-    while (readdir(folder) != NULL)
-        n++;
-    closedir(folder);
-    return n - 2; /* . and .. */
-}
-
 static void check_idle(const chaos_fleet *fleet)
 {
     for (unsigned i = 0; i < CHAOS_PREFILL; i++)
@@ -136,8 +99,8 @@ static void steady_load(const chaos_fleet *fleet, sample *out)
     bt_child_forget(child);
     check_idle(fleet);
     for (unsigned i = 0; i < CHAOS_NODES; i++) {
-        out->rss_kib[i] = rss_kib(fleet->slots[i].node.child);
-        out->fds[i] = n_fds(fleet->slots[i].node.child);
+        out->rss_kib[i] = bt_child_rss_kib(fleet->slots[i].node.child);
+        out->fds[i] = bt_child_n_fds(fleet->slots[i].node.child);
     }
 }
 
@@ -150,7 +113,7 @@ static bool fds_are_back(void *ctx)
 {
     const fds_wanted *w = ctx;
     for (unsigned i = 0; i < CHAOS_NODES; i++)
-        if (n_fds(w->fleet->slots[i].node.child) > w->steady->fds[i] + FDS_SLACK)
+        if (bt_child_n_fds(w->fleet->slots[i].node.child) > w->steady->fds[i] + FDS_SLACK)
             return false;
     return true;
 }
@@ -163,7 +126,7 @@ static void check_growth(const chaos_fleet *fleet, const sample *steady, const s
         print_message("%-10s %6u %15ld %14ld %10ld %9ld\n", fleet->slots[i].name,
                       fleet->slots[i].lives, steady->rss_kib[i], end->rss_kib[i], steady->fds[i],
                       end->fds[i]);
-    for (unsigned i = 0; i < CHAOS_NODES && !IS_SANITIZED; i++)
+    for (unsigned i = 0; i < CHAOS_NODES && !BT_HAS_SANITIZER; i++)
         if (end->rss_kib[i] > steady->rss_kib[i] * (100 + GROWTH_PERCENT) / 100 + GROWTH_KIB)
             fail_msg("%s grew from %ld to %ld KiB", fleet->slots[i].name, steady->rss_kib[i],
                      end->rss_kib[i]);

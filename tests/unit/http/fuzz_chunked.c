@@ -4,6 +4,7 @@
  * the rest (odd extensions, trailers) only that pieces do not matter. First byte: the pieces; its
  * highest bit: a request's body or an answer's. */
 #include "http/httpparse.h"
+#include "fuzz/fuzzinput.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,12 +24,6 @@ typedef struct {
     const char *at;
     size_t n, used;
 } text;
-
-static void must(bool is_so)
-{
-    if (!is_so)
-        abort();
-}
 
 static int peek(const text *t)
 {
@@ -123,7 +118,7 @@ static bool on_head(void *ctx)
 static bool on_body(void *ctx, const char *bytes, size_t n)
 {
     outcome *out = ctx;
-    must(n <= MAX_BODY - out->n);
+    fuzz_must(n <= MAX_BODY - out->n);
     memcpy(out->body + out->n, bytes, n);
     out->n += n;
     return true;
@@ -143,14 +138,14 @@ static bt_http_parse_phase parse(const char *bytes, size_t n, size_t piece, bool
     parser.max_head_bytes = 4096;
     parser.max_headers = 32;
     parser.max_body_bytes = MAX_BODY;
-    must(bt_http_parser_feed(&parser, head, strlen(head)) == strlen(head));
-    must(parser.phase == BT_HTTP_PARSE_BODY);
+    fuzz_must(bt_http_parser_feed(&parser, head, strlen(head)) == strlen(head));
+    fuzz_must(parser.phase == BT_HTTP_PARSE_BODY);
     while (out->used < n && parser.phase < BT_HTTP_PARSE_DONE) {
         size_t part = n - out->used < piece ? n - out->used : piece;
         out->used += bt_http_parser_feed(&parser, bytes + out->used, part);
     }
     bt_http_parse_phase phase = parser.phase;
-    must(phase == BT_HTTP_PARSE_FAILED || parser.body_bytes == out->n);
+    fuzz_must(phase == BT_HTTP_PARSE_FAILED || parser.body_bytes == out->n);
     bt_http_parser_free(&parser);
     return phase;
 }
@@ -166,17 +161,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     plain = (outcome){0};
     verdict found = read_plainly(&t, &plain);
     bt_http_parse_phase phase = parse(t.at, t.n, SIZE_MAX, is_response, &whole);
-    must(parse(t.at, t.n, piece, is_response, &pieces) == phase);
+    fuzz_must(parse(t.at, t.n, piece, is_response, &pieces) == phase);
     if (phase == BT_HTTP_PARSE_DONE)
-        must(pieces.used == whole.used && pieces.n == whole.n &&
-             memcmp(pieces.body, whole.body, whole.n) == 0);
+        fuzz_must(pieces.used == whole.used && pieces.n == whole.n &&
+                  memcmp(pieces.body, whole.body, whole.n) == 0);
     if (found == GOOD)
-        must(phase == BT_HTTP_PARSE_DONE && whole.used == t.used);
+        fuzz_must(phase == BT_HTTP_PARSE_DONE && whole.used == t.used);
     else if (found == BAD)
-        must(phase == BT_HTTP_PARSE_FAILED);
+        fuzz_must(phase == BT_HTTP_PARSE_FAILED);
     else if (found == CUT)
-        must(phase < BT_HTTP_PARSE_DONE && whole.used == t.n);
+        fuzz_must(phase < BT_HTTP_PARSE_DONE && whole.used == t.n);
     if (found == GOOD || found == CUT)
-        must(whole.n == plain.n && memcmp(whole.body, plain.body, plain.n) == 0);
+        fuzz_must(whole.n == plain.n && memcmp(whole.body, plain.body, plain.n) == 0);
     return 0;
 }

@@ -2,6 +2,7 @@
 /* Any body: planning it never reads outside, and every leg that comes of it is JSON again, without
  * the client's kv_transfer_params. First byte: the route. */
 #include "proxy/bodyplan.h"
+#include "fuzz/fuzzinput.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,29 +10,23 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Also where assertions are off. */
-static void must(bool is_so)
-{
-    if (!is_so)
-        abort();
-}
-
 static void check(const bt_leg_body *leg, baton_status status, const char *kv)
 {
     static const char *const keys[] = {"kv_transfer_params", "max_tokens"};
     static bt_json_object scan;
-    must(status == BATON_OK || status == BATON_ERR_TOO_LARGE);
+    fuzz_must(status == BATON_OK || status == BATON_ERR_TOO_LARGE);
     if (status != BATON_OK)
         return;
     size_t n = bt_slices_bytes(leg->slices, leg->n_slices), at = 0;
     char *text = malloc(n + 1);
     for (size_t i = 0; i < leg->n_slices; at += leg->slices[i++].n)
         memcpy(text + at, leg->slices[i].at, leg->slices[i].n);
-    must(bt_json_scan(text, n, keys, 2, &scan) == BATON_OK);
+    fuzz_must(bt_json_scan(text, n, keys, 2, &scan) == BATON_OK);
     bt_json_value params = bt_json_at(&scan, 0);
     if (kv == NULL)
-        must(params.type == BT_JSON_ABSENT);
+        fuzz_must(params.type == BT_JSON_ABSENT);
     else
-        must(bt_slice_equals(params.text, kv));
+        fuzz_must(bt_slice_equals(params.text, kv));
     free(text);
 }
 

@@ -12,6 +12,7 @@
 #include "receiver/rx.h"
 #include "core/log.h"
 #include "transport/loop.h"
+#include "fuzz/fuzzinput.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,26 +50,15 @@ static bool ring(void *ctx, bt_blob doorbell)
     return true;
 }
 
-static void drop_line(void *ctx, baton_log_level level, const char *line)
-{
-    (void)ctx, (void)level, (void)line;
-}
-
-static void must(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
 static void check(bt_rx *rx)
 {
     baton_receiver_stats stats;
-    must(bt_store_verify(rx->store) == BATON_OK);
+    fuzz_must(bt_store_verify(rx->store) == BATON_OK);
     bt_rx_get_stats(rx, &stats);
-    must(stats.pages_free + stats.pages_reserved + stats.pages_landed + stats.pages_quarantined +
-             stats.pages_retired ==
-         stats.pages_total);
-    must(stats.moves_refused_total == 0);
+    fuzz_must(stats.pages_free + stats.pages_reserved + stats.pages_landed +
+                  stats.pages_quarantined + stats.pages_retired ==
+              stats.pages_total);
+    fuzz_must(stats.moves_refused_total == 0);
 }
 
 static bt_rx_peer *ringed_peer(const bt_rx *rx)
@@ -141,8 +131,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bt_loop_net *net;
     bt_transport *transport;
     bt_rx *rx;
-    baton_log_set_sink(drop_line, NULL);
-    must(bt_loop_net_create(1, &clock, &net) == BATON_OK);
+    baton_log_set_sink(fuzz_drop_line, NULL);
+    fuzz_must(bt_loop_net_create(1, &clock, &net) == BATON_OK);
     baton_receiver_options options = {
         .layout = {.model = "kit",
                    .dtype = BATON_DTYPE_BF16,
@@ -165,8 +155,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                            .ring = ring,
                            .doorbell = {.data = (const uint8_t *)"r", .bytes = 1}};
     bt_rx_defaults(&options);
-    must(bt_transport_open(&options.data, &transport) == BATON_OK);
-    must(bt_rx_create(&options, transport, &out, &rx) == BATON_OK);
+    fuzz_must(bt_transport_open(&options.data, &transport) == BATON_OK);
+    fuzz_must(bt_rx_create(&options, transport, &out, &rx) == BATON_OK);
     rx->epoch = FUZZ_EPOCH;
     rx->self = (bt_process){.boot = "fuzz", .pid_ns = 1, .start = 1, .pid = 1};
     feed(rx, &time, data, size);

@@ -10,6 +10,7 @@
 #include "pairkit.h"
 
 #include "core/log.h"
+#include "fuzz/fuzzinput.h"
 
 #include <stdlib.h>
 
@@ -27,11 +28,6 @@ enum {
 };
 
 typedef struct {
-    const uint8_t *at;
-    size_t n;
-} input;
-
-typedef struct {
     uint32_t sender, prompt, n_tokens, next_chunk, n_ends;
     baton_transfer id;
     uint8_t data[PAIR_MAX_CHUNKS * PAIR_PAGE_BYTES];
@@ -45,44 +41,20 @@ static uint32_t n_transfers, n_old, n_pushed;
 static baton_pin *pin;
 static bool is_honest; /* nothing was changed or made up */
 
-static void must(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
-static uint8_t take(input *in)
-{
-    if (in->n == 0)
-        return 0;
-    in->n--;
-    return *in->at++;
-}
-
-static uint16_t take_u16(input *in)
-{
-    uint16_t low = take(in);
-    return (uint16_t)(low | take(in) << 8);
-}
-
-static void drop_line(void *ctx, baton_log_level level, const char *line)
-{
-    (void)ctx, (void)level, (void)line;
-}
-
 static void check(void)
 {
     baton_receiver_stats s;
-    must(bt_store_verify(kit.rx->store) == BATON_OK);
+    fuzz_must(bt_store_verify(kit.rx->store) == BATON_OK);
     bt_rx_get_stats(kit.rx, &s);
-    must(s.pages_free + s.pages_reserved + s.pages_landed + s.pages_quarantined + s.pages_retired ==
-         s.pages_total);
-    must(s.moves_refused_total == 0);
+    fuzz_must(s.pages_free + s.pages_reserved + s.pages_landed + s.pages_quarantined +
+                  s.pages_retired ==
+              s.pages_total);
+    fuzz_must(s.moves_refused_total == 0);
     for (uint32_t i = 0; i < kit.n_senders; i++) {
-        must(kit.senders[i].tx->stats.moves_refused_total == 0);
+        fuzz_must(kit.senders[i].tx->stats.moves_refused_total == 0);
         for (const bt_tx_transfer *t = kit.senders[i].tx->first; t != NULL; t = t->next)
-            must(t->n_committed <= t->n_posted && t->n_landed <= t->n_posted &&
-                 t->n_posted + t->n_present <= t->n_chunks);
+            fuzz_must(t->n_committed <= t->n_posted && t->n_landed <= t->n_posted &&
+                      t->n_posted + t->n_present <= t->n_chunks);
     }
 }
 
@@ -128,8 +100,8 @@ static void poll_events(void)
                 sender->n_source_free++;
                 continue;
             }
-            must(event.user_data < n_transfers);
-            must(transfers[event.user_data].n_ends++ == 0);
+            fuzz_must(event.user_data < n_transfers);
+            fuzz_must(transfers[event.user_data].n_ends++ == 0);
         }
     }
 }
@@ -157,20 +129,20 @@ static void run(void)
     }
 }
 
-static void step_begin(input *in)
+static void step_begin(fuzz_input *in)
 {
     if (n_transfers == N_TRANSFERS)
         return;
     transfer *t = &transfers[n_transfers];
-    uint8_t what = take(in);
+    uint8_t what = fuzz_take(in);
     *t = (transfer){.sender = what & 1, .prompt = (what >> 1) % N_PROMPTS};
-    t->n_tokens = 1 + take(in) % (PAIR_MAX_CHUNKS * PAIR_CHUNK);
+    t->n_tokens = 1 + fuzz_take(in) % (PAIR_MAX_CHUNKS * PAIR_CHUNK);
     bt_tx *tx = kit.senders[t->sender].tx;
     uint32_t tokens[PAIR_MAX_CHUNKS * PAIR_CHUNK], n_keys, last;
     baton_key keys[PAIR_MAX_CHUNKS];
     pair_tokens(t->prompt, PAIR_CHUNK, t->n_tokens, tokens);
-    must(baton_keys_of_tokens(&tx->root, tokens, t->n_tokens, keys, PAIR_MAX_CHUNKS, &n_keys,
-                              &last) == BATON_OK);
+    fuzz_must(baton_keys_of_tokens(&tx->root, tokens, t->n_tokens, keys, PAIR_MAX_CHUNKS, &n_keys,
+                                   &last) == BATON_OK);
     const char request[] = {'r', (char)('a' + n_transfers), '\0'};
     const baton_transfer_options wanted = {.request = request,
                                            .host = "127.0.0.1",
@@ -181,21 +153,21 @@ static void step_begin(input *in)
                                            .last_tokens = last,
                                            .deadline_ms = what & 0x80 ? 500 : 20000,
                                            .user_data = n_transfers};
-    must(bt_tx_begin(tx, &wanted, &t->id) == BATON_OK);
+    fuzz_must(bt_tx_begin(tx, &wanted, &t->id) == BATON_OK);
     n_transfers++;
 }
 
-static transfer *take_transfer(input *in)
+static transfer *take_transfer(fuzz_input *in)
 {
-    uint8_t which = take(in);
+    uint8_t which = fuzz_take(in);
     return n_transfers != 0 ? &transfers[which % n_transfers] : NULL;
 }
 
 /* The next `count` chunks. */
-static void step_push(input *in)
+static void step_push(fuzz_input *in)
 {
     transfer *t = take_transfer(in);
-    uint32_t tokens[PAIR_MAX_CHUNKS * PAIR_CHUNK], count = 1 + take(in) % PAIR_MAX_CHUNKS;
+    uint32_t tokens[PAIR_MAX_CHUNKS * PAIR_CHUNK], count = 1 + fuzz_take(in) % PAIR_MAX_CHUNKS;
     if (t == NULL)
         return;
     pair_tokens(t->prompt, PAIR_CHUNK, t->n_tokens, tokens);
@@ -210,18 +182,18 @@ static void step_push(input *in)
     }
 }
 
-static void step_end(input *in, bt_tx_command_kind kind)
+static void step_end(fuzz_input *in, bt_tx_command_kind kind)
 {
     transfer *t = take_transfer(in);
     if (t != NULL)
         bt_tx_post(kit.senders[t->sender].tx, kind, t->id);
 }
 
-static void step_lookup(input *in)
+static void step_lookup(fuzz_input *in)
 {
     uint32_t tokens[PAIR_MAX_CHUNKS * PAIR_CHUNK], n_matched = 0;
-    uint8_t what = take(in);
-    uint32_t n = 1 + take(in) % (PAIR_MAX_CHUNKS * PAIR_CHUNK);
+    uint8_t what = fuzz_take(in);
+    uint32_t n = 1 + fuzz_take(in) % (PAIR_MAX_CHUNKS * PAIR_CHUNK);
     give_back();
     pair_tokens(what % N_PROMPTS, PAIR_CHUNK, n, tokens);
     if (bt_rx_lookup(kit.rx, tokens, n, &pin, &n_matched) != BATON_OK)
@@ -229,21 +201,21 @@ static void step_lookup(input *in)
     for (uint32_t i = 0; pin != NULL && i < baton_pin_chunks(pin); i++) {
         uint8_t wanted[PAIR_PAGE_BYTES];
         baton_pinned_chunk chunk;
-        must(baton_pin_chunk(pin, i, &chunk) == BATON_OK);
-        must(pair_chunk(tokens, n_matched, i, wanted) == chunk.bytes);
-        must(!is_honest || memcmp(chunk.page, wanted, chunk.bytes) == 0);
+        fuzz_must(baton_pin_chunk(pin, i, &chunk) == BATON_OK);
+        fuzz_must(pair_chunk(tokens, n_matched, i, wanted) == chunk.bytes);
+        fuzz_must(!is_honest || memcmp(chunk.page, wanted, chunk.bytes) == 0);
     }
     if ((what & 0x80) == 0)
         give_back();
 }
 
 /* A frame that waits: changed, lost, repeated, or ahead of the others. */
-static void step_frame(input *in)
+static void step_frame(fuzz_input *in)
 {
     enum { CHANGE, LOSE, REPEAT, HURRY, N_WAYS };
-    uint8_t what = take(in), which = take(in);
-    uint16_t at = what % N_WAYS == CHANGE ? take_u16(in) : 0;
-    uint8_t value = what % N_WAYS == CHANGE ? take(in) : 0;
+    uint8_t what = fuzz_take(in), which = fuzz_take(in);
+    uint16_t at = what % N_WAYS == CHANGE ? fuzz_take_u16(in) : 0;
+    uint8_t value = what % N_WAYS == CHANGE ? fuzz_take(in) : 0;
     if (kit.n_frames == 0)
         return;
     uint32_t i = which % kit.n_frames;
@@ -265,9 +237,9 @@ static void step_frame(input *in)
     }
 }
 
-static void step_faults(input *in)
+static void step_faults(fuzz_input *in)
 {
-    uint8_t what = take(in);
+    uint8_t what = fuzz_take(in);
     const bt_loop_faults faults = {
         .delay_ns = (what & 1) != 0 ? 700 * BT_NS_PER_MS : 0,
         .reorder = (what & 2) != 0,
@@ -282,38 +254,38 @@ static void step_faults(input *in)
         bt_loop_release(kit.net, BT_LOOP_ALL_LINKS);
 }
 
-static void step_cut(input *in)
+static void step_cut(fuzz_input *in)
 {
     bt_loop_stats stats;
-    uint8_t which = take(in);
+    uint8_t which = fuzz_take(in);
     bt_loop_get_stats(kit.net, &stats);
     if (stats.n_links > 0)
         bt_loop_cut(kit.net, which % stats.n_links);
 }
 
 /* Whatever the input says, to either side. */
-static void step_stray(input *in)
+static void step_stray(fuzz_input *in)
 {
     static pair_frame frame;
-    uint8_t what = take(in);
-    uint16_t n = take_u16(in);
+    uint8_t what = fuzz_take(in);
+    uint16_t n = fuzz_take_u16(in);
     n = n < in->n ? n : (uint16_t)in->n;
     frame = (pair_frame){.to_receiver = (what & 1) != 0,
                          .port = (what & 2) != 0 ? BT_RX_ALLOC_PORT : BT_RX_INIT_PORT,
                          .sender = (what >> 2) & 1,
                          .bytes = n};
     for (uint16_t i = 0; i < n; i++)
-        frame.data[i % sizeof(frame.data)] = take(in);
+        frame.data[i % sizeof(frame.data)] = fuzz_take(in);
     frame.bytes = n < sizeof(frame.data) ? n : sizeof(frame.data);
     is_honest = false;
     deliver(&frame);
 }
 
-static void step_ring_memory(input *in)
+static void step_ring_memory(fuzz_input *in)
 {
-    uint8_t which = take(in);
-    uint16_t at = take_u16(in);
-    uint8_t value = take(in);
+    uint8_t which = fuzz_take(in);
+    uint16_t at = fuzz_take_u16(in);
+    uint8_t value = fuzz_take(in);
     for (bt_rx_peer *peer = kit.rx->peers; peer != NULL; peer = peer->next) {
         if (peer->ring_memory == NULL || which-- != 0)
             continue;
@@ -328,9 +300,9 @@ static void step_restart(void)
     pair_restart_receiver(&kit, &options);
 }
 
-static void step(input *in)
+static void step(fuzz_input *in)
 {
-    uint8_t what = take(in);
+    uint8_t what = fuzz_take(in);
     switch (what % 16) {
     case 0:
         progress();
@@ -351,7 +323,7 @@ static void step(input *in)
         step_end(in, BT_TX_CANCEL);
         break;
     case 6:
-        kit.manual.now_ns += take_u16(in) * BT_NS_PER_MS;
+        kit.manual.now_ns += fuzz_take_u16(in) * BT_NS_PER_MS;
         break;
     case 7:
         step_lookup(in);
@@ -361,7 +333,7 @@ static void step(input *in)
         step_frame(in);
         break;
     case 10:
-        deliver(&old_frames[take(in) % N_OLD]);
+        deliver(&old_frames[fuzz_take(in) % N_OLD]);
         break;
     case 11:
         step_faults(in);
@@ -414,7 +386,7 @@ static void end(void)
         run();
         check();
     }
-    must(is_clean());
+    fuzz_must(is_clean());
 }
 
 static void read_options(uint8_t what)
@@ -434,9 +406,9 @@ static void read_options(uint8_t what)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    input in = {data, size};
-    baton_log_set_sink(drop_line, NULL);
-    read_options(take(&in));
+    fuzz_input in = {data, size};
+    baton_log_set_sink(fuzz_drop_line, NULL);
+    read_options(fuzz_take(&in));
     memset(old_frames, 0, sizeof(old_frames));
     n_transfers = n_old = n_pushed = 0;
     is_honest = true;

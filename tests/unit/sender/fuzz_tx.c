@@ -10,6 +10,7 @@
 #include "transport/loop.h"
 
 #include "core/log.h"
+#include "fuzz/fuzzinput.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,11 +38,6 @@ enum {
 };
 
 typedef struct {
-    const uint8_t *at;
-    size_t n;
-} input;
-
-typedef struct {
     baton_transfer id;
     uint32_t n_chunks, n_ends;
 } transfer;
@@ -57,45 +53,20 @@ static uint32_t n_transfers, n_pushed, n_free;
 static uint8_t source[PAGE_BYTES];
 static bt_packwriter writer;
 
-static void must(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
-static uint8_t take(input *in)
-{
-    if (in->n == 0)
-        return 0;
-    in->n--;
-    return *in->at++;
-}
-
-static uint16_t take_u16(input *in)
-{
-    uint16_t low = take(in);
-    return (uint16_t)(low | take(in) << 8);
-}
-
 /* `good`, or what the input says instead: a small number, or an end of the range. */
-static uint64_t take_or(input *in, uint64_t good)
+static uint64_t take_or(fuzz_input *in, uint64_t good)
 {
     static const uint64_t odd[] = {
         0, 1, 2, 3, UINT32_MAX, UINT32_MAX - 1, UINT64_MAX, UINT64_MAX - PAGE_BYTES + 1};
-    uint8_t what = take(in);
+    uint8_t what = fuzz_take(in);
     if (what < 128)
         return good;
-    return what < 192 ? odd[what % 8] : good + (uint64_t)(int64_t)(int8_t)take(in);
+    return what < 192 ? odd[what % 8] : good + (uint64_t)(int64_t)(int8_t)fuzz_take(in);
 }
 
-static uint32_t take_u32_or(input *in, uint32_t good)
+static uint32_t take_u32_or(fuzz_input *in, uint32_t good)
 {
     return (uint32_t)take_or(in, good);
-}
-
-static void drop_line(void *ctx, baton_log_level level, const char *line)
-{
-    (void)ctx, (void)level, (void)line;
 }
 
 static baton_status no_open(void *ctx, bt_tx_peer *peer)
@@ -154,7 +125,7 @@ static void say(bt_message *message)
         bt_tx_handle(tx, tx->peers, BT_TX_ALLOC_PORT, writer.bytes, writer.n);
 }
 
-static bt_message message_of(input *in, bt_message_type type, uint64_t id)
+static bt_message message_of(fuzz_input *in, bt_message_type type, uint64_t id)
 {
     return (bt_message){.type = type,
                         .id = id,
@@ -163,7 +134,7 @@ static bt_message message_of(input *in, bt_message_type type, uint64_t id)
                         .status = (int32_t)take_or(in, BATON_OK)};
 }
 
-static void answer_init(input *in, bt_message *answer)
+static void answer_init(fuzz_input *in, bt_message *answer)
 {
     baton_layout theirs_layout = layout();
     theirs_layout.n_layers = take_u32_or(in, N_LAYERS);
@@ -172,21 +143,21 @@ static void answer_init(input *in, bt_message *answer)
         .world = 1,
         .layout = theirs_layout,
         .digests = take_u32_or(in, BT_DIGESTS_OFF),
-        .worker = bt_blob_of(worker->address, worker->address_bytes - (take(in) == 255)),
+        .worker = bt_blob_of(worker->address, worker->address_bytes - (fuzz_take(in) == 255)),
         .page_bytes = take_or(in, PAGE_BYTES),
         .lease_ms = 1000,
         .heartbeat_ms = take_u32_or(in, 500),
         .silent_ms = take_u32_or(in, 5000),
-        .require_rdma = take(in) == 255,
+        .require_rdma = fuzz_take(in) == 255,
         .min_bytes_per_s = take_or(in, 0),
         .process = {.boot = bt_blob_of_text("elsewhere"), .pid_ns = 1, .start = 1, .pid = 1},
     };
 }
 
-static void answer_memreg(input *in, bt_message *answer)
+static void answer_memreg(fuzz_input *in, bt_message *answer)
 {
     bt_msg_memreg_answer *m = &answer->u.memreg_answer;
-    m->n_regions = take(in) % (N_REGIONS + 1);
+    m->n_regions = fuzz_take(in) % (N_REGIONS + 1);
     for (uint32_t i = 0; i < m->n_regions; i++) {
         const bt_memory *memory = regions[i];
         m->regions[i] = (bt_msg_region){
@@ -197,14 +168,14 @@ static void answer_memreg(input *in, bt_message *answer)
             .base = take_or(in, (uint64_t)(uintptr_t)memory->base),
             .page_bytes = take_or(in, PAGE_BYTES),
             .n_pages = take_u32_or(in, N_PAGES),
-            .rkey = bt_blob_of(memory->rkey, memory->rkey_bytes - (take(in) == 255)),
+            .rkey = bt_blob_of(memory->rkey, memory->rkey_bytes - (fuzz_take(in) == 255)),
         };
     }
-    if (take(in) < 128)
+    if (fuzz_take(in) < 128)
         m->scratch = (bt_msg_scratch){.base = take_or(in, (uint64_t)(uintptr_t)scratch->base),
                                       .bytes = take_or(in, SCRATCH_BYTES),
                                       .rkey = bt_blob_of(scratch->rkey, scratch->rkey_bytes)};
-    if (take(in) < 128)
+    if (fuzz_take(in) < 128)
         m->ring = (bt_msg_ring){.base = take_or(in, (uint64_t)(uintptr_t)ring->base),
                                 .to_receiver_bytes = take_u32_or(in, RING_BYTES),
                                 .to_sender_bytes = take_u32_or(in, RING_BYTES),
@@ -212,14 +183,14 @@ static void answer_memreg(input *in, bt_message *answer)
                                 .doorbell = bt_blob_of("r", 1)};
 }
 
-static bt_ticket_name name_of(input *in, const uint8_t *nonce)
+static bt_ticket_name name_of(fuzz_input *in, const uint8_t *nonce)
 {
     return (bt_ticket_name){.ticket = take_or(in, 1),
                             .generation = take_u32_or(in, 1),
                             .nonce = bt_blob_of(nonce, BT_NONCE_BYTES)};
 }
 
-static void answer_alloc(input *in, const bt_tx_transfer *waiting, bt_message *answer)
+static void answer_alloc(fuzz_input *in, const bt_tx_transfer *waiting, bt_message *answer)
 {
     static const uint8_t nonce[BT_NONCE_BYTES] = {1};
     static bt_page_run runs[3];
@@ -244,15 +215,15 @@ static void answer_alloc(input *in, const bt_tx_transfer *waiting, bt_message *a
         .place = 1,
         .retry_ms = take_u32_or(in, 100),
         .runs = runs,
-        .n_runs = take(in) % 3,
+        .n_runs = fuzz_take(in) % 3,
     };
 }
 
 /* What an honest receiver could say to the request, or nearly. */
-static void step_answer(input *in)
+static void step_answer(fuzz_input *in)
 {
     const bt_tx_pending *pending = tx->pending;
-    for (uint8_t which = take(in); pending != NULL && which > 0; which--)
+    for (uint8_t which = fuzz_take(in); pending != NULL && which > 0; which--)
         pending = pending->next;
     if (pending == NULL)
         return;
@@ -279,27 +250,27 @@ static void step_answer(input *in)
     say(&answer);
 }
 
-static void step_revoke(input *in)
+static void step_revoke(fuzz_input *in)
 {
-    bt_message revoke = message_of(in, BT_MSG_REVOKE, take(in));
+    bt_message revoke = message_of(in, BT_MSG_REVOKE, fuzz_take(in));
     revoke.u.end = (bt_msg_end){.name = name_of(in, NULL), .reason = BATON_ERR_NO_PAGES};
     revoke.u.end.name.nonce = (bt_blob){0};
     say(&revoke);
 }
 
-static void step_heartbeat(input *in)
+static void step_heartbeat(fuzz_input *in)
 {
     bt_ticket_progress tickets[3];
-    bt_message answer = message_of(in, BT_MSG_HEARTBEAT_ANSWER, take(in));
-    answer.u.heartbeat = (bt_msg_heartbeat){.tickets = tickets, .n_tickets = take(in) % 4};
+    bt_message answer = message_of(in, BT_MSG_HEARTBEAT_ANSWER, fuzz_take(in));
+    answer.u.heartbeat = (bt_msg_heartbeat){.tickets = tickets, .n_tickets = fuzz_take(in) % 4};
     for (uint32_t i = 0; i < answer.u.heartbeat.n_tickets; i++)
         tickets[i] = (bt_ticket_progress){.ticket = take_or(in, 1 + i)};
     say(&answer);
 }
 
-static void step_raw(input *in)
+static void step_raw(fuzz_input *in)
 {
-    size_t n = take_u16(in);
+    size_t n = fuzz_take_u16(in);
     n = n < in->n ? n : in->n;
     if (tx->peers != NULL)
         bt_tx_handle(tx, tx->peers, BT_TX_ALLOC_PORT, in->at, n);
@@ -308,11 +279,11 @@ static void step_raw(input *in)
 }
 
 /* What the receiver leaves in the rings: bytes anywhere, or its last frame once more. */
-static void step_ring(input *in)
+static void step_ring(fuzz_input *in)
 {
     uint8_t *memory = ring->base;
-    uint16_t at = take_u16(in);
-    uint8_t n = take(in);
+    uint16_t at = fuzz_take_u16(in);
+    uint8_t n = fuzz_take(in);
     if (n >= 128 && tx->peers != NULL && bt_framering_is_up(&tx->peers->from_receiver)) {
         bt_framering as_writer = tx->peers->from_receiver;
         bool must_ring;
@@ -321,14 +292,14 @@ static void step_ring(input *in)
         return;
     }
     for (; n > 0 && in->n > 0; n--)
-        memory[at++ % ring->bytes] = take(in);
+        memory[at++ % ring->bytes] = fuzz_take(in);
 }
 
-static void step_begin(input *in)
+static void step_begin(fuzz_input *in)
 {
     static const char *const names[N_TRANSFERS] = {"a", "b", "c", "d", "e", "f", "g", "h"};
     baton_key keys[N_CHUNKS_MAX];
-    uint8_t what = take(in);
+    uint8_t what = fuzz_take(in);
     if (n_transfers == N_TRANSFERS)
         return;
     transfer *t = &transfers[n_transfers];
@@ -343,14 +314,14 @@ static void step_begin(input *in)
                                            .last_tokens = CHUNK_TOKENS,
                                            .deadline_ms = what >= 128 ? 300 : DEADLINE_MS,
                                            .user_data = n_transfers};
-    must(bt_tx_begin(tx, &wanted, &t->id) == BATON_OK);
+    fuzz_must(bt_tx_begin(tx, &wanted, &t->id) == BATON_OK);
     n_transfers++;
 }
 
 /* A chunk, or some layers of one. */
-static void step_push(input *in)
+static void step_push(fuzz_input *in)
 {
-    uint8_t which = take(in), chunk = take(in), layers = take(in);
+    uint8_t which = fuzz_take(in), chunk = fuzz_take(in), layers = fuzz_take(in);
     if (n_transfers == 0)
         return;
     const transfer *t = &transfers[which % n_transfers];
@@ -365,16 +336,16 @@ static void step_push(input *in)
     n_pushed += bt_tx_push(tx, t->id, chunk % t->n_chunks, &from) == BATON_OK;
 }
 
-static void step_post(input *in, bt_tx_command_kind kind)
+static void step_post(fuzz_input *in, bt_tx_command_kind kind)
 {
-    uint8_t which = take(in);
+    uint8_t which = fuzz_take(in);
     if (n_transfers != 0)
         bt_tx_post(tx, kind, transfers[which % n_transfers].id);
 }
 
-static void step_faults(input *in)
+static void step_faults(fuzz_input *in)
 {
-    uint8_t what = take(in);
+    uint8_t what = fuzz_take(in);
     const bt_loop_faults faults = {
         .delay_ns = (what & 1) != 0 ? 700 * BT_NS_PER_MS : 0,
         .reorder = (what & 2) != 0,
@@ -405,23 +376,23 @@ static void progress(void)
             n_free++;
             continue;
         }
-        must(event.user_data < n_transfers);
-        must(transfers[event.user_data].n_ends++ == 0);
+        fuzz_must(event.user_data < n_transfers);
+        fuzz_must(transfers[event.user_data].n_ends++ == 0);
     }
-    must(tx->stats.moves_refused_total == 0);
+    fuzz_must(tx->stats.moves_refused_total == 0);
     for (const bt_tx_transfer *t = tx->first; t != NULL; t = t->next)
-        must(t->n_posted + t->n_present <= t->n_chunks && t->n_landed <= t->n_posted &&
-             t->n_committed <= t->n_posted);
+        fuzz_must(t->n_posted + t->n_present <= t->n_chunks && t->n_landed <= t->n_posted &&
+                  t->n_committed <= t->n_posted);
 }
 
-static void step(input *in)
+static void step(fuzz_input *in)
 {
-    switch (take(in) % 12) {
+    switch (fuzz_take(in) % 12) {
     case 0:
         progress();
         break;
     case 1:
-        manual.now_ns += take_u16(in) * BT_NS_PER_MS;
+        manual.now_ns += fuzz_take_u16(in) * BT_NS_PER_MS;
         progress();
         break;
     case 2:
@@ -452,7 +423,7 @@ static void step(input *in)
         step_faults(in);
         break;
     case 11:
-        if (take(in) < 128)
+        if (fuzz_take(in) < 128)
             step_ring(in);
         else
             step_raw(in);
@@ -473,23 +444,23 @@ static void end(void)
         progress();
         bt_tx_get_stats(tx, &stats);
     }
-    must(stats.transfers_live == 0 && n_free == n_pushed);
+    fuzz_must(stats.transfers_live == 0 && n_free == n_pushed);
     for (uint32_t i = 0; i < n_transfers; i++)
-        must(transfers[i].n_ends == 1);
+        fuzz_must(transfers[i].n_ends == 1);
 }
 
 static void open_receiver(const bt_clock *clock)
 {
     const bt_transport_options options = {.backend = "loop", .clock = clock, .loop_net = net};
-    must(bt_transport_create(&options, &ours) == BATON_OK);
-    must(bt_transport_create(&options, &theirs) == BATON_OK);
-    must(bt_worker_create(theirs, &worker) == BATON_OK);
+    fuzz_must(bt_transport_create(&options, &ours) == BATON_OK);
+    fuzz_must(bt_transport_create(&options, &theirs) == BATON_OK);
+    fuzz_must(bt_worker_create(theirs, &worker) == BATON_OK);
     for (int i = 0; i < N_REGIONS; i++)
-        must(bt_memory_alloc(theirs, N_PAGES * PAGE_BYTES, BATON_MEMORY_HOST, &regions[i]) ==
-             BATON_OK);
-    must(bt_memory_alloc(theirs, SCRATCH_BYTES, BATON_MEMORY_HOST, &scratch) == BATON_OK);
-    must(bt_memory_alloc(theirs, 2 * (BT_FRAMERING_HEADER_BYTES + RING_BYTES), BATON_MEMORY_HOST,
-                         &ring) == BATON_OK);
+        fuzz_must(bt_memory_alloc(theirs, N_PAGES * PAGE_BYTES, BATON_MEMORY_HOST, &regions[i]) ==
+                  BATON_OK);
+    fuzz_must(bt_memory_alloc(theirs, SCRATCH_BYTES, BATON_MEMORY_HOST, &scratch) == BATON_OK);
+    fuzz_must(bt_memory_alloc(theirs, 2 * (BT_FRAMERING_HEADER_BYTES + RING_BYTES),
+                              BATON_MEMORY_HOST, &ring) == BATON_OK);
 }
 
 static void close_receiver(void)
@@ -522,7 +493,7 @@ static void open_sender(uint8_t what, const bt_clock *clock)
                            .watch = no_watch,
                            .ring = heard_ring,
                            .doorbell = {.data = (const uint8_t *)"s", .bytes = 1}};
-    must(bt_tx_create(&options, ours, &out, &tx) == BATON_OK);
+    fuzz_must(bt_tx_create(&options, ours, &out, &tx) == BATON_OK);
     tx->epoch = FUZZ_EPOCH;
     tx->jitter = 1;
     tx->self = (bt_process){.boot = "fuzz", .pid_ns = 1, .start = 1, .pid = 1};
@@ -530,13 +501,13 @@ static void open_sender(uint8_t what, const bt_clock *clock)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    input in = {data, size};
-    uint8_t what = take(&in);
+    fuzz_input in = {data, size};
+    uint8_t what = fuzz_take(&in);
     manual = (bt_manual_clock){.now_ns = 1000 * BT_NS_PER_S, .tick_ns = 1};
     bt_clock clock = bt_manual_clock_ops(&manual);
-    baton_log_set_sink(drop_line, NULL);
+    baton_log_set_sink(fuzz_drop_line, NULL);
     n_transfers = n_pushed = n_free = 0;
-    must(bt_loop_net_create(1, &clock, &net) == BATON_OK);
+    fuzz_must(bt_loop_net_create(1, &clock, &net) == BATON_OK);
     bt_loop_set_mapping(net, (what & 32) == 0, false);
     bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
     open_receiver(&clock);
