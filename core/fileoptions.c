@@ -127,6 +127,10 @@ static const bt_config_entry receiver_entries[] = {
      .help = "Receiver: requests that wait for pages; more are told to come back later."},
     {AT(max_peers), .type = BT_CONFIG_UINT32, .min = 1, .max = 65536, .fallback = "1024",
      .help = "Receiver: senders at the same time."},
+    {AT(max_deadline_ms), .type = BT_CONFIG_DURATION, .min = 1, .max = 24 * 3600 * 1000.0,
+     .fallback = "1h",
+     .help = "Receiver: for so long at most a sender may hold pages, or wait for them, for one "
+             "request; a longer deadline counts as this."},
 };
 
 static const bt_config_entry sender_entries[] = {

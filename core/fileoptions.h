@@ -33,7 +33,8 @@ typedef struct {
     const char *hash_seed;
     uint32_t chunk_tokens;
     uint64_t pool_bytes;
-    uint32_t n_regions, max_queued, max_peers, staging_chunks, copy_threads, layerwise_min_tokens;
+    uint32_t n_regions, max_queued, max_peers, max_deadline_ms, staging_chunks, copy_threads,
+        layerwise_min_tokens;
     bool data_tcp, measure, control_ring;
     baton_security security;
     baton_data_path data;

@@ -22,6 +22,7 @@ static void to_file(const baton_receiver_options *options, bt_file_options *file
         .n_regions = options->n_regions,
         .max_queued = options->max_queued,
         .max_peers = options->max_peers,
+        .max_deadline_ms = options->max_deadline_ms,
         .security = options->security,
         .data = options->data,
         .timeouts = options->timeouts,
@@ -43,6 +44,7 @@ static void from_file(const bt_file_options *file, baton_receiver_options *optio
     options->n_regions = file->n_regions;
     options->max_queued = file->max_queued;
     options->max_peers = file->max_peers;
+    options->max_deadline_ms = file->max_deadline_ms;
     options->security = file->security;
     options->data = file->data;
     options->timeouts = file->timeouts;

@@ -28,6 +28,7 @@ void bt_rx_defaults(baton_receiver_options *options)
     default_u32(&options->n_regions, options->pool_base != NULL ? 1 : 4);
     default_u32(&options->max_queued, 1024);
     default_u32(&options->max_peers, 1024);
+    default_u32(&options->max_deadline_ms, 3600000);
     default_u32(&options->timeouts.request_ms, 300000);
     default_u32(&options->timeouts.silent_ms, 5000);
     default_u32(&options->timeouts.heartbeat_ms, 500);
@@ -228,9 +229,7 @@ void bt_rx_handle(bt_rx *rx, bt_rx_port port, const bt_rx_route *route, const vo
     pthread_mutex_lock(&rx->lock);
     rx->stats.messages_total++;
     if (status == BATON_ERR_VERSION_MISMATCH && message.type == BT_MSG_INIT) {
-        bt_fail(status, "init: protocol version: ours %d theirs %u", BT_PROTOCOL_VERSION,
-                message.v);
-        bt_rx_answer_failure(rx, port, route, &message, status);
+        bt_rx_refuse_init(rx, port, route, &message, status);
     } else if (status != BATON_OK) {
         rx->stats.messages_dropped_total++;
         bt_debug("receiver: frame dropped: %s", baton_last_error());

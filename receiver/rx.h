@@ -279,6 +279,9 @@ bool bt_rx_rings_wait(const bt_rx *rx); /* a frame is in one of them */
 
 /* Peers, rxpeers.c; lock held. */
 void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
+/* Says why, the last error, to the sender and in the log. */
+void bt_rx_refuse_init(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
+                       const bt_message *message, baton_status status);
 void bt_rx_on_memreg(bt_rx *rx, const bt_rx_route *route, const bt_message *message);
 void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
 /* The peer that a message is from: known, and meant for this epoch. Otherwise NULL, answered (where

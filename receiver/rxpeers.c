@@ -302,13 +302,19 @@ static void log_refusal(bt_rx *rx)
     bt_warn("receiver: peer refused: %s", baton_last_error());
 }
 
+void bt_rx_refuse_init(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
+                       const bt_message *message, baton_status status)
+{
+    log_refusal(rx);
+    bt_rx_answer_failure(rx, port, route, message, status);
+}
+
 void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *message)
 {
     bt_rx_peer *peer;
     baton_status status = greet(rx, route, message, &peer);
     if (status != BATON_OK) {
-        log_refusal(rx);
-        bt_rx_answer_failure(rx, BT_RX_INIT_PORT, route, message, status);
+        bt_rx_refuse_init(rx, BT_RX_INIT_PORT, route, message, status);
         return;
     }
     peer->is_probe = message->u.init.probe != 0;

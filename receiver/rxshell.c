@@ -13,7 +13,9 @@ static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_
 {
     int fd;
     void **socket = &receiver->sockets[port];
-    BATON_TRY(bt_control_socket(&receiver->control, ZMQ_ROUTER, BT_RX_SEND_MESSAGES, socket));
+    uint32_t frame_bytes = port == BT_RX_INIT_PORT ? BT_GREETING_BYTES_MAX : BT_FRAME_BYTES_MAX;
+    BATON_TRY(bt_control_socket(&receiver->control, ZMQ_ROUTER, BT_RX_SEND_MESSAGES, frame_bytes,
+                                socket));
     bt_zmq_gate *gate = &receiver->gates[port];
     BATON_TRY(
         bt_zmq_gate_bind(*socket, receiver->options.host, wanted, &receiver->ports[port], gate));

@@ -183,6 +183,13 @@ static bool notice_allowed(const baton_receiver_options *options, bt_blob addres
                                                    options->n_notice_allow);
 }
 
+/* What a sender states binds its own patience only: how long pages may be held is said here. */
+static uint64_t deadline_ms(const bt_rx *rx, const bt_msg_alloc *alloc)
+{
+    uint32_t most = rx->options.max_deadline_ms;
+    return alloc->deadline_ms < most ? alloc->deadline_ms : most;
+}
+
 static baton_status ticket_create(bt_rx *rx, bt_rx_peer *peer, const bt_message *message,
                                   bt_rx_ticket **ticket_p)
 {
@@ -214,9 +221,7 @@ static baton_status ticket_create(bt_rx *rx, bt_rx_peer *peer, const bt_message 
     ticket->id = rx->next_ticket++;
     randombytes_buf(&ticket->generation, sizeof(ticket->generation));
     randombytes_buf(ticket->nonce, sizeof(ticket->nonce));
-    uint64_t deadline_ms =
-        alloc->deadline_ms != 0 ? alloc->deadline_ms : rx->options.timeouts.request_ms;
-    ticket->deadline_ns = bt_deadline_ns(bt_now_ns(rx->clock), deadline_ms * BT_NS_PER_MS);
+    ticket->deadline_ns = bt_deadline_ns(ticket->alloc_ns, deadline_ms(rx, alloc) * BT_NS_PER_MS);
     bt_blob_to_text(alloc->request, ticket->request, sizeof(ticket->request));
     bt_blob_to_text(alloc->notice, ticket->notice, sizeof(ticket->notice));
     link_ticket(rx, ticket);

@@ -227,8 +227,7 @@ void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *fram
     baton_status status = bt_message_decode(frame, bytes, &message);
     char text[BT_ERROR_TEXT_BYTES];
     if (status == BATON_ERR_VERSION_MISMATCH && message.type == BT_MSG_INIT_ANSWER) {
-        snprintf(text, sizeof(text), "init: protocol version: ours %d theirs %u",
-                 BT_PROTOCOL_VERSION, message.v);
+        snprintf(text, sizeof(text), "%s", baton_last_error());
         message.status = status;
         message.text = bt_blob_of_text(text);
         message.peer_epoch = tx->epoch; /* not read; but its id must be one of ours */

@@ -13,7 +13,8 @@ static baton_status open_socket(baton_sender *sender, bt_tx_link *link, bt_tx_po
 {
     int fd;
     void **socket = &link->sockets[port];
-    BATON_TRY(bt_control_socket(&sender->control, ZMQ_DEALER, BT_TX_SEND_MESSAGES, socket));
+    BATON_TRY(bt_control_socket(&sender->control, ZMQ_DEALER, BT_TX_SEND_MESSAGES,
+                                BT_FRAME_BYTES_MAX, socket));
     BATON_TRY(bt_zmq_connect(*socket, link->peer->host, number));
     BATON_TRY(bt_zmq_fd(*socket, &fd));
     link->is_due[port] = true;

@@ -3,8 +3,8 @@
 
 #include "core/fail.h"
 
-/* Read ahead per connection, of at most 4 MiB each: a peer that sends faster than we read waits in
- * its own memory. */
+/* Read ahead per connection, of at most max_frame_bytes each: a peer that sends faster than we read
+ * waits in its own memory. */
 enum { RECV_MESSAGES = 32 };
 
 baton_status bt_control_open_server(const baton_security *security, const char *host,
@@ -30,11 +30,12 @@ baton_status bt_control_open_client(const baton_security *security, bt_control *
 }
 
 baton_status bt_control_socket(bt_control *control, int type, uint32_t send_messages,
-                               void **socket_p)
+                               uint32_t max_frame_bytes, void **socket_p)
 {
     bt_zmq_options options = {.type = type,
                               .send_messages = send_messages,
                               .recv_messages = RECV_MESSAGES,
+                              .max_part_bytes = max_frame_bytes,
                               .queue_unconnected = true};
     bt_security_apply(&control->security, &options);
     return bt_zmq_open(control->context, &options, socket_p);

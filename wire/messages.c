@@ -205,6 +205,18 @@ static baton_status read_own_fields(const bt_packreader *start, bt_message *mess
     return read_pass(start, table.fields, table.n_fields, message);
 }
 
+/* Who greets in our version with what that version does not know is newer, or older, than it says:
+ * it must be told, and not wait for an answer in vain. */
+static baton_status name_stranger(const bt_message *message, baton_status status)
+{
+    char detail[BT_ERROR_TEXT_BYTES]; /* a copy: bt_fail writes where the text is now */
+    bool greets = message->type == BT_MSG_INIT || message->type == BT_MSG_INIT_ANSWER;
+    if (status != BATON_ERR_BAD_MESSAGE || !greets)
+        return status;
+    bt_blob_to_text(bt_blob_of_text(baton_last_error()), detail, sizeof(detail));
+    return bt_fail(BATON_ERR_VERSION_MISMATCH, "%s; use one version of Baton on both ends", detail);
+}
+
 baton_status bt_message_decode(const void *frame, size_t bytes, bt_message *message)
 {
     bt_packreader reader;
@@ -216,12 +228,12 @@ baton_status bt_message_decode(const void *frame, size_t bytes, bt_message *mess
     BATON_TRY(read_pass(&reader, first_fields, N_COMMON, message));
     reader.what = type_names[message->type];
     if (message->v != BT_PROTOCOL_VERSION)
-        return bt_fail(BATON_ERR_VERSION_MISMATCH, "%s: we speak version %d, the peer %u",
+        return bt_fail(BATON_ERR_VERSION_MISMATCH, "%s: protocol version: ours %d theirs %u",
                        reader.what, BT_PROTOCOL_VERSION, message->v);
-    BATON_TRY(read_own_fields(&reader, message));
+    BATON_TRY(name_stranger(message, read_own_fields(&reader, message)));
     const char *fault = find_fault(message);
     if (fault != NULL)
-        return bt_fail(BATON_ERR_BAD_MESSAGE, "%s: %s", reader.what, fault);
+        return name_stranger(message, bt_fail(BATON_ERR_BAD_MESSAGE, "%s: %s", reader.what, fault));
     return check_runs(message);
 }
 

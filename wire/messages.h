@@ -19,6 +19,7 @@
 enum {
     BT_PROTOCOL_VERSION = 1,
     BT_FRAME_BYTES_MAX = 4 << 20,
+    BT_GREETING_BYTES_MAX = 16 << 10, /* INIT, MEMREG: under 2 KiB, and what later ones add */
     BT_REQUEST_ID_BYTES_MAX = 256,
     BT_PEER_NAME_BYTES_MAX = 64,
     BT_NOTICE_ADDRESS_BYTES_MAX = 256,
@@ -244,9 +245,10 @@ typedef struct {
  * looked at.
  * Errors: TOO_LARGE, NO_MEMORY, INVALID_ARG (a field over its limit). */
 baton_status bt_message_encode(const bt_message *message, bt_packwriter *writer);
-/* Reads one frame. When `v` is another version, only the common fields are read and the status is
- * VERSION_MISMATCH, so that the caller can still answer. Errors: BAD_MESSAGE (text says which field
- * and where), VERSION_MISMATCH. */
+/* Reads one frame. When `v` is another version, or INIT or its answer says what is not known here,
+ * only the common fields can be relied on and the status is VERSION_MISMATCH, so that the caller
+ * can still answer. Errors: BAD_MESSAGE (text says which field and where), VERSION_MISMATCH (what
+ * was wanted and found). */
 baton_status bt_message_decode(const void *frame, size_t bytes, bt_message *message);
 
 /* Cursors over the lists of a decoded message, which were checked whole: runs are ascending,

@@ -35,8 +35,9 @@ typedef struct {
      * in create, else the first; where peers cannot write it, each page has a pinned one beside it,
      * which is copied to the device before the key becomes visible. */
     baton_memory_kind memory;
-    uint32_t max_queued; /* requests that wait for pages; 0: 1,024 */
-    uint32_t max_peers;  /* 0: 1,024 */
+    uint32_t max_queued;      /* requests that wait for pages; 0: 1,024 */
+    uint32_t max_peers;       /* 0: 1,024 */
+    uint32_t max_deadline_ms; /* of a request, whatever its sender says; 0: 3,600,000, an hour */
     const char *notice; /* where to tell of expired holds when ALLOC named nothing; NULL: nowhere */
     const char *const *notice_allow; /* [n_notice_allow], as the sender's */
     uint32_t n_notice_allow;

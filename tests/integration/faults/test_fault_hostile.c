@@ -7,11 +7,13 @@
 #include "wire/curve.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 typedef struct {
@@ -88,6 +90,47 @@ static void connections_that_say_nothing_stall_nobody(void **state)
     bt_wait_until(has_few_fds, (void *)&steady, "descriptors closed by the receiver itself");
     for (int i = 0; i < N_OPEN; i++)
         close(fds[i]);
+    close_test(&t);
+}
+
+/* Says hello, then that a frame of so many bytes comes; ZeroMQ's framing. */
+static int dial_and_claim(uint16_t port, uint64_t bytes)
+{
+    static const uint8_t greeting[64] = {0xff, [9] = 0x7f, 3, 0, 'N', 'U', 'L', 'L'};
+    static const uint8_t ready[] = "\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06"
+                                   "DEALER";
+    uint8_t claim[9] = {2}; /* a long frame, the last of its message */
+    for (int i = 0; i < 8; i++)
+        claim[1 + i] = (uint8_t)(bytes >> (56 - 8 * i));
+    int fd = dial(port);
+    assert_true(send(fd, greeting, sizeof(greeting), MSG_NOSIGNAL) > 0);
+    assert_true(send(fd, ready, sizeof(ready) - 1, MSG_NOSIGNAL) > 0);
+    assert_true(send(fd, claim, sizeof(claim), MSG_NOSIGNAL) > 0);
+    return fd;
+}
+
+/* What the connection says until it is closed by the other side; waits for that. */
+static void hear_out(int fd)
+{
+    const struct timeval guard = {.tv_sec = BT_GUARD_SECONDS};
+    uint8_t heard[256];
+    ssize_t n;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &guard, sizeof(guard));
+    while ((n = recv(fd, heard, sizeof(heard), 0)) > 0) {
+    }
+    assert_true(n == 0 || errno == ECONNRESET);
+    close(fd);
+}
+
+static void who_claims_too_much_is_cut_off(void **state)
+{
+    (void)state;
+    hostile_test t;
+    open_test(&t, NULL);
+    hear_out(dial_and_claim(t.decode.init_ports[0], BT_GREETING_BYTES_MAX + 1));
+    hear_out(dial_and_claim(t.decode.alloc_ports[0], BT_FRAME_BYTES_MAX + 1));
+    hear_out(dial_and_claim(t.decode.init_ports[0], UINT64_MAX));
+    hear_out(dial_and_claim(t.decode.alloc_ports[0], UINT64_MAX));
     close_test(&t);
 }
 
@@ -393,6 +436,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_child_test(connections_that_say_nothing_stall_nobody),
+        bt_child_test(who_claims_too_much_is_cut_off),
         bt_child_test(floods_of_frames_stall_nobody),
         bt_child_test(thousands_of_epochs_get_a_few_workers),
         bt_child_test(who_fills_the_queue_keeps_nobody_out),

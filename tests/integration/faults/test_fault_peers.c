@@ -146,7 +146,7 @@ static void a_receiver_of_another_version_is_named(void **state)
     answer_in_version(&newer, 99);
     bt_notice notice = raw_notices_next(&notices);
     assert_int_equal(notice.status, BATON_ERR_VERSION_MISMATCH);
-    assert_true(bt_blob_is_text(notice.text, "init: protocol version: ours 1 theirs 99"));
+    assert_true(bt_blob_is_text(notice.text, "INIT_ANSWER: protocol version: ours 1 theirs 99"));
     bt_http_finish(fd, &answer);
     bt_http_answer_clear(&answer);
     bt_check_idle_prefill(&prefill);

@@ -124,6 +124,7 @@ static void the_file_goes_over_options_and_overrides_over_the_file(void **state)
     (void)state;
     char path[64];
     write_file(path, "name: from-file\npool_bytes: 2MiB\nlease_ms: 7s\nmax_peers: 9\n"
+                     "max_deadline_ms: 2m\n"
                      "init_port: [0, 0]\nalloc_port: \"0,0\"\nproxy_host: \"::1\"\n"
                      "proxy_port: 81\ndata_tcp: off\nnotice_allow: [\"tcp://10.0.0.1:5\"]\n");
     baton_receiver_options options = receiver_defaults();
@@ -146,6 +147,7 @@ static void the_file_goes_over_options_and_overrides_over_the_file(void **state)
     assert_int_equal(found->timeouts.pin_ms, 123);
     assert_int_equal(found->max_peers, 11);
     assert_int_equal(found->max_queued, 77);
+    assert_int_equal(found->max_deadline_ms, 120000);
     assert_string_equal(found->notice, "tcp://[::1]:81");
     assert_int_equal(found->n_notice_allow, 1);
     assert_string_equal(found->notice_allow[0], "tcp://10.0.0.1:5");

@@ -138,10 +138,58 @@ static void digests_of_another_definition_are_refused(void **state)
     rx_kit_close(&kit);
 }
 
+/* Sends the frame with another value behind a key of it; the answer's text. */
+static void init_with(const bt_packwriter *good, const char *key, uint8_t value, char text[512])
+{
+    bt_message answer;
+    uint8_t *at = memmem(good->bytes, good->n, key, strlen(key));
+    assert_non_null(at);
+    uint8_t *slot = &at[strlen(key)], before = *slot;
+    *slot = value;
+    rx_kit_send_bytes(&kit, BT_RX_INIT_PORT, 1, good->bytes, good->n);
+    *slot = before;
+    rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_VERSION_MISMATCH);
+    assert_int_equal(answer.id, 1);
+    bt_blob_to_text(answer.text, text, 512);
+}
+
+/* In our own version: it is newer than it says. Silence would let it wait until its timeout. */
+static void an_init_that_is_not_understood_is_answered(void **state)
+{
+    (void)state;
+    char text[512];
+    bt_packwriter writer;
+    open_kit(4);
+    bt_expect_log("peer refused");
+    bt_message init = rx_kit_message(&alice, BT_MSG_INIT);
+    init.u.init = (bt_msg_init){.name = bt_blob_of_text("kit"),
+                                .world = 1,
+                                .layout = rx_kit_layout(),
+                                .seed = bt_blob_of(kit.rx->root.last.bytes, BATON_KEY_BYTES),
+                                .connection = 1};
+    bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
+    assert_ok(bt_message_encode(&init, &writer));
+    init_with(&writer, "probe", 9, text);
+    assert_non_null(strstr(text, "wanted 0 to 1, found 9"));
+    assert_non_null(strstr(text, "field probe"));
+    assert_non_null(strstr(text, "use one version of Baton on both ends"));
+    init_with(&writer, "n_planes", 3, text);
+    assert_non_null(strstr(text, "wanted 1 to 2, found 3"));
+    init_with(&writer, "digests", 0xc0, text); /* nil */
+    assert_non_null(strstr(text, "field digests"));
+    init_with(&writer, "rank", 5, text);
+    assert_non_null(strstr(text, "rank is not below world"));
+    assert_int_equal(stats_now().peers, 0);
+    bt_pack_release(&writer);
+    rx_kit_close(&kit);
+}
+
 static void another_protocol_version_is_told_both(void **state)
 {
     (void)state;
     open_kit(4);
+    bt_expect_log("protocol version: ours 1 theirs 2");
     bt_message answer;
     static const uint8_t v2[] = "\x84\xa4type\xa4INIT\xa1v\x02\xa5"
                                 "epoch\x07\xa2id\x01";
@@ -542,6 +590,7 @@ int main(void)
         bt_test(a_probe_measures_and_gets_no_pages),
         bt_test(a_mismatch_is_refused_with_every_field),
         bt_test(digests_of_another_definition_are_refused),
+        bt_test(an_init_that_is_not_understood_is_answered),
         bt_test(another_protocol_version_is_told_both),
         bt_test(only_so_many_peers_are_let_in),
         bt_test(one_connection_speaks_for_so_many_senders),

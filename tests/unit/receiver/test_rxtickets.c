@@ -333,6 +333,31 @@ static void canceled_but_not_drained_pages_wait_in_quarantine(void **state)
     rx_kit_close(&kit);
 }
 
+/* It would hold its pages, or its place, for 49 days. */
+static void a_deadline_without_end_is_the_receivers(void **state)
+{
+    (void)state;
+    baton_receiver_options options = rx_kit_options(4);
+    options.max_deadline_ms = 3000;
+    rx_kit_open(&kit, &options);
+    alice = rx_kit_sender_make(1);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 4 * KIT_CHUNK_TOKENS);
+    rx_kit_prompt(&b, 2, 0, KIT_CHUNK_TOKENS);
+    a.deadline_ms = b.deadline_ms = UINT32_MAX;
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_alloc(&kit, &alice, &b);
+    assert_int_equal(b.outcome, BT_ALLOC_QUEUED);
+    rx_kit_advance_ms(&kit, 2999);
+    rx_kit_expect_nothing(&kit);
+    rx_kit_advance_ms(&kit, 1);
+    bt_message answer;
+    rx_kit_expect(&kit, BT_MSG_ALLOC_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_DEADLINE);
+    expect_revoke(&a, BATON_ERR_DEADLINE);
+    rx_kit_close(&kit);
+}
+
 static void revoke_is_repeated_until_drained(void **state)
 {
     (void)state;
@@ -665,6 +690,7 @@ int main(void)
         bt_test(a_grant_that_the_sender_never_saw_is_canceled_by_number),
         bt_test(canceled_and_drained_pages_are_free_at_once),
         bt_test(canceled_but_not_drained_pages_wait_in_quarantine),
+        bt_test(a_deadline_without_end_is_the_receivers),
         bt_test(revoke_is_repeated_until_drained),
         bt_test(a_queued_request_is_refused_at_its_deadline),
         bt_test(a_queued_ticket_that_nobody_names_leaves_the_queue),

@@ -63,7 +63,7 @@ static baton_status make_control(void *ctx)
     bt_noticepush *push = NULL;
     baton_status status = bt_noticepush_create(control.context, NULL, &push);
     if (status == BATON_OK)
-        status = bt_control_socket(&control, ZMQ_DEALER, 16, &socket);
+        status = bt_control_socket(&control, ZMQ_DEALER, 16, 0, &socket);
     bt_noticepush_destroy(push, 0);
     bt_control_socket_close(socket, 0);
     bt_control_close(&control);

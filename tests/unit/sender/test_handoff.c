@@ -397,6 +397,31 @@ static void a_receiver_with_other_digests_is_not_used(void **state)
     pair_destroy(&kit);
 }
 
+/* A receiver that says in its answer what is not known here. */
+static bool answer_as_a_newer_one(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    static const char ours[] = "n_planes";
+    uint8_t *at = memmem(frame->data, frame->bytes, ours, sizeof(ours) - 1);
+    (void)k;
+    if (message->type == BT_MSG_INIT_ANSWER && at != NULL)
+        at[sizeof(ours) - 1] = 3;
+    return true;
+}
+
+static void a_receiver_that_is_not_understood_is_named(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4});
+    kit.filter = answer_as_a_newer_one;
+    bt_expect_log("wanted 1 to 2, found 3");
+    pair_tokens(1, 0, PAIR_CHUNK, tokens);
+    hand_off(0, "r", PAIR_CHUNK);
+    pair_advance(&kit, 1000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_VERSION_MISMATCH);
+    pair_destroy(&kit);
+}
+
 /* Everything at once, seeded: lost and repeated frames, delays, cancels, small pool. Whatever is
  * done arrived right, every transfer ends once, nothing is left. */
 static bool lose_some(pair *k, const pair_frame *frame, const bt_message *message)
@@ -470,6 +495,7 @@ int main(void)
         bt_test(swapped_stale_and_torn_pages_are_refused_in_every_mode),
         bt_test(of_two_modes_the_stronger_one_is_used),
         bt_test(a_receiver_with_other_digests_is_not_used),
+        bt_test(a_receiver_that_is_not_understood_is_named),
     };
     return bt_run_tests(tests);
 }

@@ -215,7 +215,7 @@ static void another_version_still_gives_the_common_fields(void **state)
     bt_pack_key_str(&writer, "type", "INIT");
     assert_ok(bt_pack_finish(&writer));
     assert_fails(bt_message_decode(buffer, writer.n, &back), BATON_ERR_VERSION_MISMATCH,
-                 "we speak version 1, the peer 2");
+                 "INIT: protocol version: ours 1 theirs 2");
     assert_int_equal(back.type, BT_MSG_INIT);
     assert_int_equal(back.epoch, 5);
     assert_int_equal(back.id, 6);

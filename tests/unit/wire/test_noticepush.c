@@ -193,7 +193,7 @@ static void with_keys_notices_leave_encrypted_or_not_at_all(void **state)
     uint16_t port;
     make_keys(&k);
     assert_ok(bt_control_open_server(&k.proxy, "127.0.0.1", &server));
-    assert_ok(bt_control_socket(&server, ZMQ_PULL, 0, &here.pull));
+    assert_ok(bt_control_socket(&server, ZMQ_PULL, 0, 0, &here.pull));
     assert_ok(bt_zmq_bind(here.pull, "127.0.0.1", 0, &port));
     snprintf(here.url, sizeof(here.url), "tcp://127.0.0.1:%u", port);
     assert_ok(bt_control_open_client(&k.engine, &engine));
