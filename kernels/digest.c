@@ -4,11 +4,17 @@
  * and still in the cache. */
 #include "kernels/digest.h"
 
+#include "kernels/kv_rows.h"
+
 #include <assert.h>
 #include <string.h>
 #include <xxhash.h>
 
-enum { FEW_TILES = BT_XXH3_SHORT_BYTES / 8, RING = 8 };
+enum {
+    FEW_TILES = BT_XXH3_SHORT_BYTES / 8,
+    RING = 8,
+    SMALL_BYTES = 2 << 10, /* hashed as they are: a digester would take longer to set up */
+};
 
 static void set_first_acc(uint64_t acc[BT_XXH3_LANES])
 {
@@ -42,14 +48,18 @@ static void outer_add(bt_digester *d, uint64_t digest)
     }
 }
 
+static uint64_t digest_of_few(const uint64_t *tiles, uint64_t n)
+{
+    uint8_t bytes[BT_XXH3_SHORT_BYTES];
+    for (size_t i = 0; i < 8 * n; i++)
+        bytes[i] = (uint8_t)(tiles[i / 8] >> (8 * (i % 8)));
+    return bt_xxh3_short(bytes, (uint32_t)(8 * n));
+}
+
 static uint64_t outer_digest(bt_digester *d)
 {
-    if (d->n_tiles <= FEW_TILES) {
-        uint8_t bytes[BT_XXH3_SHORT_BYTES];
-        for (size_t i = 0; i < 8 * d->n_tiles; i++)
-            bytes[i] = (uint8_t)(d->tiles[i / 8] >> (8 * (i % 8)));
-        return bt_xxh3_short(bytes, (uint32_t)(8 * d->n_tiles));
-    }
+    if (d->n_tiles <= FEW_TILES)
+        return digest_of_few(d->tiles, d->n_tiles);
     for (uint32_t i = 0; i < RING; i++)
         add_word(d->outer, i, d->tiles[(d->n_tiles + i) % RING], BT_XXH3_SECRET_LAST);
     return bt_xxh3_merge(d->outer, 8 * d->n_tiles);
@@ -137,6 +147,15 @@ static void fold_piece(bt_digester *d, uint8_t *to, const uint8_t *from, uint64_
     d->at += BT_XXH3_STRIPE_BYTES;
 }
 
+/* The page of memory behind the one that starts `at` bytes into a row. */
+static void expect(const uint8_t *to, const uint8_t *from, uint64_t at, uint64_t row_bytes,
+                   bt_fold_kind kind)
+{
+    uint64_t next = at + BT_ROWS_PAGE_BYTES;
+    if (next < row_bytes)
+        bt_rows_expect((kind == BT_FOLD_READ ? from : to) + next, from + next);
+}
+
 /* The page's next n bytes, copied from one of the two sides, which is the page, to the other; with
  * BT_FOLD_READ, `from` is the page and `to` is not looked at. */
 static void add_bytes(bt_digester *d, uint8_t *to, const uint8_t *from, uint64_t n,
@@ -146,7 +165,9 @@ static void add_bytes(bt_digester *d, uint8_t *to, const uint8_t *from, uint64_t
     for (uint64_t done = 0; done < n;) {
         uint64_t left = tile_start(d) + tile_bytes(d) - d->at;
         uint64_t piece = n - done < left ? n - done : left;
+        piece = piece < BT_ROWS_PAGE_BYTES ? piece : BT_ROWS_PAGE_BYTES;
         uint8_t *piece_to = kind == BT_FOLD_READ ? NULL : to + done;
+        expect(to, from, done, n, kind);
         if (is_folded(d)) {
             fold_piece(d, piece_to, from + done, piece, kind);
         } else {
@@ -226,6 +247,10 @@ uint64_t bt_digester_end(bt_digester *d)
 
 uint64_t bt_digest(const void *bytes, size_t n)
 {
+    if (n > 0 && n <= SMALL_BYTES) {
+        uint64_t tile = XXH3_64bits(bytes, n);
+        return digest_of_few(&tile, 1);
+    }
     bt_digester d;
     /* The page is only read: nothing is copied. */
     bt_digester_begin(&d, (uint8_t *)bytes, n, true, false);

@@ -67,6 +67,12 @@ typedef struct {
     bt_sample *whole, *last;
 } bt_samples;
 
+/* NULL: it was not wanted yet. */
+static inline const bt_sample *bt_samples_find(const bt_samples *samples, bool is_last)
+{
+    return is_last ? samples->last : samples->whole;
+}
+
 /* Makes it when it is first wanted. Errors: as bt_sample_create. */
 baton_status bt_samples_get(bt_samples *samples, bool is_last, uint32_t n_layers, uint32_t n_planes,
                             uint64_t page_bytes, uint64_t seed, const bt_sample **sample_p);

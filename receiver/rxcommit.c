@@ -143,9 +143,12 @@ baton_status bt_rx_ticket_sample(const bt_rx *rx, bt_rx_ticket *ticket, uint32_t
     *sample_p = NULL;
     if (ticket->peer->digests != BT_DIGESTS_SAMPLED)
         return BATON_OK;
+    bool is_last = chunk + 1 == ticket->n_chunks;
+    *sample_p = bt_samples_find(&ticket->samples, is_last);
+    if (*sample_p != NULL)
+        return BATON_OK;
     const baton_layout *layout = &rx->options.layout;
-    return bt_samples_get(&ticket->samples, chunk + 1 == ticket->n_chunks, layout->n_layers,
-                          layout->n_planes,
+    return bt_samples_get(&ticket->samples, is_last, layout->n_layers, layout->n_planes,
                           bt_grant_tokens_of(rx->store, ticket->grant, chunk) * rx->token_bytes,
                           bt_sample_seed(ticket->nonce, ticket->id, ticket->generation), sample_p);
 }

@@ -4,6 +4,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "kernels/digest.h"
+#include "kernels/kv_rows.h"
 #include "kernels/kv_kernels.h"
 
 #include <assert.h>
@@ -442,8 +443,13 @@ baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_messa
 
 void bt_rx_device_expect(const bt_rx *rx, bt_page_ref page, const bt_sample *sample)
 {
-    if (sample != NULL && rx->regions[page.region].memory->kind != BATON_MEMORY_CUDA_DEVICE)
-        bt_sample_expect(sample, landing_address(rx, page));
+    if (rx->regions[page.region].memory->kind == BATON_MEMORY_CUDA_DEVICE)
+        return;
+    const void *from = landing_address(rx, page);
+    if (sample != NULL)
+        bt_sample_expect(sample, from);
+    else
+        bt_rows_expect(from, from);
 }
 
 baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, const bt_sample *sample,

@@ -43,7 +43,7 @@ baton_status bt_rx_device_keep(bt_rx *rx, const bt_rx_peer *peer, const bt_messa
  * landed. sample NULL: of all bytes. Lock not needed. Errors: NO_MEMORY, IO. */
 baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, const bt_sample *sample,
                                  uint64_t *digest);
-/* That page is next, where the CPU will take a sample of it. Lock not needed. */
+/* That page is next, where the CPU will take its digest. Lock not needed. */
 void bt_rx_device_expect(const bt_rx *rx, bt_page_ref page, const bt_sample *sample);
 /* What a sampled digest of the chunk looks at, borrowed from the ticket; NULL: digests are of all
  * bytes. Errors: NO_MEMORY, TOO_LARGE. rxcommit.c. */

@@ -40,9 +40,10 @@ enum {
     BT_TX_RING_FRAMES = 64,        /* of one peer in a turn */
     BT_TX_MEASURE_BYTES = 1 << 20, /* of a peer's scratch area that are used */
     BT_TX_COMMIT_BYTES = 32 << 20, /* landed, while more is on its way: worth a COMMIT of its own */
-    BT_TX_COMMIT_CHUNKS = 512,     /* so are so many, which the receiver publishes meanwhile */
-    BT_TX_FREED_MAX = 64,          /* SOURCE_FREEs that are told the user at once */
-    BT_TX_PUT_BYTES = 512 << 10,   /* of one put of several chunks: the wire need not wait longer */
+    BT_TX_COMMIT_DIGEST_BYTES = 4 << 20, /* with digests, which the receiver takes meanwhile */
+    BT_TX_COMMIT_CHUNKS = 512,   /* so are so many, which the receiver publishes meanwhile */
+    BT_TX_FREED_MAX = 64,        /* SOURCE_FREEs that are told the user at once */
+    BT_TX_PUT_BYTES = 512 << 10, /* of one put of several chunks: the wire need not wait longer */
     BT_TX_PUT_RUNS = 128,
     BT_TX_PUTS_OUT_BYTES = 32 << 20, /* posted to one peer: more than its wire holds, and not so
                                        much that another transfer's put comes far behind */

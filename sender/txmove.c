@@ -150,9 +150,13 @@ baton_status bt_tx_chunk_sample(const bt_tx *tx, bt_tx_transfer *transfer, uint3
     *sample_p = NULL;
     if (transfer->peer->digests != BT_DIGESTS_SAMPLED)
         return BATON_OK;
+    bool is_last = chunk + 1 == transfer->n_chunks;
+    *sample_p = bt_samples_find(&transfer->samples, is_last);
+    if (*sample_p != NULL)
+        return BATON_OK;
     const baton_layout *layout = &tx->options.layout;
-    return bt_samples_get(&transfer->samples, chunk + 1 == transfer->n_chunks, layout->n_layers,
-                          layout->n_planes, bt_tx_chunk_bytes(tx, transfer, chunk),
+    return bt_samples_get(&transfer->samples, is_last, layout->n_layers, layout->n_planes,
+                          bt_tx_chunk_bytes(tx, transfer, chunk),
                           bt_sample_seed(transfer->nonce, transfer->ticket, transfer->generation),
                           sample_p);
 }

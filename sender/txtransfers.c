@@ -485,7 +485,9 @@ static void fail_unpushed(bt_tx *tx, bt_tx_transfer *transfer)
 static bool waits_for_more(bt_tx *tx, const bt_tx_transfer *transfer)
 {
     uint32_t n_ready = count_ready(tx, transfer);
-    if (n_ready >= BT_TX_COMMIT_CHUNKS || n_ready * tx->page_bytes >= BT_TX_COMMIT_BYTES)
+    bool has_digests = transfer->peer->digests != BT_DIGESTS_OFF;
+    uint64_t most_bytes = has_digests ? BT_TX_COMMIT_DIGEST_BYTES : BT_TX_COMMIT_BYTES;
+    if (n_ready >= BT_TX_COMMIT_CHUNKS || n_ready * tx->page_bytes >= most_bytes)
         return false;
     return transfer->n_pushed > transfer->n_committed + n_ready ||
            (!transfer->finish_seen && bt_tx_has_commands(tx));
