@@ -242,8 +242,9 @@ void bt_tx_handle(bt_tx *tx, bt_tx_peer *peer, bt_tx_port port, const void *fram
         bt_tx_stat(tx, &tx->stats.messages_stale_total, 1);
         return;
     }
+    tx->active_ns = bt_now_ns(tx->clock);
     if (message.epoch == peer->epoch)
-        peer->last_heard_ns = bt_now_ns(tx->clock);
+        peer->last_heard_ns = tx->active_ns;
     switch (message.type) {
     case BT_MSG_REVOKE:
         bt_tx_on_revoke(tx, peer, &message);
@@ -296,10 +297,13 @@ static void run_command(bt_tx *tx, bt_tx_command *command)
 
 static void run_commands(bt_tx *tx)
 {
-    for (bt_tx_command *command; (command = bt_tx_next_command(tx)) != NULL;) {
+    bool has_run = false;
+    for (bt_tx_command *command; (command = bt_tx_next_command(tx)) != NULL; has_run = true) {
         run_command(tx, command);
         bt_tx_command_free(command);
     }
+    if (has_run)
+        tx->active_ns = bt_now_ns(tx->clock);
 }
 
 /* True when something had happened. */
@@ -374,7 +378,8 @@ uint64_t bt_tx_progress(bt_tx *tx)
         run_commands(tx);
         more = bt_tx_move_all(tx);
     }
-    if (progress_worker(tx) && !more)
+    bool has_events = progress_worker(tx);
+    if (has_events && !more)
         more = bt_tx_move_all(tx);
     bt_tx_events_flush(tx);
     bt_eventqueue_release(tx->events);
@@ -383,7 +388,13 @@ uint64_t bt_tx_progress(bt_tx *tx)
     bt_tx_transfers_tick(tx, now_ns);
     bt_tx_peers_tick(tx, now_ns);
     bt_tx_events_flush(tx);
-    return more ? now_ns : next_wake_ns(tx, now_ns);
+    if (more || has_events)
+        tx->active_ns = now_ns;
+    if (more)
+        return now_ns;
+    uint64_t populate_ns = bt_tx_populate_idle(tx, now_ns);
+    uint64_t wake_ns = next_wake_ns(tx, now_ns);
+    return populate_ns < wake_ns ? populate_ns : wake_ns;
 }
 
 bool bt_tx_arm(bt_tx *tx)

@@ -85,7 +85,8 @@ typedef struct bt_tx_region {
     uint32_t region, generation, n_pages;
     uint64_t base, page_bytes;
     bt_remote *remote;
-    uint8_t *mapped; /* where page 0 is written from here; NULL: by put */
+    uint8_t *mapped;    /* where page 0 is written from here; NULL: by put */
+    uint64_t populated; /* bytes of it, from the first, that were faulted in ahead */
 } bt_tx_region;
 
 struct bt_tx_peer {
@@ -111,7 +112,9 @@ struct bt_tx_peer {
     bt_endpoint *endpoint;
     bt_tx_region regions[BT_REGIONS_MAX];
     uint32_t n_regions;
-    bt_remote *ring_remote; /* of the two rings below; NULL: none */
+    bool is_populated;          /* all of them that are mapped (txpopulate.c) */
+    uint64_t populate_until_ns; /* ahead of READY; 0: not begun */
+    bt_remote *ring_remote;     /* of the two rings below; NULL: none */
     bt_framering to_receiver, from_receiver;
     bool alloc_port_works;                   /* heard on it: only then are rings used besides it */
     uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the receiver's */
@@ -357,6 +360,7 @@ struct bt_tx {
     bt_tx_transfer *dead; /* ended, freed by the next progress: loops may still stand on them */
     bt_tx_pending *pending;
     uint64_t next_id;
+    uint64_t active_ns; /* when a command, a message or bytes were last worked on */
     uint32_t
         last_connection;     /* over all peers: one that is forgotten and met again goes on above */
     bool is_closing;         /* no new connections */
@@ -485,6 +489,12 @@ void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer);
 /* What is known of up to max peers; returns how many there are. Any thread. txpath.c. */
 uint32_t bt_tx_peers_shown(bt_tx *tx, baton_sender_peer *peers, uint32_t max);
 void bt_tx_measure_defaults(bt_tx *tx); /* txmeasure.c */
+
+/* Mapped pages ahead of their first use, txpopulate.c. ahead: a slice, before the peer is used;
+ * true when it need not wait any longer. idle: a slice, when nothing has happened for a while;
+ * returns when it wants its next turn. */
+bool bt_tx_populate_ahead(const bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns);
+uint64_t bt_tx_populate_idle(bt_tx *tx, uint64_t now_ns);
 
 /* Transfers, txtransfers.c. */
 void bt_tx_transfer_start(bt_tx *tx, bt_tx_transfer *transfer); /* BEGIN was taken */

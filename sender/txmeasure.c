@@ -118,8 +118,10 @@ baton_status bt_tx_measure_start(bt_tx *tx, bt_tx_peer *peer, const bt_msg_scrat
         return BATON_OK;
     }
     if (wants_copies(tx, peer) &&
-        bt_remote_map(measure->scratch, measure->base, &mapped) == BATON_OK)
+        bt_remote_map(measure->scratch, measure->base, &mapped) == BATON_OK) {
         measure->mapped = mapped;
+        (void)bt_remote_populate(measure->scratch, measure->base, measure->bytes);
+    }
     measure->state = measure->mapped != NULL ? BT_TX_MEASURE_COPY : BT_TX_MEASURE_STAGE;
     return BATON_OK;
 }
@@ -308,7 +310,8 @@ bool bt_tx_measure_turn(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
 
 uint64_t bt_tx_measure_wake_ns(const bt_tx_measure *measure, uint64_t now_ns)
 {
-    return measure->n_out == 0 ? now_ns : measure->limit_ns;
+    bool waits = measure->state != BT_TX_MEASURE_OFF && measure->n_out != 0;
+    return waits ? measure->limit_ns : now_ns;
 }
 
 bool bt_tx_measure_event(bt_tx *tx, const bt_event *event)

@@ -254,6 +254,7 @@ static baton_status import_region(bt_tx *tx, bt_tx_peer *peer, const bt_msg_regi
     BATON_TRY(
         bt_remote_import(peer->endpoint, region->rkey.data, region->rkey.bytes, &new->remote));
     peer->n_regions++;
+    peer->is_populated = false;
     if (new->base < new->remote->base || bytes > new->remote->bytes ||
         new->base - new->remote->base > new->remote->bytes - bytes)
         return bt_fail(BATON_ERR_BAD_MESSAGE,
@@ -341,7 +342,8 @@ void bt_tx_on_memreg_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *messa
         return;
     bt_tx_ring_open(tx, peer, &message->u.memreg_answer.ring);
     move(tx, peer, BT_TX_PEER_ON_REGIONS);
-    if (peer->measure.state == BT_TX_MEASURE_OFF)
+    if (peer->measure.state == BT_TX_MEASURE_OFF &&
+        bt_tx_populate_ahead(tx, peer, bt_now_ns(tx->clock)))
         on_measured(tx, peer);
 }
 
@@ -417,6 +419,7 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
         bt_remote_release(peer->regions[i].remote);
     bt_tx_ring_close(peer);
     peer->n_regions = 0;
+    peer->populate_until_ns = 0;
     bt_tx_measure_stop(&peer->measure);
     bt_tx_path_publish(tx, peer, reason, text);
     peer->why_not_mapped[0] = 0;
@@ -482,7 +485,8 @@ void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns)
         next = peer->next;
         if (peer->state == BT_TX_PEER_READY)
             ready_tick(tx, peer, now_ns);
-        else if (peer->state == BT_TX_PEER_MEASURE && bt_tx_measure_turn(tx, peer, now_ns))
+        else if (peer->state == BT_TX_PEER_MEASURE && bt_tx_measure_turn(tx, peer, now_ns) &&
+                 bt_tx_populate_ahead(tx, peer, now_ns))
             on_measured(tx, peer);
         else if (peer->state != BT_TX_PEER_DOWN || now_ns < peer->next_attempt_ns)
             continue;

@@ -39,6 +39,7 @@ static baton_status map_rings(bt_tx_peer *peer, const bt_msg_ring *offer, uint8_
         bt_remote_release(remote);
         return status;
     }
+    (void)bt_remote_populate(remote, offer->base, bytes); /* else the first frames pay */
     peer->ring_remote = remote;
     *memory_p = memory;
     return BATON_OK;

@@ -419,6 +419,19 @@ static baton_status loop_map(bt_remote *base, uint64_t remote_addr, void **local
     return BATON_OK;
 }
 
+/* There is nothing to fault in; it is counted. */
+static bool loop_populate(bt_remote *base, uint64_t remote_addr, uint64_t bytes)
+{
+    (void)remote_addr;
+    bt_loop_net *net = ((loop_worker *)base->endpoint->worker)->net;
+    bt_loop_lock(net);
+    const loop_memory *memory = bt_loop_find_memory(net, ((loop_remote *)base)->memory_id);
+    bool is_mapped = memory != NULL && memory->is_mapped;
+    net->stats.bytes_populated_total += is_mapped ? bytes : 0;
+    bt_loop_unlock(net);
+    return is_mapped;
+}
+
 /* All that faults decide about one run, fixed when it is posted. */
 static void decide_fate(bt_loop_net *net, bt_loop_packet *packet, const bt_loop_faults *faults,
                         bool is_lost)
@@ -628,6 +641,7 @@ const bt_transport_ops bt_loop_ops = {
     .import = loop_import,
     .release = loop_release_remote,
     .map = loop_map,
+    .populate = loop_populate,
     .put = loop_put,
     .flush = loop_flush,
     .send = loop_send,

@@ -46,6 +46,7 @@ typedef struct {
     uint64_t runs_delivered_total;
     uint64_t runs_lost_total;            /* dropped by a fault */
     uint64_t messages_lost_total;        /* also behind a put that failed as ordered */
+    uint64_t bytes_populated_total;      /* of mapped memory */
     uint64_t runs_dropped_total;         /* because the target's worker was gone */
     uint64_t runs_to_freed_memory_total; /* the target freed memory that a peer could still put to:
                                             on a real network these bytes land somewhere */

@@ -275,6 +275,7 @@ static const bt_transport_ops rails_ops = {
     .import = bt_rails_import,
     .release = bt_rails_release,
     .map = bt_rails_map,
+    .populate = bt_rails_populate,
     .put = bt_rails_put,
     .flush = bt_rails_flush,
     .send = bt_rails_send,

@@ -235,6 +235,12 @@ baton_status bt_rails_map(bt_remote *base, uint64_t remote_addr, void **local_p)
     return ops_of(first->endpoint)->map(first, remote_addr, local_p);
 }
 
+bool bt_rails_populate(bt_remote *base, uint64_t remote_addr, uint64_t bytes)
+{
+    bt_remote *first = ((rails_remote *)base)->parts[0];
+    return ops_of(first->endpoint)->populate(first, remote_addr, bytes);
+}
+
 static baton_status check_open(const rails_endpoint *endpoint)
 {
     if (endpoint->has_failed)

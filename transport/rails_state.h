@@ -71,6 +71,7 @@ baton_status bt_rails_import(bt_endpoint *endpoint, const void *rkey, size_t rke
                              bt_remote **remote_p);
 void bt_rails_release(bt_remote *remote);
 baton_status bt_rails_map(bt_remote *remote, uint64_t remote_addr, void **local_p);
+bool bt_rails_populate(bt_remote *remote, uint64_t remote_addr, uint64_t bytes);
 baton_status bt_rails_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                           const bt_run *runs, uint32_t n_runs, uint64_t user_data);
 baton_status bt_rails_flush(bt_endpoint *endpoint, uint64_t user_data);

@@ -194,6 +194,12 @@ baton_status bt_remote_map(bt_remote *remote, uint64_t remote_addr, void **local
     return remote->endpoint->worker->transport->ops->map(remote, remote_addr, local_p);
 }
 
+bool bt_remote_populate(bt_remote *remote, uint64_t remote_addr, uint64_t bytes)
+{
+    return is_inside(remote_addr, bytes, remote->base, remote->bytes) &&
+           remote->endpoint->worker->transport->ops->populate(remote, remote_addr, bytes);
+}
+
 bool bt_run_join(bt_run *run, const bt_run *next)
 {
     uint32_t count = bt_run_count(run);

@@ -324,6 +324,7 @@ const bt_transport_ops bt_ucx_ops = {
     .import = bt_ucx_import,
     .release = bt_ucx_release,
     .map = bt_ucx_map,
+    .populate = bt_ucx_populate,
     .put = bt_ucx_put,
     .flush = bt_ucx_flush,
     .send = bt_ucx_send,

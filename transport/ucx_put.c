@@ -70,22 +70,6 @@ void bt_ucx_release(bt_remote *base)
         bt_ucx_remote_free(remote);
 }
 
-/* Faults every page of the mapping in now: the first write through a fresh mapping runs at a sixth
- * of the speed. Best effort: without it (Linux before 5.14) requests pay. */
-static void populate(ucx_remote *remote)
-{
-#ifdef MADV_POPULATE_WRITE
-    void *start;
-    if (ucp_rkey_ptr(remote->handle, remote->base.base, &start) != UCS_OK)
-        return;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = (uintptr_t)start / page * page;
-    madvise((void *)first, (uintptr_t)start + remote->base.bytes - first, MADV_POPULATE_WRITE);
-#else
-    (void)remote;
-#endif
-}
-
 baton_status bt_ucx_map(bt_remote *base, uint64_t remote_addr, void **local_p)
 {
     ucx_remote *remote = (ucx_remote *)base;
@@ -97,11 +81,24 @@ baton_status bt_ucx_map(bt_remote *base, uint64_t remote_addr, void **local_p)
         bt_fail_ucs(status, "mapping a peer's region (same host, same user, allocated by us?)");
         return BATON_ERR_UNREACHABLE;
     }
-    if (!remote->is_populated)
-        populate(remote);
-    remote->is_populated = true;
     *local_p = local;
     return BATON_OK;
+}
+
+bool bt_ucx_populate(bt_remote *base, uint64_t remote_addr, uint64_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    void *start;
+    if (base->kind == BATON_MEMORY_CUDA_DEVICE ||
+        ucp_rkey_ptr(((ucx_remote *)base)->handle, remote_addr, &start) != UCS_OK)
+        return false;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = (uintptr_t)start / page * page;
+    return madvise((void *)first, (uintptr_t)start + bytes - first, MADV_POPULATE_WRITE) == 0;
+#else
+    (void)base, (void)remote_addr, (void)bytes;
+    return false;
+#endif
 }
 
 void bt_ucx_finish_part(bt_op *op)

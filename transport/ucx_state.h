@@ -122,8 +122,7 @@ struct ucx_endpoint {
 typedef struct {
     bt_remote base;
     ucp_rkey_h handle;
-    bool is_populated; /* the mapping's pages have been faulted in */
-    bool is_released;  /* lives on for what is held */
+    bool is_released; /* lives on for what is held */
     uint32_t n_held;
 } ucx_remote;
 
@@ -165,6 +164,7 @@ baton_status bt_ucx_import(bt_endpoint *endpoint, const void *rkey, size_t rkey_
                            bt_remote **remote_p);
 void bt_ucx_release(bt_remote *remote);
 baton_status bt_ucx_map(bt_remote *remote, uint64_t remote_addr, void **local_p);
+bool bt_ucx_populate(bt_remote *remote, uint64_t remote_addr, uint64_t bytes);
 baton_status bt_ucx_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remote,
                         const bt_run *runs, uint32_t n_runs, uint64_t user_data);
 baton_status bt_ucx_flush(bt_endpoint *endpoint, uint64_t user_data);

@@ -2,6 +2,8 @@
 /* Addresses, keys and paths: what one end knows of the other. */
 #include "suite_parts.h"
 
+#include <sys/resource.h>
+
 static void mapped_memory_is_the_targets_memory(void **state)
 {
     (void)state;
@@ -24,6 +26,40 @@ static void mapped_memory_is_the_targets_memory(void **state)
                  BATON_ERR_INVALID_ARG, "cannot map");
     assert_fails(bt_remote_map(pair.remote, base - 1, &mapped), BATON_ERR_INVALID_ARG,
                  "cannot map");
+    bt_pair_close(&pair);
+}
+
+static uint64_t minor_faults(void)
+{
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return (uint64_t)usage.ru_minflt;
+}
+
+static void populated_pages_cost_no_fault_and_keep_what_they_hold(void **state)
+{
+    (void)state;
+    enum { PAGE = 4096, PAGES = BT_SUITE_REGION_BYTES / PAGE };
+    bt_pair pair;
+    bt_pair_open(&pair, bt_suite_tested->open, BT_SUITE_REGION_BYTES);
+    uint64_t base = (uint64_t)(uintptr_t)pair.pool->base;
+    memset(pair.pool->base, 0x5a, BT_SUITE_REGION_BYTES);
+    assert_false(bt_remote_populate(pair.remote, base - 1, 2));
+    assert_false(bt_remote_populate(pair.remote, base, BT_SUITE_REGION_BYTES + 1));
+    void *mapped = NULL;
+    if (bt_suite_tested->can_map)
+        assert_ok(bt_remote_map(pair.remote, base, &mapped));
+    bool is_populated = bt_remote_populate(pair.remote, base, BT_SUITE_REGION_BYTES);
+    assert_true(bt_suite_tested->can_map || !is_populated);
+    if (is_populated) {
+        volatile uint8_t *bytes = mapped;
+        uint64_t before = minor_faults();
+        for (size_t page = 0; page < PAGES; page++)
+            bytes[page * PAGE] = (uint8_t)(bytes[page * PAGE + 1] + 1);
+        assert_true(minor_faults() - before < PAGES / 4);
+        for (size_t page = 0; page < PAGES; page++)
+            assert_int_equal(((uint8_t *)pair.pool->base)[page * PAGE], 0x5b);
+    }
     bt_pair_close(&pair);
 }
 
@@ -85,6 +121,7 @@ int bt_suite_names(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(mapped_memory_is_the_targets_memory),
+        bt_test(populated_pages_cost_no_fault_and_keep_what_they_hold),
         bt_test(damaged_addresses_and_keys_are_refused),
         bt_test(the_path_is_known_after_connecting),
     };
