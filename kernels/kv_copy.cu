@@ -96,9 +96,14 @@ template <bool DIGESTS> void launch(const bt_gpu_copy *copy, uint32_t unit, cuda
     }
 }
 
+bool takes_digests(const bt_gpu_copy *copy)
+{
+    return copy->digest != nullptr || copy->tiles != nullptr;
+}
+
 cudaError_t launch_any(const bt_gpu_copy *copy, uint32_t unit, cudaStream_t stream)
 {
-    if (copy->digest != nullptr)
+    if (takes_digests(copy))
         launch<true>(copy, unit, stream);
     else
         launch<false>(copy, unit, stream);
@@ -157,26 +162,33 @@ cudaError_t queue_with_scratch(bt_gpu_copy *copy, uint32_t unit, const scratch *
             cudaMemcpyAsync(device, made->host, made->host_bytes, cudaMemcpyHostToDevice, stream);
         copy->table = reinterpret_cast<const uint64_t *>(device + COUNTER_BYTES);
     }
-    copy->n_done = reinterpret_cast<uint32_t *>(device);
-    copy->tiles = reinterpret_cast<uint64_t *>(device + made->host_bytes);
+    if (copy->digest != nullptr) {
+        copy->n_done = reinterpret_cast<uint32_t *>(device);
+        copy->tiles = reinterpret_cast<uint64_t *>(device + made->host_bytes);
+    }
     if (error == cudaSuccess)
         error = launch_any(copy, unit, stream);
     cudaError_t freed = cudaFreeAsync(device, stream);
     return error != cudaSuccess ? error : freed;
 }
 
-/* digest NULL: none is wanted. */
+/* Where the digest of what is moved goes, or those of its tiles; NULL: it is not wanted. */
+struct outputs {
+    uint64_t *digest, *tiles;
+};
+
 baton_status copy_layers(const baton_kv_view *view, const baton_kv_tokens *tokens,
                          uint32_t first_layer, uint32_t n_layers, void *page, bool to_page,
-                         uint64_t *digest, cudaStream_t stream)
+                         outputs out, cudaStream_t stream)
 {
     bt_gpu_copy copy;
     uint32_t unit = 1;
     scratch made{};
     BATON_TRY(bt_gpu_plan(view, tokens, n_layers, page, to_page, &copy));
-    copy.digest = digest;
+    copy.digest = out.digest;
+    copy.tiles = out.tiles;
     BATON_TRY(make_scratch(view, tokens, first_layer, &copy, &unit, &made));
-    bool needs_scratch = digest != nullptr || made.host != nullptr;
+    bool needs_scratch = out.digest != nullptr || made.host != nullptr;
     cudaError_t error = needs_scratch ? queue_with_scratch(&copy, unit, &made, stream)
                                       : launch_any(&copy, unit, stream);
     bt_free(made.host);
@@ -185,15 +197,16 @@ baton_status copy_layers(const baton_kv_view *view, const baton_kv_tokens *token
 
 baton_status digest_layers(const baton_kv_view *view, const baton_kv_tokens *tokens,
                            uint32_t first_layer, uint32_t n_layers, void *page, uint64_t page_bytes,
-                           bool to_page, uint64_t *digest, cudaStream_t stream)
+                           bool to_page, outputs out, cudaStream_t stream)
 {
+    uint64_t *place = out.digest != nullptr ? out.digest : out.tiles;
     BATON_TRY(check_all(view, tokens, first_layer, n_layers, page, page_bytes));
-    if (digest == nullptr)
+    if (place == nullptr)
         return bt_fail(BATON_ERR_INVALID_ARG, "kv: wanted a place for the digest, found NULL");
     if (tokens->n_tokens == 0 || n_layers == 0)
         return bt_fail(BATON_ERR_INVALID_ARG, "kv: wanted a page with bytes to digest on the GPU");
-    BATON_TRY(check_reachable("digest", digest));
-    return copy_layers(view, tokens, first_layer, n_layers, page, to_page, digest, stream);
+    BATON_TRY(check_reachable("digest", place));
+    return copy_layers(view, tokens, first_layer, n_layers, page, to_page, out, stream);
 }
 
 /* A kernel that is not in the binary for this device fails here, not in the middle of a hand-off.
@@ -222,28 +235,51 @@ baton_status gather_any(const baton_kv_view *view, const baton_kv_tokens *tokens
     return baton_kv_gather_cuda(view, tokens, first_layer, n_layers, page, page_bytes, stream);
 }
 
-baton_status digest_bytes(const void *bytes, uint64_t n, uint64_t *digest,
-                          struct CUstream_st *stream)
+baton_status gather_tiles(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                          uint32_t first_layer, uint32_t n_layers, void *page, uint64_t page_bytes,
+                          uint64_t *tiles, struct CUstream_st *stream)
+{
+    return digest_layers(view, tokens, first_layer, n_layers, page, page_bytes, true,
+                         {nullptr, tiles}, stream);
+}
+
+baton_status digest_any(const void *bytes, uint64_t n, outputs out, cudaStream_t stream)
 {
     bt_gpu_copy copy;
     uint32_t unit;
     scratch made{};
-    if (bytes == nullptr || n == 0 || digest == nullptr)
+    uint64_t *place = out.digest != nullptr ? out.digest : out.tiles;
+    if (bytes == nullptr || n == 0 || place == nullptr)
         return bt_fail(BATON_ERR_INVALID_ARG, "kv: wanted bytes to digest, and a place for it");
     BATON_TRY(check_reachable("bytes to digest", bytes));
-    BATON_TRY(check_reachable("digest", digest));
+    BATON_TRY(check_reachable("digest", place));
     bt_gpu_plan_digest(bytes, n, &copy, &unit);
-    copy.digest = digest;
+    copy.digest = out.digest;
+    copy.tiles = out.tiles;
     BATON_TRY(plan_scratch(&copy, &made));
-    cudaError_t error = queue_with_scratch(&copy, unit, &made, stream);
+    cudaError_t error = out.digest != nullptr ? queue_with_scratch(&copy, unit, &made, stream)
+                                              : launch_any(&copy, unit, stream);
     return error == cudaSuccess ? BATON_OK : fail_cuda(error, "to digest bytes");
+}
+
+baton_status digest_bytes(const void *bytes, uint64_t n, uint64_t *digest,
+                          struct CUstream_st *stream)
+{
+    return digest_any(bytes, n, {digest, nullptr}, stream);
+}
+
+baton_status digest_tiles(const void *bytes, uint64_t n, uint64_t *tiles,
+                          struct CUstream_st *stream)
+{
+    return digest_any(bytes, n, {nullptr, tiles}, stream);
 }
 
 } /* namespace */
 
 extern "C" const bt_kv_kernels *bt_kv_kernels_built(void)
 {
-    static const bt_kv_kernels kernels = {can_run, gather_any, digest_bytes};
+    static const bt_kv_kernels kernels = {can_run, gather_any, gather_tiles, digest_bytes,
+                                          digest_tiles};
     return &kernels;
 }
 
@@ -255,7 +291,7 @@ extern "C" baton_status baton_kv_gather_cuda(const baton_kv_view *view,
     BATON_TRY(check_all(view, tokens, first_layer, n_layers, page, page_bytes));
     if (tokens->n_tokens == 0 || n_layers == 0)
         return BATON_OK;
-    return copy_layers(view, tokens, first_layer, n_layers, page, true, nullptr, stream);
+    return copy_layers(view, tokens, first_layer, n_layers, page, true, {nullptr, nullptr}, stream);
 }
 
 extern "C" baton_status baton_kv_scatter_cuda(const baton_kv_view *view,
@@ -268,7 +304,7 @@ extern "C" baton_status baton_kv_scatter_cuda(const baton_kv_view *view,
         return BATON_OK;
     /* The page is only read in this direction. */
     return copy_layers(view, tokens, first_layer, n_layers, const_cast<void *>(page), false,
-                       nullptr, stream);
+                       {nullptr, nullptr}, stream);
 }
 
 extern "C" baton_status baton_kv_gather_digest_cuda(const baton_kv_view *view,
@@ -277,8 +313,8 @@ extern "C" baton_status baton_kv_gather_digest_cuda(const baton_kv_view *view,
                                                     void *page, uint64_t page_bytes,
                                                     uint64_t *digest, struct CUstream_st *stream)
 {
-    return digest_layers(view, tokens, first_layer, n_layers, page, page_bytes, true, digest,
-                         stream);
+    return digest_layers(view, tokens, first_layer, n_layers, page, page_bytes, true,
+                         {digest, nullptr}, stream);
 }
 
 extern "C" baton_status baton_kv_scatter_digest_cuda(const baton_kv_view *view,
@@ -288,5 +324,5 @@ extern "C" baton_status baton_kv_scatter_digest_cuda(const baton_kv_view *view,
                                                      uint64_t *digest, struct CUstream_st *stream)
 {
     return digest_layers(view, tokens, first_layer, n_layers, const_cast<void *>(page), page_bytes,
-                         false, digest, stream);
+                         false, {digest, nullptr}, stream);
 }

@@ -9,7 +9,7 @@
  *   move   every thread: 4 groups; its sums of the warp's two blocks to shared memory
  *   add    128 threads: block and lane each: the sum of 8 threads' sums
  *   chain  8 threads, a lane each: 16 sums with 15 scrambles between, then the last stripe
- *   end    the tile's digest; whoever finishes last digests the digests
+ *   end    the tile's digest; where the page's is wanted, whoever finishes last digests the digests
  *
  * The page is never read where it is written. All products of indices are 64 bit. Bytes behind the
  * page are not touched. Compiled by nvcc, and by tests for the host (gpu_shim.h).
@@ -275,7 +275,8 @@ BT_GPU_INLINE void bt_gpu_end_tile(const bt_gpu_copy *copy, bt_gpu_shared *share
         return;
     copy->tiles[tile] = bytes <= BT_XXH3_SHORT_BYTES ? bt_xxh3_short(shared->tail, bytes)
                                                      : bt_xxh3_merge(shared->acc, bytes);
-    shared->is_last = bt_gpu_count_up(copy->n_done) + 1 == bt_gpu_n_tiles(copy);
+    shared->is_last =
+        copy->digest != NULL && bt_gpu_count_up(copy->n_done) + 1 == bt_gpu_n_tiles(copy);
 }
 
 /* Other blocks wrote it: past this one's cache. */

@@ -16,10 +16,18 @@ typedef struct {
     baton_status (*gather)(const baton_kv_view *view, const baton_kv_tokens *tokens,
                            uint32_t first_layer, uint32_t n_layers, void *page, uint64_t page_bytes,
                            uint64_t *digest, struct CUstream_st *stream);
+    /* The same with the digests of the page's tiles (digest_tiles.h), in device or pinned memory.
+     */
+    baton_status (*gather_tiles)(const baton_kv_view *view, const baton_kv_tokens *tokens,
+                                 uint32_t first_layer, uint32_t n_layers, void *page,
+                                 uint64_t page_bytes, uint64_t *tiles, struct CUstream_st *stream);
     /* The digest of bytes[n], n > 0, that the device can read. *digest is written on the stream, in
      * device or pinned memory; both are borrowed until then. Errors: as above. */
     baton_status (*digest)(const void *bytes, uint64_t n, uint64_t *digest,
                            struct CUstream_st *stream);
+    /* Those of their tiles. */
+    baton_status (*digest_tiles)(const void *bytes, uint64_t n, uint64_t *tiles,
+                                 struct CUstream_st *stream);
 } bt_kv_kernels;
 
 /* NULL: none. A driver that a test has given does not know this build's kernels, only the test's.

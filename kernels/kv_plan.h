@@ -33,9 +33,10 @@ typedef struct {
     bool to_page;
     bool is_small; /* page_bytes < 2^31: the dividers may be used */
     bt_gpu_divider by_head_bytes, by_heads, by_tokens;
-    uint64_t *digest;      /* device pointers; NULL where no digest is wanted */
+    /* Device pointers; both NULL: no digest is wanted; digest NULL: only those of tiles are. */
+    uint64_t *digest;
     uint64_t *tiles;       /* [tiles of the page] their digests */
-    uint32_t *n_done;      /* 0; counts tiles that are digested */
+    uint32_t *n_done;      /* with digest: 0; counts tiles that are digested */
     const uint64_t *table; /* device pointer, or NULL: small_table */
     uint64_t small_table[BT_GPU_SMALL_TABLE];
 } bt_gpu_copy;

@@ -232,24 +232,26 @@ bool bt_sample_suits_gpu(const bt_sample *sample)
            (uint64_t)sample->n_pieces * sample->n_lines <= UINT32_MAX;
 }
 
-/* To the kernel the lines are tokens of one plane, and the sample is the page that they are
- * gathered to, with its digest on the way. */
-baton_status bt_sample_digest_gpu(const bt_kv_kernels *kernels, const bt_sample *sample,
-                                  const void *page, void *room, uint64_t *digest,
-                                  struct CUstream_st *stream)
+/* Lines of n_layers layers, whose bytes lie at `from`, to `to`. To the kernel they are tokens of
+ * one plane, and the sample is the page that they are gathered to, with its digest on the way. */
+static baton_status gather_lines(const bt_kv_kernels *kernels, const bt_sample *sample,
+                                 uint32_t first_layer, uint32_t n_layers, const void *from,
+                                 void *to, uint64_t *digest, struct CUstream_st *stream)
 {
     assert(bt_sample_suits_gpu(sample));
     uint64_t in_piece = sample->piece_bytes / LINE;
-    uint32_t n = sample->n_pieces * sample->n_lines;
+    uint32_t n_pieces = n_layers * sample->n_planes, n = n_pieces * sample->n_lines;
+    const uint32_t *lines =
+        &sample->lines[(size_t)first_layer * sample->n_planes * sample->n_lines];
     int64_t *slots = bt_calloc(n, sizeof(*slots));
     if (slots == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "sample: %u lines", n);
     for (uint32_t i = 0; i < n; i++)
-        slots[i] = (int64_t)(i / sample->n_lines * in_piece + sample->lines[i]);
-    const baton_kv_plane plane = {.k = (void *)(uintptr_t)page}; /* only read */
+        slots[i] = (int64_t)(i / sample->n_lines * in_piece + lines[i]);
+    const baton_kv_plane plane = {.k = (void *)(uintptr_t)from}; /* only read */
     const baton_kv_view view = {.n_layers = 1,
                                 .n_planes = 1,
-                                .n_blocks = (uint32_t)(in_piece * sample->n_pieces),
+                                .n_blocks = (uint32_t)(in_piece * n_pieces),
                                 .block_tokens = 1,
                                 .n_kv_heads = 1,
                                 .head_bytes = LINE,
@@ -260,9 +262,24 @@ baton_status bt_sample_digest_gpu(const bt_kv_kernels *kernels, const bt_sample 
                                 .planes = &plane};
     const baton_kv_tokens tokens = {.slots = slots, .n_tokens = n};
     baton_status status =
-        kernels->gather(&view, &tokens, 0, 1, room, (uint64_t)n * LINE, digest, stream);
+        kernels->gather(&view, &tokens, 0, 1, to, (uint64_t)n * LINE, digest, stream);
     bt_free(slots);
     return status;
+}
+
+baton_status bt_sample_digest_gpu(const bt_kv_kernels *kernels, const bt_sample *sample,
+                                  const void *page, void *room, uint64_t *digest,
+                                  struct CUstream_st *stream)
+{
+    return gather_lines(kernels, sample, 0, sample->n_pieces / sample->n_planes, page, room, digest,
+                        stream);
+}
+
+baton_status bt_sample_take_gpu(const bt_kv_kernels *kernels, const bt_sample *sample,
+                                uint32_t first_layer, uint32_t n_layers, const void *bytes,
+                                void *to, struct CUstream_st *stream)
+{
+    return gather_lines(kernels, sample, first_layer, n_layers, bytes, to, NULL, stream);
 }
 
 baton_status bt_samples_get(bt_samples *samples, bool is_last, uint32_t n_layers, uint32_t n_planes,

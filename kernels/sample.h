@@ -61,6 +61,11 @@ bool bt_sample_suits_gpu(const bt_sample *sample);
 baton_status bt_sample_digest_gpu(const bt_kv_kernels *kernels, const bt_sample *sample,
                                   const void *page, void *room, uint64_t *digest,
                                   struct CUstream_st *stream);
+/* The lines of some layers, whose dense bytes the device can read, to `to`, device or pinned
+ * memory, [bt_sample_bytes of n_layers]. Errors: as above. */
+baton_status bt_sample_take_gpu(const bt_kv_kernels *kernels, const bt_sample *sample,
+                                uint32_t first_layer, uint32_t n_layers, const void *bytes,
+                                void *to, struct CUstream_st *stream);
 
 /* Those of a ticket: of its whole chunks, and of its last one. All zero at first. */
 typedef struct {

@@ -3,6 +3,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "kernels/digest_tiles.h"
 #include "kernels/kv_copies.h"
 #include "kernels/kv_kernels.h"
 
@@ -25,7 +26,8 @@ typedef struct device_copy {
     uint32_t chunk;
     bt_tx_source *source;
     uint64_t bytes;
-    bool *is_copying; /* of a group of layers; NULL: the chunk's state says so */
+    bool *is_copying;       /* of a group of layers; NULL: the chunk's state says so */
+    bt_tx_digest_part part; /* of a group */
     bool needs_host;
     bool takes_digest;       /* on the GPU */
     const bt_sample *sample; /* NULL: of all bytes */
@@ -51,6 +53,8 @@ struct bt_tx_device {
     bt_memory *pinned;            /* [staging_chunks][page_bytes]; made when first needed */
     uint64_t *digests;            /* [staging_chunks] pinned; NULL: not the GPU's */
     void *sample_room;            /* lines of one chunk, of the device; made when first needed */
+    uint8_t *parts;               /* [staging_chunks][part_bytes] pinned; made when first needed */
+    uint64_t part_bytes;          /* the most of a group of layers */
     device_slot *slots;           /* [staging_chunks] */
     uint32_t *free_slots;         /* stack */
     uint32_t n_slots, n_free_slots;
@@ -194,6 +198,7 @@ static void free_memory(tx_device *device)
     destroy_streams(device);
     bt_memory_free(device->pinned);
     bt_cuda_free_pinned(device->cuda, device->digests);
+    bt_cuda_free_pinned(device->cuda, device->parts);
     bt_cuda_free(device->cuda, device->sample_room);
     if (device->device_memory != NULL)
         bt_memory_free(device->device_memory);
@@ -271,7 +276,8 @@ static baton_status start(bt_tx *tx, const device_copy *wanted)
     *copy = *wanted;
     copy->state = wanted->source->ready != NULL ? COPY_WAITING : COPY_READY;
     copy->sample = sample;
-    copy->takes_digest = has_digest && device->kernels_digest && wanted->is_copying == NULL &&
+    copy->takes_digest = has_digest && device->kernels_digest &&
+                         (wanted->is_copying == NULL || wanted->part.to != NULL) &&
                          (sample == NULL || bt_sample_suits_gpu(sample));
     copy->needs_host |= has_digest && !copy->takes_digest;
     *device->last = copy;
@@ -295,7 +301,8 @@ baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t ch
 }
 
 baton_status bt_tx_device_start_group(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
-                                      bool needs_host, bt_tx_source *source, bool *is_copying)
+                                      bool needs_host, bt_tx_source *source, bool *is_copying,
+                                      bt_tx_digest_part part)
 {
     uint64_t layer_bytes = bt_tx_chunk_bytes(tx, transfer, chunk) / tx->options.layout.n_layers;
     const device_copy wanted = {.transfer = transfer,
@@ -303,6 +310,7 @@ baton_status bt_tx_device_start_group(bt_tx *tx, bt_tx_transfer *transfer, uint3
                                 .source = source,
                                 .bytes = layer_bytes * source->n_layers,
                                 .is_copying = is_copying,
+                                .part = part,
                                 .needs_host = needs_host};
     BATON_TRY(start(tx, &wanted));
     *is_copying = true;
@@ -342,45 +350,81 @@ static baton_status make_sample_room(tx_device *device)
     return bt_cuda_alloc(device->cuda, (size_t)bytes, &device->sample_room);
 }
 
-/* Of dense bytes on the device; digest NULL: none is wanted. One room is enough for the lines of
- * all samples, which are taken one after the other. */
-static baton_status take_digest(tx_device *device, const device_copy *copy, const void *from,
-                                uint64_t *digest)
+static uint64_t part_bytes_of(const bt_tx *tx)
 {
-    if (digest == NULL)
+    const baton_layout *layout = &tx->options.layout;
+    uint64_t lines = bt_sample_most_bytes(layout->n_layers, layout->n_planes, tx->page_bytes);
+    uint64_t tiles = sizeof(uint64_t) * bt_digest_n_tiles(tx->page_bytes);
+    return lines > tiles ? lines : tiles;
+}
+
+static baton_status make_parts(tx_device *device)
+{
+    device->part_bytes = part_bytes_of(device->tx);
+    return bt_cuda_alloc_pinned(device->cuda, (size_t)(device->n_slots * device->part_bytes),
+                                (void **)&device->parts);
+}
+
+static void *part_of(const tx_device *device, const device_copy *copy)
+{
+    return device->parts + copy->slot * device->part_bytes;
+}
+
+/* Of dense bytes on the device. One room is enough for the lines of all samples, which are taken
+ * one after the other. */
+static baton_status take_digest(tx_device *device, const device_copy *copy, const void *from)
+{
+    const bt_kv_kernels *kernels = device->kernels;
+    uint64_t *digest = &device->digests[copy->slot];
+    if (!copy->takes_digest)
         return BATON_OK;
+    if (copy->part.to != NULL && copy->sample != NULL)
+        return bt_sample_take_gpu(kernels, copy->sample, copy->source->first_layer,
+                                  copy->source->n_layers, from, part_of(device, copy),
+                                  device->gathers);
+    if (copy->part.to != NULL)
+        return kernels->digest_tiles(from, copy->bytes, part_of(device, copy), device->gathers);
     if (copy->sample == NULL)
-        return device->kernels->digest(from, copy->bytes, digest, device->gathers);
+        return kernels->digest(from, copy->bytes, digest, device->gathers);
     if (device->sample_room == NULL)
         BATON_TRY(make_sample_room(device));
-    return bt_sample_digest_gpu(device->kernels, copy->sample, from, device->sample_room, digest,
+    return bt_sample_digest_gpu(kernels, copy->sample, from, device->sample_room, digest,
                                 device->gathers);
 }
 
-/* The chunk, or a group of its layers, to `page` on the device; digest NULL: none is wanted. One of
- * all bytes is taken on the way. */
-static baton_status gather(tx_device *device, const device_copy *copy, void *page, uint64_t *digest)
+/* A digest of all bytes is taken on the way. */
+static baton_status gather_with_kernels(tx_device *device, const device_copy *copy, void *page)
 {
     const bt_tx_source *source = copy->source;
-    uint64_t bytes = copy->bytes;
-    const bt_cuda_driver *driver = device->cuda->driver;
     const bt_kv_kernels *kernels = device->kernels;
+    uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
+    bool is_on_its_way = copy->takes_digest && copy->sample == NULL;
+    if (is_on_its_way && copy->part.to != NULL)
+        return kernels->gather_tiles(source->view, &source->tokens, source->first_layer, n_layers,
+                                     page, copy->bytes, part_of(device, copy), device->gathers);
+    BATON_TRY(kernels->gather(source->view, &source->tokens, source->first_layer, n_layers, page,
+                              copy->bytes, is_on_its_way ? &device->digests[copy->slot] : NULL,
+                              device->gathers));
+    return is_on_its_way ? BATON_OK : take_digest(device, copy, page);
+}
+
+/* The chunk, or a group of its layers, to `page` on the device, and its digest. */
+static baton_status gather(tx_device *device, const device_copy *copy, void *page)
+{
+    const bt_tx_source *source = copy->source;
+    const bt_cuda_driver *driver = device->cuda->driver;
     if (source->view == NULL) {
-        bt_cu_result result =
-            driver->copy_async(address_of(page), address_of(source->data), bytes, device->gathers);
+        bt_cu_result result = driver->copy_async(address_of(page), address_of(source->data),
+                                                 copy->bytes, device->gathers);
         if (result != BT_CU_SUCCESS)
             return bt_fail_cuda(driver, result, "wanted a copy");
-        return take_digest(device, copy, page, digest);
+        return take_digest(device, copy, page);
     }
+    if (device->kernels != NULL)
+        return gather_with_kernels(device, copy, page);
     uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
-    if (kernels != NULL) {
-        uint64_t *on_its_way = copy->sample == NULL ? digest : NULL;
-        BATON_TRY(kernels->gather(source->view, &source->tokens, source->first_layer, n_layers,
-                                  page, bytes, on_its_way, device->gathers));
-        return copy->sample != NULL ? take_digest(device, copy, page, digest) : BATON_OK;
-    }
     return bt_kv_gather_copies(driver, source->view, &source->tokens, source->first_layer, n_layers,
-                               page, bytes, device->gathers);
+                               page, copy->bytes, device->gathers);
 }
 
 /* Queues gather and, for the host, the copy behind it; the slot's `done` is behind all. A source
@@ -393,9 +437,8 @@ static baton_status queue_copies(tx_device *device, const device_copy *copy)
     uint64_t at = copy->slot * device->tx->page_bytes;
     /* Without pages there are only sources that are put from where they are. */
     uint8_t *page = device->device_pages != NULL ? (uint8_t *)device->device_pages + at : NULL;
-    uint64_t *digest = copy->takes_digest ? &device->digests[copy->slot] : NULL;
-    BATON_TRY(source->is_direct ? take_digest(device, copy, source->data, digest)
-                                : gather(device, copy, page, digest));
+    BATON_TRY(source->is_direct ? take_digest(device, copy, source->data)
+                                : gather(device, copy, page));
     bt_cu_stream last = device->gathers;
     bt_cu_result result = BT_CU_SUCCESS;
     if (copy->needs_host) {
@@ -426,6 +469,8 @@ static baton_status make_room(tx_device *device, const device_copy *copy)
 {
     if (device->device_pages == NULL && !copy->source->is_direct)
         BATON_TRY(make_pages(device));
+    if (copy->part.to != NULL && device->parts == NULL && copy->takes_digest)
+        BATON_TRY(make_parts(device));
     return copy->needs_host && device->pinned == NULL ? make_pinned(device) : BATON_OK;
 }
 
@@ -468,7 +513,10 @@ static void put_in_place(tx_device *device, const device_copy *copy)
     bt_tx *tx = device->tx;
     bt_tx_source *source = copy->source;
     bt_memory *memory = copy->needs_host ? device->pinned : device->device_memory;
-    uint64_t digest = copy->takes_digest ? device->digests[copy->slot] : 0;
+    bool is_part = copy->part.to != NULL;
+    uint64_t digest = copy->takes_digest && !is_part ? device->digests[copy->slot] : 0;
+    if (copy->takes_digest && is_part)
+        memcpy(copy->part.to, part_of(device, copy), copy->part.bytes);
     if (source->is_direct) {
         source->has_digest = true;
         source->digest = digest;

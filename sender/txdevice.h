@@ -12,7 +12,8 @@
  * only when nobody reads it any more: what is queued on a GPU cannot be called back, so a transfer
  * that is canceled waits for its copies. A digest is taken by the gather itself and comes back with
  * it, also of a source that is put from where it is; only without kernels (kernels/kv_kernels.h) it
- * is the CPU's, and wants pinned memory.
+ * is the CPU's, and wants pinned memory. With a group of layers comes its part of the chunk's: the
+ * digests of its tiles, or its lines of the sample.
  *
  * A copy that has not ended after put_ms is given up: its transfer fails with GPU_TIMEOUT, its page
  * stays taken, and its source gets no SOURCE_FREE, because the GPU may still carry it out. Should
@@ -30,10 +31,17 @@ bool bt_tx_device_wants(const bt_tx_source *source);
  * becomes of its digest. Errors: UNSUPPORTED, NO_MEMORY, IO. */
 baton_status bt_tx_device_start(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
                                 bool needs_host);
+/* What a group of layers is in its chunk's digest, of all bytes the digests of its tiles; to NULL:
+ * it is none, because no digest is wanted, or because tiles are not the group's alone. */
+typedef struct {
+    void *to; /* borrowed as long as the transfer lives; written when source->has_digest */
+    size_t bytes;
+} bt_tx_digest_part;
 /* The same for a group of its layers: *is_copying is true until source is one that can be moved.
- * Both live as long as the transfer. Its digest is the CPU's. */
+ * Both live as long as the transfer. */
 baton_status bt_tx_device_start_group(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk,
-                                      bool needs_host, bt_tx_source *source, bool *is_copying);
+                                      bool needs_host, bt_tx_source *source, bool *is_copying,
+                                      bt_tx_digest_part part);
 /* Moves all of them on; fails transfers whose GPU fails. */
 void bt_tx_device_progress(bt_tx *tx);
 /* When progress has something to do again at the latest; now_ns: at once. */

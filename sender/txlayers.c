@@ -4,6 +4,7 @@
 
 #include "core/alloc.h"
 #include "kernels/digest.h"
+#include "kernels/digest_tiles.h"
 #include "kernels/kv_rows.h"
 
 #include <assert.h>
@@ -22,8 +23,9 @@ struct bt_tx_group {
 
 /* A chunk that comes in groups, from its first one on. */
 struct bt_tx_layers {
-    bt_digester digester; /* of a chunk with a digest of all, from its first layer on */
-    uint8_t *sample;      /* what a sampled digest is of; NULL: none was taken yet */
+    bt_digester digester; /* of a chunk with a digest of all in order, from its first layer on */
+    uint64_t *tiles; /* in any order: the digests of the page's tiles; NULL: none was taken yet */
+    uint8_t *sample; /* what a sampled digest is of; NULL: none was taken yet */
     uint32_t n_pushed, n_moved, n_puts;
     bt_tx_group *put; /* those whose puts read their sources; free when n_puts is 0 */
 };
@@ -52,10 +54,22 @@ baton_status bt_tx_layers_see(const bt_tx *tx, bt_tx_transfer *transfer, uint32_
     return BATON_OK;
 }
 
-/* A digest of all bytes is taken in the page's order. */
-static bool is_in_order(const bt_tx_transfer *transfer)
+/* Of the chunk. */
+static uint64_t layer_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk)
 {
-    return transfer->peer->digests == BT_DIGESTS_TILES;
+    return bt_tx_chunk_bytes(tx, transfer, chunk) / tx->options.layout.n_layers;
+}
+
+/* A layer is whole tiles: each group has its own, and adds their digests when it comes. */
+static bool has_own_tiles(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk)
+{
+    return layer_bytes(tx, transfer, chunk) % BT_DIGEST_TILE_BYTES == 0;
+}
+
+/* Tiles that two groups share are digested in the page's order, as soon as both are there. */
+static bool is_in_order(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk)
+{
+    return transfer->peer->digests == BT_DIGESTS_TILES && !has_own_tiles(tx, transfer, chunk);
 }
 
 static bt_tx_layers *layers_create(void)
@@ -111,44 +125,80 @@ static baton_status copy_group(const bt_tx_source *source, uint8_t *to, uint64_t
                            bytes);
 }
 
-/* Of the chunk. */
-static uint64_t layer_bytes(const bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk)
-{
-    return bt_tx_chunk_bytes(tx, transfer, chunk) / tx->options.layout.n_layers;
-}
-
-/* What was copied to its place in `page` is the next of the chunk's bytes. */
-static void add_to_digest(const bt_tx *tx, const bt_tx_transfer *transfer, const bt_tx_group *group,
-                          uint8_t *page)
+/* Where the group's part of the chunk's digest goes, and how large it is; to NULL: it has none of
+ * its own. Errors: NO_MEMORY, TOO_LARGE. */
+static baton_status part_of(const bt_tx *tx, bt_tx_transfer *transfer, const bt_tx_group *group,
+                            bt_tx_digest_part *part)
 {
     bt_tx_layers *layers = transfer->chunks[group->chunk].layers;
-    uint64_t bytes = layer_bytes(tx, transfer, group->chunk);
-    if (group->source.first_layer == 0)
-        bt_digester_begin(&layers->digester, page, bytes * tx->options.layout.n_layers,
-                          bytes % 64 == 0, false);
-    bt_digester_pass(&layers->digester, bytes * group->source.n_layers);
-}
-
-/* The group's lines to their place in the chunk's sample. bytes: the group's, dense. */
-static baton_status add_to_sample(const bt_tx *tx, bt_tx_transfer *transfer,
-                                  const bt_tx_group *group, const uint8_t *bytes)
-{
-    const bt_tx_source *source = &group->source;
-    bt_tx_layers *layers = transfer->chunks[group->chunk].layers;
+    uint32_t n_layers = tx->options.layout.n_layers;
     const bt_sample *sample;
+    *part = (bt_tx_digest_part){0};
     BATON_TRY(bt_tx_chunk_sample(tx, transfer, group->chunk, &sample));
-    if (sample == NULL)
+    bool has_tiles =
+        transfer->peer->digests == BT_DIGESTS_TILES && has_own_tiles(tx, transfer, group->chunk);
+    if (sample == NULL && !has_tiles)
         return BATON_OK;
-    if (layers->sample == NULL)
-        layers->sample = bt_calloc(1, bt_sample_bytes(sample, tx->options.layout.n_layers));
-    if (layers->sample == NULL)
-        return bt_fail(BATON_ERR_NO_MEMORY, "sample: of chunk %u", group->chunk);
+    uint64_t of_layer =
+        sample != NULL
+            ? bt_sample_bytes(sample, 1)
+            : sizeof(uint64_t) * bt_digest_n_tiles(layer_bytes(tx, transfer, group->chunk));
+    uint8_t *all = sample != NULL ? layers->sample : (uint8_t *)layers->tiles;
+    if (all == NULL)
+        all = bt_calloc(n_layers, of_layer);
+    if (all == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "digest: parts of chunk %u", group->chunk);
+    if (sample != NULL)
+        layers->sample = all;
+    else
+        layers->tiles = (uint64_t *)(void *)all;
+    part->to = all + of_layer * group->source.first_layer;
+    part->bytes = (size_t)(of_layer * group->source.n_layers);
+    return BATON_OK;
+}
+
+/* The group's lines of the chunk's sample. */
+static void take_lines(const bt_tx_source *source, const bt_sample *sample, const uint8_t *bytes,
+                       uint8_t *lines)
+{
     const bt_sample_source from = {.first_layer = source->first_layer,
                                    .n_layers = source->n_layers,
                                    .bytes = source->view != NULL ? bytes : source->data,
                                    .view = source->view,
                                    .tokens = &source->tokens};
-    bt_sample_take(sample, &from, layers->sample);
+    bt_sample_take(sample, &from, lines);
+}
+
+/* The group's bytes are the next of the chunk's, and lie at `bytes` in the page. */
+static void add_in_order(const bt_tx *tx, const bt_tx_transfer *transfer, const bt_tx_group *group,
+                         uint8_t *bytes)
+{
+    bt_tx_layers *layers = transfer->chunks[group->chunk].layers;
+    uint64_t of_layer = layer_bytes(tx, transfer, group->chunk);
+    if (group->source.first_layer == 0)
+        bt_digester_begin(&layers->digester, bytes, of_layer * tx->options.layout.n_layers,
+                          of_layer % 64 == 0, false);
+    bt_digester_pass(&layers->digester, of_layer * group->source.n_layers);
+}
+
+/* What the CPU has to do for the group's digest, if anything. bytes: the group's, dense; in order,
+ * they lie in the page. */
+static baton_status add_to_digest(const bt_tx *tx, bt_tx_transfer *transfer,
+                                  const bt_tx_group *group, uint8_t *bytes)
+{
+    const bt_tx_source *source = &group->source;
+    const bt_sample *sample;
+    bt_tx_digest_part part;
+    if (transfer->peer->digests == BT_DIGESTS_OFF || source->has_digest)
+        return BATON_OK;
+    BATON_TRY(part_of(tx, transfer, group, &part));
+    BATON_TRY(bt_tx_chunk_sample(tx, transfer, group->chunk, &sample));
+    if (sample != NULL)
+        take_lines(source, sample, bytes, transfer->chunks[group->chunk].layers->sample);
+    else if (part.to != NULL)
+        bt_digest_tiles(bytes, layer_bytes(tx, transfer, group->chunk) * source->n_layers, part.to);
+    else
+        add_in_order(tx, transfer, group, bytes);
     return BATON_OK;
 }
 
@@ -161,9 +211,19 @@ static baton_status end_digest(const bt_tx *tx, bt_tx_transfer *transfer, uint32
     if (sample != NULL)
         chunk->digest =
             bt_digest(chunk->layers->sample, bt_sample_bytes(sample, tx->options.layout.n_layers));
-    else if (is_in_order(transfer))
+    else if (is_in_order(tx, transfer, i))
         chunk->digest = bt_digester_end(&chunk->layers->digester);
+    else if (transfer->peer->digests == BT_DIGESTS_TILES)
+        chunk->digest = bt_digest_of_tiles(chunk->layers->tiles,
+                                           bt_digest_n_tiles(bt_tx_chunk_bytes(tx, transfer, i)));
     return BATON_OK;
+}
+
+/* See baton_sender_options.spoil_byte; bytes: a copy, never the source. */
+static void spoil(const bt_tx *tx, const bt_tx_group *group, uint8_t *bytes)
+{
+    if (tx->options.spoil_byte && group->chunk == 0 && group->source.first_layer == 0)
+        bytes[0] ^= 1;
 }
 
 /* The copy, its digest, and the byte that a test wants spoiled. */
@@ -171,24 +231,22 @@ static baton_status fill(const bt_tx *tx, bt_tx_transfer *transfer, const bt_tx_
                          uint8_t *page, bool past_cache)
 {
     const bt_tx_source *source = &group->source;
-    bool has_digest = is_in_order(transfer);
+    bool reads_it = transfer->peer->digests == BT_DIGESTS_TILES && !source->has_digest;
     uint64_t bytes = layer_bytes(tx, transfer, group->chunk);
     uint8_t *to = page + bytes * source->first_layer;
-    BATON_TRY(copy_group(source, to, bytes * source->n_layers, past_cache && !has_digest));
-    if (has_digest)
-        add_to_digest(tx, transfer, group, page);
-    BATON_TRY(add_to_sample(tx, transfer, group, to));
-    if (tx->options.spoil_byte && group->chunk == 0 && source->first_layer == 0)
-        page[0] ^= 1;
+    BATON_TRY(copy_group(source, to, bytes * source->n_layers, past_cache && !reads_it));
+    BATON_TRY(add_to_digest(tx, transfer, group, to));
+    spoil(tx, group, to);
     return BATON_OK;
 }
 
-/* A group that comes from a GPU lies in a page of ours, or is read where it is; without a digest of
- * all bytes it needs no place in the chunk's staging slot. NULL: it does. */
+/* A group that comes from a GPU lies in a page of ours, or is read where it is; unless its digest
+ * is taken in order it needs no place in the chunk's staging slot. NULL: it does. */
 static bt_memory *put_memory(const bt_tx *tx, const bt_tx_transfer *transfer,
-                             const bt_tx_source *source)
+                             const bt_tx_group *group)
 {
-    if (is_in_order(transfer))
+    const bt_tx_source *source = &group->source;
+    if (is_in_order(tx, transfer, group->chunk))
         return NULL;
     if (source->page != NULL)
         return source->page;
@@ -200,11 +258,14 @@ static baton_status stage_group(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_group
                                 bt_memory **memory, uint8_t **local)
 {
     bt_tx_chunk *chunk = &transfer->chunks[group->chunk];
-    *memory = put_memory(tx, transfer, &group->source);
+    *memory = put_memory(tx, transfer, group);
     if (*memory != NULL) {
         group->is_put = true;
         *local = (uint8_t *)(uintptr_t)group->source.data;
-        return add_to_sample(tx, transfer, group, *local);
+        BATON_TRY(add_to_digest(tx, transfer, group, *local));
+        if (group->source.page != NULL && (*memory)->kind != BATON_MEMORY_CUDA_DEVICE)
+            spoil(tx, group, *local);
+        return BATON_OK;
     }
     if (chunk->slot < 0)
         BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
@@ -258,22 +319,24 @@ static baton_status start_on_device(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_g
                                     bool is_mapped)
 {
     bt_tx_chunk *chunk = &transfer->chunks[group->chunk];
-    bool needs_slot = !is_mapped && is_in_order(transfer);
+    bool needs_slot = !is_mapped && is_in_order(tx, transfer, group->chunk);
     bool needs_host = is_mapped || !transfer->peer->puts_from_device;
+    bt_tx_digest_part part;
+    BATON_TRY(part_of(tx, transfer, group, &part));
     if (needs_slot && chunk->slot < 0)
         BATON_TRY(bt_tx_take_slot(tx, transfer, chunk));
     BATON_TRY(bt_tx_device_start_group(tx, transfer, group->chunk, needs_host, &group->source,
-                                       &group->is_copying));
+                                       &group->is_copying, part));
     return BATON_IN_PROGRESS;
 }
 
-/* A GPU has not got it, and, with digests of all bytes, those before it have moved: it would hold a
+/* A GPU has not got it, and, with a digest in order, those before it have moved: it would hold a
  * page of ours that they may need. */
-static bool can_move(const bt_tx_transfer *transfer, const bt_tx_group *group)
+static bool can_move(const bt_tx *tx, const bt_tx_transfer *transfer, const bt_tx_group *group)
 {
     if (group->is_copying)
         return false;
-    return !is_in_order(transfer) ||
+    return !is_in_order(tx, transfer, group->chunk) ||
            group->source.first_layer == transfer->chunks[group->chunk].layers->n_moved;
 }
 
@@ -331,7 +394,7 @@ baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
     while (group != NULL && moved_bytes < BT_TX_TURN_BYTES) {
         bt_tx_group *next = group->next;
         baton_status status =
-            can_move(transfer, group) ? move_group(tx, transfer, group) : BATON_IN_PROGRESS;
+            can_move(tx, transfer, group) ? move_group(tx, transfer, group) : BATON_IN_PROGRESS;
         if (status == BATON_ERR_BUSY)
             busy = status; /* another chunk may have its slot */
         else if (status < 0)
@@ -342,10 +405,11 @@ baton_status bt_tx_layers_move(bt_tx *tx, bt_tx_transfer *transfer, bool *more)
             continue;
         }
         moved_bytes += layer_bytes(tx, transfer, group->chunk) * group->source.n_layers;
+        bool is_waited_for = is_in_order(tx, transfer, group->chunk);
         unlink_group(transfer, before);
         retire(transfer, group);
         /* One that waited for this one may stand before it. */
-        group = is_in_order(transfer) ? transfer->first_group : next;
+        group = is_waited_for ? transfer->first_group : next;
         before = group == next ? before : NULL;
     }
     *more = group != NULL;
@@ -376,9 +440,10 @@ bt_tx_put_end bt_tx_layers_put_done(bt_tx *tx, bt_tx_transfer *transfer, uint32_
     return is_moved ? BT_TX_PUT_LAST : BT_TX_PUT_PAUSE;
 }
 
-bool bt_tx_layers_keep_slot(const bt_tx_transfer *transfer, const bt_tx_chunk *chunk)
+bool bt_tx_layers_keep_slot(const bt_tx *tx, const bt_tx_transfer *transfer,
+                            const bt_tx_chunk *chunk)
 {
-    return chunk->layers != NULL && is_in_order(transfer);
+    return chunk->layers != NULL && is_in_order(tx, transfer, (uint32_t)(chunk - transfer->chunks));
 }
 
 static void drop(bt_tx *tx, bt_tx_transfer *transfer, uint32_t first, uint32_t end)
@@ -423,6 +488,7 @@ void bt_tx_layers_free(bt_tx_transfer *transfer)
     for (uint32_t i = 0; transfer->chunks != NULL && i < transfer->n_chunks; i++) {
         if (transfer->chunks[i].layers != NULL) {
             free_groups(transfer->chunks[i].layers->put);
+            bt_free(transfer->chunks[i].layers->tiles);
             bt_free(transfer->chunks[i].layers->sample);
         }
         bt_free(transfer->chunks[i].layers);

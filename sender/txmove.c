@@ -248,7 +248,7 @@ baton_status bt_tx_take_slot(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_chunk *c
     if (tx->staging == NULL)
         BATON_TRY(make_staging(tx));
     bool has_share = transfer->n_slots == 0 || transfer->n_slots < tx->slot_share;
-    bool is_kept = bt_tx_layers_keep_slot(transfer, chunk);
+    bool is_kept = bt_tx_layers_keep_slot(tx, transfer, chunk);
     uint32_t most_kept = (tx->options.staging_chunks + 1) / 2;
     if (tx->n_free_slots == 0 || !has_share || (is_kept && tx->n_kept_slots >= most_kept))
         return BATON_ERR_BUSY;

@@ -10,5 +10,7 @@
 
 /* Launches of the library go to this GPU from now on. NULL: it has no kernels. */
 void bt_fakekernels_use(const fakecuda *gpu);
+/* Launches since then that took a digest, or those of tiles. */
+uint64_t bt_fakekernels_digests(void);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "core/alloc.h"
 #include "kernels/digest.h"
+#include "kernels/digest_tiles.h"
 
 #include <xxhash.h>
 
@@ -48,6 +49,25 @@ static void digests_are_what_the_protocol_says(void **state)
     for (size_t i = 0; i < N_SIZES; i++) {
         assert_int_equal(bt_digest(source, sizes[i]), defined(source, sizes[i]));
         assert_int_equal(bt_digest(source + 1, sizes[i]), defined(source + 1, sizes[i]));
+    }
+}
+
+/* In any order, and in parts of any number of tiles. */
+static void tiles_of_parts_make_the_pages_digest(void **state)
+{
+    (void)state;
+    bt_rng rng = {.state = 12};
+    for (size_t i = 0; i < N_SIZES; i++) {
+        uint64_t tiles[MAX_TILES + 1] = {0}, n = bt_digest_n_tiles(sizes[i]);
+        assert_true(n <= MAX_TILES);
+        for (uint64_t end = n; end > 0;) { /* the last part first */
+            uint64_t first = bt_rng_below(&rng, end);
+            size_t to = end * TILE < sizes[i] ? end * TILE : sizes[i];
+            bt_digest_tiles(source + first * TILE, to - first * TILE, tiles + first);
+            end = first;
+        }
+        assert_int_equal(tiles[n], 0);
+        assert_int_equal(bt_digest_of_tiles(tiles, n), defined(source, sizes[i]));
     }
 }
 
@@ -180,6 +200,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(the_parts_of_xxh3_are_libxxhashs),
         bt_test(digests_are_what_the_protocol_says),
+        bt_test(tiles_of_parts_make_the_pages_digest),
         bt_test(known_values_stay),
         bt_test(every_version_gives_the_same),
         bt_test(rows_of_any_size_and_step_can_be_copied),

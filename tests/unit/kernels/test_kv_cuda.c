@@ -4,6 +4,7 @@
 #include "kv_case.h"
 
 #include "kernels/digest.h"
+#include "kernels/digest_tiles.h"
 #include "kernels/kv_kernels.h"
 #include "kernels/kv_reference.h"
 
@@ -58,6 +59,22 @@ static void scatter(const baton_kv_view *view, const kv_case *c, uint8_t *page, 
     assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
 }
 
+static void check_tiles(const kv_case *c, const baton_kv_view *view, uint8_t *page,
+                        const uint8_t *wanted)
+{
+    uint64_t n_tiles = bt_digest_n_tiles(c->page_bytes);
+    uint8_t *zeros = test_calloc(n_tiles, sizeof(uint64_t));
+    uint64_t *tiles = (uint64_t *)(void *)managed_copy(zeros, n_tiles * sizeof(*tiles));
+    memcpy(page, wanted, c->page_bytes); /* tokens that are skipped keep theirs */
+    assert_ok(bt_kv_kernels_built()->gather_tiles(view, &c->tokens, c->first_layer, c->n_layers,
+                                                  page, c->page_bytes, tiles, NULL));
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+    assert_memory_equal(page, wanted, c->page_bytes);
+    assert_true(bt_digest_of_tiles(tiles, n_tiles) == bt_digest(wanted, c->page_bytes));
+    cudaFree(tiles);
+    test_free(zeros);
+}
+
 static void check_case(kv_case *c, bt_rng *rng, bool digests)
 {
     const uint64_t zero = 0;
@@ -74,6 +91,8 @@ static void check_case(kv_case *c, bt_rng *rng, bool digests)
                                      c->page_bytes));
     assert_memory_equal(page, random, c->page_bytes);
     assert_true(digest == NULL || *digest == bt_digest(random, c->page_bytes));
+    if (digest != NULL)
+        check_tiles(c, &view, page, random);
 
     bt_rng_fill(rng, random, c->page_bytes);
     memcpy(page, random, c->page_bytes);
@@ -166,6 +185,12 @@ static void bytes_on_the_device_have_the_cpus_digest(void **state)
         assert_ok(kernels->digest(device + at, n, &digests[i], NULL));
         assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
         assert_true(digests[i] == bt_digest(random + at, n));
+    }
+    for (uint32_t i = 0; i < 100; i++) { /* those of tiles, which come back one by one */
+        uint64_t n = 1 + bt_rng_below(&rng, MOST);
+        assert_ok(kernels->digest_tiles(device, n, digests, NULL));
+        assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+        assert_true(bt_digest_of_tiles(digests, bt_digest_n_tiles(n)) == bt_digest(random, n));
     }
     cudaHostUnregister(digests);
     free(digests);

@@ -14,7 +14,7 @@ static baton_layout layout(const pair_options *options)
         .n_layers = options->is_layered ? PAIR_LAYERS : 1,
         .n_planes = 2,
         .n_kv_heads = 1,
-        .head_dim = options->is_layered ? 8 / PAIR_LAYERS : 8,
+        .head_dim = (uint32_t)PAIR_TOKEN_BYTES / 4 / (options->is_layered ? PAIR_LAYERS : 1),
         .chunk_tokens = PAIR_CHUNK,
         .block_tokens = 4,
         .tp_size = 1,

@@ -12,10 +12,13 @@
 #ifndef PAIR_SENDERS
 #define PAIR_SENDERS 4 /* a test of more is compiled with its own number, and the kit with it */
 #endif
+#ifndef PAIR_TOKEN
+#define PAIR_TOKEN 32 /* bytes; so is a test of larger pages */
+#endif
 
 enum {
-    PAIR_CHUNK = 8,        /* tokens */
-    PAIR_TOKEN_BYTES = 32, /* of the layout below */
+    PAIR_CHUNK = 8, /* tokens */
+    PAIR_TOKEN_BYTES = PAIR_TOKEN,
     PAIR_PAGE_BYTES = PAIR_CHUNK * PAIR_TOKEN_BYTES,
     PAIR_LAYERS = 4, /* of a layered pair; its tokens have as many bytes */
     PAIR_MAX_CHUNKS = 8,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Chunks pushed in groups of layers whose KV is in the memory of a (fake) GPU: each group is
  * awaited, gathered and moved by itself. */
+#include "kernels/digest.h"
+
 #include "handoffkit.h"
 
 #include "sender/txdevice.h"
@@ -194,6 +196,40 @@ static uint32_t push_at_random(bt_rng *rng, baton_transfer transfer, uint32_t n,
     return n_groups;
 }
 
+/* Groups of n tokens have their part of the chunk's digest from the GPU, or none is wanted. */
+static bool is_left_to_gpu(size_t v, uint32_t n)
+{
+    switch (paths[v % N_PATHS].digests) {
+    case BATON_DIGESTS_FULL:
+        return v >= N_PATHS && 2 * n * ROW % BT_DIGEST_TILE_BYTES == 0;
+    case BATON_DIGESTS_SAMPLED:
+        return v >= N_PATHS && n * ROW % BT_SAMPLE_LINE_BYTES == 0;
+    default:
+        return true;
+    }
+}
+
+/* What of a hand-off of n tokens must pass through pinned memory. */
+static uint64_t staged_bytes(size_t v, uint32_t n)
+{
+    const pair_options *path = &paths[v % N_PATHS];
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i * PAIR_CHUNK < n; i++) {
+        bool is_direct = path->reaches_device && path->path == BATON_PATH_PUT &&
+                         is_left_to_gpu(v, tokens_of(n, i));
+        bytes += is_direct ? 0 : tokens_of(n, i) * PAIR_TOKEN_BYTES;
+    }
+    return bytes;
+}
+
+static uint32_t groups_with_tiles(size_t v, uint32_t n)
+{
+    uint32_t n_groups = 0;
+    for (uint32_t i = 0; i * PAIR_CHUNK < n; i++)
+        n_groups += is_left_to_gpu(v, tokens_of(n, i)) ? 2 : 0;
+    return paths[v % N_PATHS].digests == BATON_DIGESTS_FULL ? n_groups : 0;
+}
+
 static void groups_in_any_order_arrive_on_every_path(void **state)
 {
     (void)state;
@@ -201,6 +237,7 @@ static void groups_in_any_order_arrive_on_every_path(void **state)
         open_engine(v);
         gpu->set_mode(FAKECUDA_HELD);
         pair_sender *sender = &kit.senders[0];
+        uint64_t staged = 0, digests = 0;
         for (uint32_t round = 0; round < 5; round++) {
             bt_rng rng = {100 * v + round};
             uint32_t n = 1 + (uint32_t)bt_rng_below(&rng, 6 * PAIR_CHUNK), n_seen = 0;
@@ -215,13 +252,13 @@ static void groups_in_any_order_arrive_on_every_path(void **state)
             assert_int_equal(pair_check(&kit, tokens, n), n);
             pair_run(&kit);
             pair_check_clean(&kit);
+            staged += staged_bytes(v, n);
+            digests += groups_with_tiles(v, n);
         }
         baton_sender_stats stats;
         bt_tx_get_stats(sender->tx, &stats);
-        const pair_options *path = &paths[v % N_PATHS];
-        bool is_direct = path->reaches_device && path->path == BATON_PATH_PUT &&
-                         path->digests == BATON_DIGESTS_OFF;
-        assert_int_equal(stats.bytes_staged_total, is_direct ? 0 : stats.bytes_sent_total);
+        assert_int_equal(stats.bytes_staged_total, staged);
+        assert_int_equal(bt_fakekernels_digests(), digests);
         close_engine();
     }
 }
@@ -310,11 +347,21 @@ static void a_gpu_that_fails_in_the_middle_fails_the_transfer(void **state)
     }
 }
 
-/* In one piece, registered, and where puts reach it: read where it is, and free behind the put. */
-static void registered_groups_are_put_from_where_they_are(void **state)
+/* Until all that the groups want of the GPU is done, and their puts are out. */
+static void move_groups(bt_tx *tx)
 {
-    (void)state;
-    open_engine(0);
+    bt_tx_progress(tx); /* takes the groups, which wait for their events */
+    for (uint32_t i = 0; i < PAIR_LAYERS; i++) {
+        bt_tx_device_progress(tx);
+        bt_tx_move_all(tx);
+    }
+}
+
+/* In one piece, registered, and where puts reach it: read where it is, its digest too, and free
+ * behind the put. */
+static void put_from_where_they_are(size_t v)
+{
+    open_engine(v);
     pair_sender *sender = &kit.senders[0];
     uint8_t *on_gpu, page[PAIR_PAGE_BYTES];
     assert_ok(bt_cuda_alloc(engine.cuda, PAIR_PAGE_BYTES, (void **)&on_gpu));
@@ -337,9 +384,7 @@ static void registered_groups_are_put_from_where_they_are(void **state)
         assert_ok(bt_tx_push(sender->tx, transfer, 0, &source));
     }
     finish(transfer);
-    bt_tx_progress(sender->tx); /* takes the groups, which wait for their events */
-    bt_tx_device_progress(sender->tx);
-    bt_tx_move_all(sender->tx);
+    move_groups(sender->tx);
     assert_int_equal(sender->tx->first->n_puts_out, PAIR_LAYERS);
     bt_tx_events_flush(sender->tx);
     baton_sender_event event;
@@ -349,11 +394,24 @@ static void registered_groups_are_put_from_where_they_are(void **state)
     assert_int_equal(sender->n_done, 1);
     assert_int_equal(sender->n_source_free, PAIR_LAYERS);
     assert_int_equal(after.allocations, before.allocations); /* no pages were made */
+    bool has_digest = paths[v % N_PATHS].digests != BATON_DIGESTS_OFF;
+    assert_int_equal(after.kernels_total, has_digest ? PAIR_LAYERS : 0);
+    assert_int_equal(kit.rx->stats.digests_checked_total, has_digest);
     assert_int_equal(pair_check(&kit, tokens, PAIR_CHUNK), PAIR_CHUNK);
     bt_tx_destroy(sender->tx);
     sender->tx = NULL;
     bt_cuda_free(engine.cuda, on_gpu);
     close_engine();
+}
+
+static void registered_groups_are_put_from_where_they_are(void **state)
+{
+    (void)state;
+    for (size_t v = 0; v < N_VARIANTS; v++) {
+        const pair_options *path = &paths[v % N_PATHS];
+        if (path->reaches_device && path->path == BATON_PATH_PUT && is_left_to_gpu(v, PAIR_CHUNK))
+            put_from_where_they_are(v);
+    }
 }
 
 static void a_storm_of_groups_leaves_nothing_behind(void **state)
