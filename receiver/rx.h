@@ -291,8 +291,9 @@ bt_rx_peer *bt_rx_sender(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
 /* It has given a sign of life. */
 void bt_rx_peer_heard(bt_rx *rx, bt_rx_peer *peer);
 void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns);
-/* It has exited, or gone silent beyond doubt: revokes its tickets, destroys its worker, and settles
- * what that proves. `exited`: mapped writes cannot come any more either. */
+/* It has exited, gone silent beyond doubt, or not said DRAINED for too long: revokes its tickets,
+ * destroys its worker, and settles what that proves. `exited`: mapped writes cannot come any more
+ * either. */
 void bt_rx_peer_lost(bt_rx *rx, bt_rx_peer *peer, baton_status reason, bool exited);
 /* Marks a request id as seen; true when it had been, or is too old to tell. */
 bool bt_rx_seen_before(bt_rx_peer *peer, uint64_t id);

@@ -224,11 +224,10 @@ static void put_awaited(bt_jsonwriter *json, const bt_rx_ticket *t)
     bt_jw_text(json, "awaits", text);
 }
 
-/* What a silent writer on this host keeps is retired after a while; nobody else's is. */
+/* When its writer is given up at the latest: it may have older ones. */
 static uint64_t patience_ns(const bt_rx_ticket *t)
 {
-    bool may_end = t->peer != NULL && t->peer->is_silent && t->peer->same_host;
-    return may_end ? bt_deadline_ns(t->revoked_ns, BT_RX_RETIRE_NS) : 0;
+    return bt_deadline_ns(t->revoked_ns, BT_RX_RETIRE_NS);
 }
 
 static const char *lease_kind(const bt_rx_ticket *t)

@@ -397,8 +397,8 @@ void bt_rx_peer_lost(bt_rx *rx, bt_rx_peer *peer, baton_status reason, bool exit
                 peer->name, peer->epoch);
     }
     fail_tickets(rx, peer, reason, baton_strerror(reason));
-    if (reason == BATON_ERR_CLOSED)
-        send_revokes(rx, peer, bt_now_ns(rx->clock)); /* the only time that they are said */
+    if (reason == BATON_ERR_CLOSED || reason == BATON_ERR_DRAIN_TIMEOUT)
+        send_revokes(rx, peer, bt_now_ns(rx->clock)); /* the only time that all are said */
     bt_rx_ticket_change proof = BT_TICKET_ON_PATIENCE;
     if (exited)
         proof = BT_TICKET_ON_EXITED;
@@ -443,15 +443,22 @@ static bool has_hung_up(bt_rx *rx, bt_rx_peer *peer, uint64_t now_ns)
 
 /* A silent peer on this host may be stopped in the middle of a copy into a mapped page: only its
  * own word or its exit is proof, so it stays until one of them comes or patience ends. */
-static void silent_peer(bt_rx *rx, bt_rx_peer *peer, baton_status reason, uint64_t now_ns)
+static void silent_peer(bt_rx *rx, bt_rx_peer *peer, baton_status reason)
 {
     if (!peer->is_silent) {
         peer->is_silent = true;
         fail_tickets(rx, peer, reason, baton_strerror(reason));
     }
-    if (!peer->same_host || peer->n_revoked == 0 ||
-        bt_elapsed_ns(now_ns, oldest_revoked_ns(rx, peer)) >= BT_RX_RETIRE_NS)
+    if (!peer->same_host || peer->n_revoked == 0)
         bt_rx_peer_lost(rx, peer, reason, false);
+}
+
+/* Whether it speaks or not: a sender whose stages end as they should has said DRAINED long ago, so
+ * what would still come is of no use to wait for. */
+static bool patience_has_ended(const bt_rx *rx, const bt_rx_peer *peer, uint64_t now_ns)
+{
+    return peer->n_revoked > 0 &&
+           bt_elapsed_ns(now_ns, oldest_revoked_ns(rx, peer)) >= BT_RX_RETIRE_NS;
 }
 
 void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)
@@ -462,9 +469,11 @@ void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)
         next = peer->next;
         if (peer->n_revoked > 0 && bt_elapsed_ns(now_ns, peer->last_revoke_ns) >= again_ns)
             send_revokes(rx, peer, now_ns);
-        if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= silent_ns)
-            silent_peer(rx, peer, BATON_ERR_PEER_SILENT, now_ns);
+        if (patience_has_ended(rx, peer, now_ns))
+            bt_rx_peer_lost(rx, peer, BATON_ERR_DRAIN_TIMEOUT, false);
+        else if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= silent_ns)
+            silent_peer(rx, peer, BATON_ERR_PEER_SILENT);
         else if (has_hung_up(rx, peer, now_ns))
-            silent_peer(rx, peer, BATON_ERR_PEER_GONE, now_ns);
+            silent_peer(rx, peer, BATON_ERR_PEER_GONE);
     }
 }

@@ -67,7 +67,8 @@ BATON_BEGIN_DECLS
     X(ERR_RANK_FAILED, -38, "another rank of the request failed")        \
     X(ERR_OVERLOADED, -39, "overloaded, try again later")                \
     X(ERR_PATH, -40, "no path to the peer is as good as required")       \
-    X(ERR_GPU_TIMEOUT, -41, "the GPU did not finish a copy in time")
+    X(ERR_GPU_TIMEOUT, -41, "the GPU did not finish a copy in time")     \
+    X(ERR_DRAIN_TIMEOUT, -42, "the sender did not say in time that its writes have ended")
 
 typedef enum {
 #define BATON_STATUS_ENUM(name, value, text) BATON_##name = (value),

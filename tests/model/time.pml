@@ -120,7 +120,7 @@ inline patience_ends(r)
             flag = flag || (k_state[T(r, u)] == TICKET_REVOKED && k_peer[T(r, u)] == e)
         }
         if
-        :: flag && k_connection[K(r, e)] != 0 && !is_heard(r, e) -> lose_peer(r, e)
+        :: flag && k_connection[K(r, e)] != 0 -> lose_peer(r, e)
         :: else
         fi
     }

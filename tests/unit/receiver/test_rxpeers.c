@@ -36,6 +36,22 @@ static void heartbeat(rx_kit_sender *sender)
     rx_kit_send(&kit, sender, BT_RX_ALLOC_PORT, &message);
 }
 
+/* Time passes, in which the sender says heartbeats that name this ticket, and nothing else. */
+static void beat_for_ms(rx_kit_sender *sender, uint64_t ticket, uint64_t ms)
+{
+    enum { BEAT_MS = 500 };
+    const bt_ticket_progress tickets[] = {{.ticket = ticket}};
+    for (uint64_t left_ms = ms; left_ms > 0;) {
+        uint64_t step_ms = left_ms < BEAT_MS ? left_ms : BEAT_MS;
+        bt_message beat = rx_kit_message(sender, BT_MSG_HEARTBEAT);
+        beat.u.heartbeat = (bt_msg_heartbeat){.tickets = tickets, .n_tickets = 1};
+        drop_frames();
+        rx_kit_send(&kit, sender, BT_RX_ALLOC_PORT, &beat);
+        rx_kit_advance_ms(&kit, step_ms);
+        left_ms -= step_ms;
+    }
+}
+
 static void init_answers_with_a_worker_and_what_is_agreed(void **state)
 {
     (void)state;
@@ -421,7 +437,88 @@ static void a_silent_peer_that_speaks_again_settles_its_pages(void **state)
     rx_kit_close(&kit);
 }
 
-/* From another host nothing is mapped: with the worker, its last writes have ended. */
+/* Its word is all that is missing: by being alive it keeps nobody's pages for ever. */
+static void be_silent_about_writes(bool is_elsewhere)
+{
+    static rx_kit_request healthy;
+    open_kit(6);
+    kit.time.tick_ns = 1; /* what is noted within one round of work is later than its start */
+    alice.boot = is_elsewhere ? "another-host" : NULL;
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, 4 * KIT_CHUNK_TOKENS);
+    a.deadline_ms = 1000;
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_prompt(&healthy, 3, 0, 2 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &healthy);
+    const void *old = kit.rx->regions[a.runs[0].region].memory->base;
+    beat_for_ms(&alice, healthy.name.ticket, 60500);
+    assert_int_equal(stats_now().pages_quarantined, 4);
+    assert_int_equal(stats_now().pages_reserved, 2);
+    drop_frames();
+    rx_kit_init(&kit, &bob, BATON_OK);
+    rx_kit_prompt(&b, 2, 0, 6 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &bob, &b);
+    assert_int_equal(b.outcome, BT_ALLOC_QUEUED);
+    kit.n_notices = 0;
+    beat_for_ms(&alice, healthy.name.ticket, 500);
+
+    /* What else the peer had is given up with it, and everybody hears why. */
+    assert_int_equal(stats_now().peers, 1);
+    assert_int_equal(stats_now().peers_lost_total, 1);
+    assert_int_equal(kit.n_notices, 1);
+    assert_string_equal(kit.notice.request, healthy.request);
+    assert_int_equal(kit.notice.status, BATON_ERR_DRAIN_TIMEOUT);
+    bt_message message;
+    uint32_t n_revokes = 0;
+    while (rx_kit_take(&kit, &message)) {
+        n_revokes += message.type == BT_MSG_REVOKE && message.peer_epoch == alice.epoch &&
+                     message.u.end.name.ticket == healthy.name.ticket &&
+                     message.u.end.reason == BATON_ERR_DRAIN_TIMEOUT;
+        if (message.type == BT_MSG_ALLOC_ANSWER)
+            rx_kit_read_alloc_answer(&b, &message);
+    }
+    assert_int_equal(n_revokes, 1);
+
+    /* All of the pool is there for whoever waits; what may still be written is not. */
+    rx_kit_advance_ms(&kit, 1);
+    if (rx_kit_take(&kit, &message))
+        rx_kit_read_alloc_answer(&b, &message);
+    assert_int_equal(b.outcome, BT_ALLOC_GRANTED);
+    assert_int_equal(stats_now().pages_total, 6);
+    assert_int_equal(stats_now().pages_quarantined, 0);
+    for (uint32_t i = 0; i < b.n_runs && !is_elsewhere; i++)
+        assert_ptr_not_equal(kit.rx->regions[b.runs[i].region].memory->base, old);
+
+    /* It does not know yet; its late word changes nothing, and it may come back. */
+    heartbeat(&alice);
+    rx_kit_expect(&kit, BT_MSG_HEARTBEAT_ANSWER, &message);
+    assert_int_equal(message.status, BATON_ERR_STALE);
+    rx_kit_drained(&kit, &alice, &a);
+    assert_int_equal(stats_now().pages_reserved, 6);
+    alice.connection = 2;
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_cancel(&kit, &bob, &b, true);
+    rx_kit_prompt(&a, 4, 0, 6 * KIT_CHUNK_TOKENS);
+    a.deadline_ms = 0;
+    rx_kit_land(&kit, &alice, &a);
+    assert_int_equal(stats_now().holds_live, 1);
+    rx_kit_close(&kit);
+}
+
+static void a_peer_here_that_never_says_drained_costs_its_regions(void **state)
+{
+    (void)state;
+    bt_expect_log("pages retired");
+    bt_expect_log("replaced");
+    be_silent_about_writes(false);
+}
+
+static void a_peer_elsewhere_that_never_says_drained_is_settled_by_its_worker(void **state)
+{
+    (void)state;
+    be_silent_about_writes(true);
+}
+
 /* It cannot be watched from here, but its connection is gone and is not made again. */
 static void a_peer_elsewhere_that_has_hung_up_is_gone(void **state)
 {
@@ -450,6 +547,7 @@ static void a_peer_elsewhere_that_has_hung_up_is_gone(void **state)
     rx_kit_close(&kit);
 }
 
+/* From another host nothing is mapped: with the worker, its last writes have ended. */
 static void a_silent_peer_elsewhere_is_settled_by_its_worker(void **state)
 {
     (void)state;
@@ -603,6 +701,8 @@ int main(void)
         bt_test(a_silent_peer_that_speaks_again_settles_its_pages),
         bt_test(a_peer_elsewhere_that_has_hung_up_is_gone),
         bt_test(a_silent_peer_elsewhere_is_settled_by_its_worker),
+        bt_test(a_peer_here_that_never_says_drained_costs_its_regions),
+        bt_test(a_peer_elsewhere_that_never_says_drained_is_settled_by_its_worker),
         bt_test(an_exited_peer_leaves_only_what_is_complete),
         bt_test(a_renewed_connection_settles_what_the_old_one_wrote),
         bt_test(an_idle_silent_peer_is_forgotten_and_may_come_back),
