@@ -6,7 +6,10 @@
 
 #include <stdio.h>
 
-enum { MAX_INFORMATIONAL = 16 }; /* 1xx answers before the real one */
+enum {
+    MAX_INFORMATIONAL = 16, /* 1xx answers before the real one */
+    KEEPALIVE_S = 5,        /* of silence, before the kernel asks */
+};
 
 static void on_closed(uv_handle_t *handle)
 {
@@ -191,6 +194,7 @@ static void on_connected(uv_connect_t *connect, int err)
         return;
     }
     uv_tcp_nodelay(&conn->tcp, 1);
+    uv_tcp_keepalive(&conn->tcp, 1, KEEPALIVE_S); /* a machine that is gone says nothing */
     bt_call_connected(call, conn);
 }
 

@@ -3,6 +3,7 @@
  * relayed as it arrives. Requests with one leg only use the relay alone. */
 #include "core/log.h"
 #include "proxy/proxyrequest.h"
+#include "proxy/watch.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -196,6 +197,7 @@ static void on_data(void *ctx, bt_http_call *call, const char *bytes, size_t n)
     bt_req *req = ctx;
     if (req->call != call)
         return;
+    bt_watch_heard(req->pl->watch, req);
     if (is_relayed(req))
         relay(req, bytes, n);
     else if (is_good(req->call_status) && req->plan->stream)

@@ -2,6 +2,7 @@
 /* The first half of an attempt: tokens, the prefill engine, and the wait for its KV to land. */
 #include "core/log.h"
 #include "proxy/proxyrequest.h"
+#include "proxy/watch.h"
 
 #include <string.h>
 
@@ -40,8 +41,10 @@ static void on_head(void *ctx, bt_http_call *call, unsigned status, bt_http_head
 static void on_data(void *ctx, bt_http_call *call, const char *bytes, size_t n)
 {
     bt_req *req = ctx;
-    if (req->call == call)
-        bt_req_collect(req, bytes, n);
+    if (req->call != call)
+        return;
+    bt_watch_heard(req->pl->watch, req);
+    bt_req_collect(req, bytes, n);
 }
 
 /* Tokens. */

@@ -7,6 +7,7 @@
 #include "proxy/probe.h"
 #include "proxy/proxyloop.h"
 #include "proxy/proxyrequest.h"
+#include "proxy/watch.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -41,6 +42,7 @@ static void fill_defaults(bt_proxy_options *options)
     set_default(&ms->total, 3600000);
     set_default(&ms->status_after, 1000);
     set_default(&ms->probe, 1000);
+    set_default(&ms->silent, 5000);
     set_default(&ms->drain, 180000);
 }
 
@@ -113,6 +115,7 @@ static void close_loop(bt_proxy_loop *pl)
     bt_req_end_all(pl);
     bt_fanout_end_all(pl);
     bt_probe_end_all(pl);
+    bt_watch_destroy(pl->watch);
     bt_http_client_destroy(pl->client);
     bt_http_server_destroy(pl->server);
     bt_kvwait_destroy(pl->kvwait);
@@ -136,6 +139,7 @@ static baton_status open_loop(bt_proxy *proxy, bt_proxy_loop *pl, uint32_t index
     BATON_TRY(bt_loop_create(&pl->loop));
     BATON_TRY(bt_kvwait_create(proxy->epoch, index, &pl->kvwait));
     BATON_TRY(bt_http_client_create(pl->loop, NULL, &pl->client));
+    BATON_TRY(bt_watch_create(pl, &pl->watch));
     BATON_TRY(bt_http_server_create(pl->loop, &server, &pl->server));
     proxy->port = bt_http_server_port(pl->server); /* the first loop's choice is everyone's */
     return BATON_OK;

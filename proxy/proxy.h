@@ -27,6 +27,7 @@ typedef struct {
     uint32_t total;        /* total_timeout [3600 s] */
     uint32_t status_after; /* a notice that is late by this is asked for, again and again [1 s] */
     uint32_t probe;        /* how often an engine that is down is asked for its health [1 s] */
+    uint32_t silent;       /* prefill_silent, decode_silent: no answer even to /health [5 s] */
     uint32_t drain;        /* running requests may take this long after a stop [180 s] */
 } bt_proxy_deadlines;
 

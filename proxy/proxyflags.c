@@ -69,6 +69,10 @@ static const bt_args_option flags[] = {
     {NULL, "probe-ms", "MS", "1000",
      "An unreachable engine is avoided, and asked for /health this often, until it answers.",
      false},
+    {NULL, "silent-ms", "MS", "5000",
+     "An engine that owes an answer and has said nothing for --probe-ms is asked for /health; "
+     "without any answer in this time it is taken for stopped (prefill_silent, decode_silent).",
+     false},
     {NULL, "drain-ms", "MS", "180000", "Running requests may take this long after SIGTERM.", false},
     {"Other", "admin", "WHERE", "auto",
      "Where baton-ctl asks what goes on: auto (a Unix socket of this user's in "
@@ -343,11 +347,17 @@ static baton_status read_deadlines(const bt_args *args, bt_proxy_deadlines *ms)
     const struct {
         const char *name;
         uint32_t *value;
-    } all[] = {{"connect-ms", &ms->connect},       {"tokenize-ms", &ms->tokenize},
-               {"prefill-ms", &ms->prefill},       {"kv-wait-ms", &ms->kv_wait},
-               {"first-byte-ms", &ms->first_byte}, {"gap-ms", &ms->gap},
-               {"total-ms", &ms->total},           {"status-after-ms", &ms->status_after},
-               {"probe-ms", &ms->probe},           {"drain-ms", &ms->drain}};
+    } all[] = {{"connect-ms", &ms->connect},
+               {"tokenize-ms", &ms->tokenize},
+               {"prefill-ms", &ms->prefill},
+               {"kv-wait-ms", &ms->kv_wait},
+               {"first-byte-ms", &ms->first_byte},
+               {"gap-ms", &ms->gap},
+               {"total-ms", &ms->total},
+               {"status-after-ms", &ms->status_after},
+               {"probe-ms", &ms->probe},
+               {"silent-ms", &ms->silent},
+               {"drain-ms", &ms->drain}};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         BATON_TRY(read_u32(args, all[i].name, 1, 86400000, all[i].value));
     return BATON_OK;

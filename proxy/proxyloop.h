@@ -23,6 +23,7 @@ typedef struct bt_proxy_loop {
     struct bt_req *requests;   /* all that live on this loop */
     struct bt_fanout *fanouts; /* likewise */
     struct bt_probe *probes;   /* likewise */
+    struct bt_watch *watch;
     bt_proxy_metrics metrics;
     bt_tracelog *traces; /* of attempts that have ended; NULL: nobody asks */
     pthread_t thread;

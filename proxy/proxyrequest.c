@@ -5,6 +5,7 @@
 #include "core/fail.h"
 #include "core/log.h"
 #include "proxy/probe.h"
+#include "proxy/watch.h"
 
 #include <assert.h>
 #include <sodium.h>
@@ -379,7 +380,10 @@ void bt_req_call_start(bt_req *req, const bt_req_call *call)
         bt_req_failure failure = {
             .status = 500, .code = "internal_error", .text = baton_last_error(), .leg = call->leg};
         bt_req_fail(req, &failure);
+        return;
     }
+    req->call_leg = call->leg;
+    bt_watch_begin(req->pl->watch, req);
 }
 
 void bt_req_call_drop(bt_req *req)
@@ -403,6 +407,7 @@ void bt_req_note_head(bt_req *req, unsigned status, bt_http_headers headers)
 {
     const char *type = bt_http_header_get(headers, "Content-Type");
     const char *retry_after = bt_http_header_get(headers, "Retry-After");
+    bt_watch_heard(req->pl->watch, req);
     req->call_status = status;
     snprintf(req->call_type, sizeof(req->call_type), "%s", type == NULL ? "" : type);
     snprintf(req->retry_after, sizeof(req->retry_after), "%s",

@@ -29,7 +29,7 @@ typedef enum {
     BT_N_REQ_STATES
 } bt_req_state;
 
-typedef enum { BT_LEG_PREFILL, BT_LEG_DECODE } bt_leg;
+typedef enum { BT_LEG_PREFILL, BT_LEG_DECODE, BT_N_LEGS } bt_leg;
 
 /* Why an attempt ends. The code is contract (docs/proxy.md), the text is for people. */
 typedef struct {
@@ -72,6 +72,8 @@ typedef struct bt_req {
     bt_timer *timer;
     uint64_t kv_deadline_ms;
     bt_http_call *call; /* the leg under way */
+    bt_leg call_leg;
+    uint64_t heard_ms; /* of the loop's clock: when the call began, or bytes came */
     unsigned call_status;
     char call_type[64]; /* its content type, for relayed errors */
     char retry_after[16];

@@ -4,6 +4,7 @@
 #include "support/cluster.h"
 
 #include <signal.h>
+#include <stdio.h>
 
 enum { LONG_PROMPT = 3000 };
 
@@ -163,6 +164,37 @@ static void a_killed_decode_engine_is_replaced_by_the_proxy(void **state)
     bt_child_stop(alone.child);
 }
 
+/* Stopped before it is asked: it takes the connection, and would keep the client waiting for as
+ * long as prefill may take. */
+static void a_stopped_prefill_engine_is_replaced_by_the_proxy(void **state)
+{
+    (void)state;
+    bt_node alone, prefill[2], decode, proxy;
+    bt_node_start(&alone, "both", NULL);
+    bt_node_start(&prefill[0], "prefill", NULL);
+    bt_node_start(&prefill[1], "prefill", NULL);
+    bt_node_start(&decode, "decode", NULL);
+    bt_proxy_start(&proxy, prefill, 2, &decode, 1,
+                   (const char *const[]){"--probe-ms", "100", "--silent-ms", "1000", NULL});
+    char up[96];
+    snprintf(up, sizeof(up), "baton_proxy_worker_up{worker=\"127.0.0.1:%u\",role=\"prefill\"}",
+             prefill[0].port);
+    bt_child_freeze(prefill[0].child);
+    for (uint64_t seed = 20; seed < 23; seed++)
+        bt_check_completion(&proxy, &alone, seed, 100);
+    assert_true(bt_metric(&proxy, up) == 0);
+    bt_child_signal(prefill[0].child, SIGCONT);
+    bt_wait_metric_is(&proxy, up, 1);
+    for (uint64_t seed = 23; seed < 26; seed++)
+        bt_check_completion(&proxy, &alone, seed, 100);
+    bt_check_idle_decode(&decode);
+    bt_child_stop(proxy.child);
+    bt_child_stop(prefill[0].child);
+    bt_child_stop(prefill[1].child);
+    bt_child_stop(decode.child);
+    bt_child_stop(alone.child);
+}
+
 /* The busy one of two prefill engines is killed in the middle. The proxy asks the other one, which
  * sends what has not landed; the client gets the right tokens and notices nothing. */
 static void a_killed_prefill_engine_is_replaced_and_what_has_landed_is_not_sent_again(void **state)
@@ -212,6 +244,7 @@ int main(void)
         bt_child_test(a_killed_prefill_engine_gives_its_pages_back),
         bt_child_test(a_stopped_prefill_engine_keeps_its_pages_until_it_goes_on),
         bt_child_test(a_killed_decode_engine_is_replaced_by_the_proxy),
+        bt_child_test(a_stopped_prefill_engine_is_replaced_by_the_proxy),
         bt_child_test(a_killed_prefill_engine_is_replaced_and_what_has_landed_is_not_sent_again),
     };
     return bt_run_tests(tests);

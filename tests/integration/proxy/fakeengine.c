@@ -182,7 +182,7 @@ static void answer(held_request *held)
     } else if (is_good_decode && wants_stream(held->http)) {
         stream(held, "text/event-stream; charset=utf-8",
                script->events != NULL ? script->events : decode_events);
-    } else if (script->way != FAKE_ANSWERS && script->way != FAKE_HOLDS) {
+    } else if (script->way >= FAKE_CUTS_BODY) {
         const char *pieces[] = {body, NULL};
         stream(held, "application/json", pieces);
     } else {
@@ -247,7 +247,8 @@ static void on_request(void *ctx, bt_http_request *http)
     pthread_cond_broadcast(&all.changed);
     pthread_mutex_unlock(&all.lock);
     bt_http_on_gone(http, on_gone, held);
-    if (held->script.way != FAKE_HOLDS)
+    bool is_health = strcmp(http->path, "/health") == 0;
+    if (held->script.way == FAKE_COMPUTES ? is_health : held->script.way != FAKE_HOLDS)
         answer(held);
 }
 
@@ -406,8 +407,9 @@ static void release(fake *engine)
 {
     for (unsigned i = 0; i < engine->n_requests; i++) {
         held_request *held = &engine->held[i];
-        bool is_held = held->http != NULL && held->script.way == FAKE_HOLDS;
-        held->script.way = is_held ? FAKE_ANSWERS : held->script.way;
+        fake_way way = held->script.way;
+        bool is_held = held->http != NULL && (way == FAKE_HOLDS || way == FAKE_COMPUTES);
+        held->script.way = is_held ? FAKE_ANSWERS : way;
         if (is_held)
             answer(held);
     }

@@ -14,6 +14,7 @@ typedef struct fake fake;
 typedef enum {
     FAKE_ANSWERS,
     FAKE_HOLDS,           /* never answers, until fake_release */
+    FAKE_COMPUTES,        /* likewise, but for /health */
     FAKE_CUTS_HEAD,       /* closes the connection instead of answering */
     FAKE_CUTS_BODY,       /* closes it behind the body or the events, without a proper end */
     FAKE_HOLDS_BODY,      /* sends body or events, and then nothing more */

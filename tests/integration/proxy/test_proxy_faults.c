@@ -282,6 +282,69 @@ static void total_deadline_bounds_all_phases(void **state)
     rig_close(&r);
 }
 
+/* An engine that is stopped keeps its connections, and takes new ones. */
+static void silent_prefill_engine_is_replaced(void **state)
+{
+    (void)state;
+    bt_expect_log("cannot be reached");
+    rig_open(&r, &(rig_options){.n_prefill = 2,
+                                .options = {.retries = 1, .ms = {.probe = 40, .silent = 80}}});
+    fake_set(r.prefill[0], &(fake_script){.way = FAKE_HOLDS});
+    for (int i = 0; i < 3; i++) {
+        reply answer = rig_post(&r, "/v1/completions", "", whole);
+        assert_int_equal(answer.status, 200);
+        reply_free(&answer);
+    }
+    assert_int_equal(rig_metric(&r, "baton_proxy_retries_total{leg=\"prefill\"}"), 1);
+    assert_int_equal(fake_count(r.prefill[1]), 3);
+    rig_close(&r);
+}
+
+static void silent_engines_end_requests_with_an_error_of_their_own(void **state)
+{
+    (void)state;
+    const fake_script holds = {.way = FAKE_HOLDS};
+    char up[96];
+    bt_expect_log("request failed");
+    bt_expect_log("cannot be reached");
+    rig_open(&r, &(rig_options){.options.ms = {.probe = 40, .silent = 80}});
+    snprintf(up, sizeof(up), "baton_proxy_worker_up{worker=\"127.0.0.1:%u\",role=\"decode\"}",
+             fake_port(r.decode[0]));
+    fake_set(r.decode[0], &holds);
+    expect(rig_post(&r, "/v1/completions", "", whole), 504, "decode_silent");
+    assert_int_equal(rig_metric(&r, up), 0);
+    fake_set(r.decode[0], &(fake_script){0});
+    rig_wait_metric(&r, up, 1); /* it goes on, and is asked often */
+    fake_set(r.prefill[0], &holds);
+    expect(rig_post(&r, "/v1/completions", "", whole), 504, "prefill_silent");
+    rig_close(&r);
+    rig_open(&r, &(rig_options){.options.ms = {.probe = 40, .silent = 80}});
+    fake_set(r.decode[0], &(fake_script){.way = FAKE_HOLDS_BODY, .events = half});
+    conversation c = rig_begin(&r, "/v1/completions", stream);
+    rig_read_until(&c, "\"text\":\"B\"");
+    fake_set(r.decode[0], &holds);
+    reply answer = rig_finish(&c);
+    assert_non_null(strstr(answer.body, "\"decode_silent\""));
+    assert_non_null(strstr(answer.body, "[DONE]"));
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+static void an_engine_that_answers_for_its_health_may_compute_for_long(void **state)
+{
+    (void)state;
+    rig_open(&r, &(rig_options){.options.ms = {.probe = 20, .silent = 2000}});
+    fake_set(r.prefill[0], &(fake_script){.way = FAKE_COMPUTES});
+    conversation c = rig_begin(&r, "/v1/completions", whole);
+    for (unsigned i = 1; i <= 5; i++)
+        assert_string_equal(fake_nth(r.prefill[0], i)->path, "/health");
+    fake_release(r.prefill[0]);
+    reply answer = rig_finish(&c);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_close(&r);
+}
+
 /* The client leaves in each phase: the engine at work is hung up on, and the KV given back. */
 static void client_that_leaves_cancels_the_legs_and_releases_the_kv(void **state)
 {
@@ -439,6 +502,9 @@ int main(void)
         bt_test(cut_json_is_seen_as_cut_or_made_again),
         bt_test(every_phase_has_its_own_deadline),
         bt_test(total_deadline_bounds_all_phases),
+        bt_test(silent_prefill_engine_is_replaced),
+        bt_test(silent_engines_end_requests_with_an_error_of_their_own),
+        bt_test(an_engine_that_answers_for_its_health_may_compute_for_long),
         bt_test(client_that_leaves_cancels_the_legs_and_releases_the_kv),
         bt_test(a_slow_client_slows_the_engine_and_gets_everything),
         bt_test(what_is_no_request_touches_no_engine),
