@@ -19,6 +19,9 @@ UCX wheel.
   --markdown F     the tables of docs/performance.md besides
   --build DIR      a build folder to take as it is (bin/baton-perf, bin/floor_*); builds nothing
   --wheel-perf F   the baton-perf built against the wheel's UCX to take, with --build
+  --huge-shmem     shared memory has huge pages on request during the run: as root, advise in
+                   /sys/kernel/mm/transparent_hugepage/shmem_enabled, put back at the end; without
+                   it, unless the system does so anyway, baton with huge pages has no figure
   --no-install     take the peers that are there; say what is missing
   -h, --help
 
@@ -38,6 +41,7 @@ while [ $# -gt 0 ]; do
         pass+=("$1" "$2"); shift ;;
     --build) build=${2:?compare: --build: wanted a folder}; shift ;;
     --wheel-perf) wheel_perf=${2:?compare: --wheel-perf: wanted a file}; shift ;;
+    --huge-shmem) pass+=("$1") ;;
     --list) list=yes pass+=("$1") ;;
     --no-install) install=no ;;
     -h | --help) usage; exit 0 ;;
@@ -86,7 +90,7 @@ if [ $list = no ]; then
         if [ $install = yes ]; then
             "$top/scripts/setup.sh" --bench >&2 || echo "compare: ucx-utils is missing" >&2
         fi
-        programs=(baton-perf floor_copy floor_vm floor_tcp)
+        programs=(baton-perf floor_copy floor_digest floor_vm floor_tcp floor_wake)
         build=$top/build/release wheel_build=$top/build/compare-wheel
         logged release "build: release" build_targets release "${programs[@]}" >&2
         wheel=$(echo "$peers"/ucx/lib/python3*/site-packages/libucx)

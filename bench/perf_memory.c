@@ -3,15 +3,19 @@
 
 #include "core/fail.h"
 
+#include <errno.h>
 #include <sys/mman.h>
 
-baton_status bt_perf_memory_open(baton_memory_kind kind, size_t bytes, bt_perf_memory *memory)
+baton_status bt_perf_memory_open(baton_memory_kind kind, size_t bytes, bool huge,
+                                 bt_perf_memory *memory)
 {
     *memory = (bt_perf_memory){.kind = kind, .bytes = bytes};
     void *image = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (image == MAP_FAILED)
         return bt_fail(BATON_ERR_NO_MEMORY, "perf: %zu bytes", bytes);
     memory->image = image;
+    if (huge && madvise(image, bytes, MADV_HUGEPAGE) != 0)
+        return bt_fail_errno(BATON_ERR_UNSUPPORTED, errno, "perf: huge pages of %zu bytes", bytes);
     if (kind != BATON_MEMORY_HOST) {
         BATON_TRY(bt_cuda_open(&memory->cuda));
         BATON_TRY(bt_cuda_pin(memory->cuda, image, bytes));

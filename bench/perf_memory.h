@@ -16,9 +16,10 @@ typedef struct {
     size_t bytes;
 } bt_perf_memory;
 
-/* *memory is to be closed also after a failure. Errors: NO_MEMORY, UNSUPPORTED (no driver or GPU),
- * IO. */
-baton_status bt_perf_memory_open(baton_memory_kind kind, size_t bytes, bt_perf_memory *memory);
+/* huge: host memory asks for huge pages. *memory is to be closed also after a failure. Errors:
+ * NO_MEMORY, UNSUPPORTED (no driver or GPU), IO. */
+baton_status bt_perf_memory_open(baton_memory_kind kind, size_t bytes, bool huge,
+                                 bt_perf_memory *memory);
 void bt_perf_memory_close(bt_perf_memory *memory); /* A zeroed one is allowed. */
 /* The image goes to where it belongs. Errors: IO. */
 baton_status bt_perf_memory_upload(const bt_perf_memory *memory);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 static const char *const order_names[] = {"scattered", "contiguous", "descending", NULL};
+static const char *const huge_names[] = {"auto", "off", "on", NULL};
 static const char *const transport_names[] = {"auto", "mapped", "put", "tcp", "loop", "all", NULL};
 static const char *const memory_names[] = {"host", "cuda", "cuda_host", NULL};
 static const char *const progress_names[] = {"thread", "manual", NULL};
@@ -34,6 +35,12 @@ static const bt_config_entry work_entries[] = {
     {OPTION("memory", memory), .type = BT_CONFIG_ENUM, .names = memory_names, .fallback = "host",
      .help = "Where the source pages and the pool are: host memory, a GPU's memory, or pinned "
              "host memory."},
+    {OPTION("huge_pages", huge_pages), .type = BT_CONFIG_ENUM, .names = huge_names,
+     .fallback = "auto",
+     .help = "auto: the pool asks for them, as every pool, the source does not. off: neither has "
+             "any. on: both ask, and transfers of 4 MiB and more fail where they do not get them: "
+             "shared memory has huge pages only where transparent_hugepage/shmem_enabled is "
+             "advise or more, or some are reserved."},
     {OPTION("paged", paged), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "The source is an engine's paged KV (flash-attention layout, bf16, blocks in the "
              "order asked for) and every page is gathered. Needs pages of whole tokens, each "
@@ -159,6 +166,11 @@ static void set_tables(bt_perf_options *options)
 const char *bt_perf_order_name(bt_perf_order order)
 {
     return order_names[order];
+}
+
+const char *bt_perf_huge_name(bt_perf_huge huge)
+{
+    return huge_names[huge];
 }
 
 const char *bt_perf_digests_name(baton_digests digests)

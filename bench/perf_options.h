@@ -25,6 +25,12 @@ typedef enum {
     BT_PERF_RECEIVER,
     BT_PERF_WORKER, /* a sender of a matrix, which the one that asks drives over control_fd */
 } bt_perf_role;
+/* Of the source and the pool. */
+typedef enum {
+    BT_PERF_HUGE_AUTO, /* the pool asks for them, as pools do; the source does not */
+    BT_PERF_HUGE_OFF,  /* none, or fail */
+    BT_PERF_HUGE_ON,   /* both ask, and fail when they have none */
+} bt_perf_huge;
 typedef enum { BT_PERF_SCATTER, BT_PERF_CONTIGUOUS, BT_PERF_DESCENDING } bt_perf_order;
 typedef enum {
     BT_PERF_AUTO,   /* what a sender chooses */
@@ -57,6 +63,7 @@ typedef struct {
     bt_perf_order order;
     bool scatter, contiguous, descending; /* as given; order says what they mean */
     baton_memory_kind memory;             /* of the source and the pool */
+    bt_perf_huge huge_pages;
     bool paged;
     bt_perf_shape shape; /* of a paged source */
     uint32_t pool_pages; /* 0: as many as a transfer needs */
@@ -101,6 +108,7 @@ baton_status bt_perf_options_parse(int argc, char *const *argv, bt_perf_options 
                                    bt_strbuf *info);
 void bt_perf_options_free(bt_perf_options *options);
 const char *bt_perf_order_name(bt_perf_order order);
+const char *bt_perf_huge_name(bt_perf_huge huge);
 const char *bt_perf_digests_name(baton_digests digests);
 const char *bt_perf_transport_name(bt_perf_transport transport);
 

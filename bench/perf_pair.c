@@ -2,6 +2,7 @@
 #include "bench/perf_pair.h"
 
 #include "bench/perf_setup.h"
+#include "bench/perf_usage.h"
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fail.h"
@@ -109,7 +110,10 @@ static baton_status make_source(bt_perf_pair *p)
     p->keys = bt_calloc(o->n_pages, sizeof(*p->keys));
     if (p->tokens == NULL || p->keys == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "perf: %u pages", o->n_pages);
-    return bt_perf_source_create(&p->work, o->order, o->memory, &p->source);
+    if (o->huge_pages == BT_PERF_HUGE_OFF)
+        BATON_TRY(bt_perf_refuse_huge());
+    return bt_perf_source_create(&p->work, o->order, o->memory, o->huge_pages == BT_PERF_HUGE_ON,
+                                 &p->source);
 }
 
 /* The sender says in one line of its log what carries the bytes; reports repeat it. */

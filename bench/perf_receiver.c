@@ -68,6 +68,8 @@ static baton_status make_receiver(server *s, const bt_perf_options *o)
 {
     if (o->transport == BT_PERF_TCP)
         setenv("UCX_TLS", "tcp", 0); /* before the receiver starts a thread */
+    if (o->huge_pages == BT_PERF_HUGE_OFF)
+        BATON_TRY(bt_perf_refuse_huge());
     s->progress = o->progress;
     s->work = (bt_perf_work){.n_pages = o->n_pages,
                              .page_bytes = o->page_bytes,
@@ -78,7 +80,7 @@ static baton_status make_receiver(server *s, const bt_perf_options *o)
     s->tokens = bt_calloc(bt_perf_work_tokens(&s->work), sizeof(*s->tokens));
     if (s->tokens == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "perf: %u tokens", bt_perf_work_tokens(&s->work));
-    BATON_TRY(bt_perf_memory_open(o->memory, (size_t)o->page_bytes, &s->page));
+    BATON_TRY(bt_perf_memory_open(o->memory, (size_t)o->page_bytes, false, &s->page));
     const baton_receiver_options options = {
         .name = "perf-receiver",
         .layout = s->work.layout,
@@ -253,13 +255,14 @@ static baton_status on_usage(const server *s)
         return bt_fail(BATON_ERR_STATE, "perf: not set up");
     BATON_TRY(bt_perf_usage_now(&usage));
     baton_receiver_get_stats(s->receiver, &stats);
-    return bt_perf_send(
-        s->control,
-        "usage rss_kb=%" PRIu64 " fds=%" PRIu64 " maps=%" PRIu64 " registered=%" PRIu64
-        " remotes=%" PRIu64 " total=%" PRIu64 " usable=%" PRIu64 " live=%" PRIu64,
-        usage.rss_kb, usage.fds, usage.maps, usage.registered, usage.remotes, stats.pages_total,
-        stats.pages_free + stats.pages_landed,
-        stats.tickets_live + stats.tickets_queued + stats.holds_live + stats.pins_live);
+    return bt_perf_send(s->control,
+                        "usage rss_kb=%" PRIu64 " fds=%" PRIu64 " maps=%" PRIu64
+                        " registered=%" PRIu64 " remotes=%" PRIu64 " huge_kb=%" PRIu64
+                        " total=%" PRIu64 " usable=%" PRIu64 " live=%" PRIu64,
+                        usage.rss_kb, usage.fds, usage.maps, usage.registered, usage.remotes,
+                        bt_perf_huge_kb(), stats.pages_total, stats.pages_free + stats.pages_landed,
+                        stats.tickets_live + stats.tickets_queued + stats.holds_live +
+                            stats.pins_live);
 }
 
 static void tidy(server *s)

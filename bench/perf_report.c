@@ -66,6 +66,9 @@ static void put_table(const bt_perf_options *o, const bt_perf_result *r, const f
                      o->progress == BATON_PROGRESS_MANUAL ? "manual" : "thread");
     bt_strbuf_printf(out, "%-22s %s (asked for: %s), copy threads %u\n", "path", r->way,
                      bt_perf_transport_name(o->transport), o->copy_threads);
+    bt_strbuf_printf(out, "%-22s %s (KiB in them: sender %" PRIu64 ", receiver %" PRIu64 ")\n",
+                     "huge pages", bt_perf_huge_name(o->huge_pages), r->sender_huge_kb,
+                     r->receiver_huge_kb);
     bt_strbuf_printf(out, "%-22s ", "connection");
     bt_strbuf_escape(out, r->path); /* names come from the other side */
     bt_strbuf_printf(out, "\n%-22s %.1f ms, first transfer included\n", "connected in",
@@ -118,6 +121,10 @@ static void put_json(const bt_perf_options *o, const bt_perf_result *r, const fi
                      "  \"one_process\": %s,\n",
                      (double)r->connect_ns / 1e6, r->n_samples, r->n_verified,
                      bool_name(o->transport == BT_PERF_LOOP));
+    put_string(out, "huge_pages", bt_perf_huge_name(o->huge_pages));
+    bt_strbuf_printf(out,
+                     "  \"sender_huge_kb\": %" PRIu64 ",\n  \"receiver_huge_kb\": %" PRIu64 ",\n",
+                     r->sender_huge_kb, r->receiver_huge_kb);
     put_spread(out, "gb_per_s", &f->gb_per_s, ",");
     put_spread(out, "us", &f->wall, ",");
     put_spread(out, "move_us", &f->move, ",");

@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/fail.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,6 +52,37 @@ static baton_status iterate_all(bt_perf_pair *pair, uint64_t start_ns, bt_perf_r
     return BATON_OK;
 }
 
+/* Whether a side that holds kb of memory has the pages that were asked for. */
+static baton_status check_huge(bt_perf_huge asked, const char *what, uint64_t kb, uint64_t huge_kb)
+{
+    enum { TOO_SMALL_KB = 4096 };
+    if (asked == BT_PERF_HUGE_OFF && huge_kb > 0)
+        return bt_fail(BATON_ERR_STATE, "perf: --huge-pages off: found %" PRIu64 " KiB in the %s",
+                       huge_kb, what);
+    if (asked == BT_PERF_HUGE_ON && kb >= TOO_SMALL_KB && huge_kb < kb / 2)
+        return bt_fail(BATON_ERR_UNSUPPORTED,
+                       "perf: --huge-pages on: wanted %" PRIu64 " KiB of the %s in huge pages, "
+                       "found %" PRIu64 " (/sys/kernel/mm/transparent_hugepage/: enabled madvise "
+                       "for the source, shmem_enabled advise for the pool)",
+                       kb, what, huge_kb);
+    return BATON_OK;
+}
+
+/* What memory the transfers went between; both sides have touched all of it by now. */
+static baton_status look_at_pages(bt_perf_pair *pair, bt_perf_result *result)
+{
+    const bt_perf_options *o = pair->options;
+    char line[BT_PERF_LINE_BYTES];
+    BATON_TRY(bt_perf_send(&pair->control, "usage"));
+    BATON_TRY(bt_perf_expect(&pair->control, "usage", line));
+    BATON_TRY(bt_perf_field(line, "huge_kb", 0, UINT64_MAX, &result->receiver_huge_kb));
+    result->sender_huge_kb = bt_perf_huge_kb();
+    BATON_TRY(check_huge(o->huge_pages, "source", o->n_pages * o->page_bytes / 1024,
+                         result->sender_huge_kb));
+    return check_huge(o->huge_pages, "pool", o->pool_pages * o->page_bytes / 1024,
+                      result->receiver_huge_kb);
+}
+
 baton_status bt_perf_run(const bt_perf_options *options, const char *program,
                          bt_perf_result *result)
 {
@@ -62,6 +94,8 @@ baton_status bt_perf_run(const bt_perf_options *options, const char *program,
     baton_status status = bt_perf_pair_open(options, program, &pair);
     if (status == BATON_OK)
         status = iterate_all(&pair, start_ns, result);
+    if (status == BATON_OK)
+        status = look_at_pages(&pair, result);
     result->n_verified = pair.n_verified;
     if (pair.sender != NULL)
         result->way = bt_perf_pair_path(&pair);

@@ -19,7 +19,8 @@ typedef struct {
     uint64_t connect_ns; /* creating the sender to its first transfer's done */
     uint32_t n_verified; /* transfers, warm-up included, of which every byte was right */
     const char *way;     /* the bytes went: mapped, put or mixed */
-    char path[BT_PERF_PATH_TEXT_BYTES]; /* what the sender said when it connected */
+    uint64_t sender_huge_kb, receiver_huge_kb; /* in huge pages, of the whole process */
+    char path[BT_PERF_PATH_TEXT_BYTES];        /* what the sender said when it connected */
 } bt_perf_result;
 
 /* program: this executable, to start the receiver. Result CORRUPT: a byte was wrong. *result is to

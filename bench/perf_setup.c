@@ -12,11 +12,11 @@ baton_status bt_perf_setup_send(bt_perf_control *control, const bt_perf_options 
         "setup pages=%u page_bytes=%" PRIu64 " pool_pages=%u seed=%" PRIu64
         " order=%d paged=%d layers=%u heads=%u head_dim=%u block_tokens=%u "
         "digests=%d progress=%d transport=%d flip_byte=%d memory=%d copy_threads=%u "
-        "data_lanes=%u",
+        "data_lanes=%u huge_pages=%d",
         o->n_pages, o->page_bytes, o->pool_pages, o->seed, (int)o->order, o->paged,
         o->shape.n_layers, o->shape.n_heads, o->shape.head_dim, o->shape.block_tokens,
         (int)o->digests, (int)o->progress, (int)o->transport, o->flip_byte, (int)o->memory,
-        o->copy_threads, o->data_lanes);
+        o->copy_threads, o->data_lanes, (int)o->huge_pages);
 }
 
 static baton_status parse_shape(const char *line, bt_perf_shape *shape)
@@ -36,7 +36,7 @@ static baton_status parse_shape(const char *line, bt_perf_shape *shape)
 baton_status bt_perf_setup_parse(const char *line, bt_perf_options *o)
 {
     uint64_t pages, page_bytes, pool_pages, seed, order, paged, digests, progress, transport,
-        flip_byte, memory, copy_threads, data_lanes;
+        flip_byte, memory, copy_threads, data_lanes, huge_pages;
     BATON_TRY(bt_perf_field(line, "pages", 1, BT_PERF_MAX_PAGES, &pages));
     BATON_TRY(bt_perf_field(line, "page_bytes", 1, BT_PERF_MAX_PAGE_BYTES, &page_bytes));
     BATON_TRY(bt_perf_field(line, "pool_pages", pages, BT_PERF_MAX_POOL_PAGES, &pool_pages));
@@ -51,6 +51,7 @@ baton_status bt_perf_setup_parse(const char *line, bt_perf_options *o)
     BATON_TRY(bt_perf_field(line, "memory", 0, BATON_MEMORY_CUDA_HOST, &memory));
     BATON_TRY(bt_perf_field(line, "copy_threads", 0, 64, &copy_threads));
     BATON_TRY(bt_perf_field(line, "data_lanes", 0, 8, &data_lanes));
+    BATON_TRY(bt_perf_field(line, "huge_pages", 0, BT_PERF_HUGE_ON, &huge_pages));
     o->n_pages = (uint32_t)pages;
     o->page_bytes = page_bytes;
     o->pool_pages = (uint32_t)pool_pages;
@@ -62,6 +63,7 @@ baton_status bt_perf_setup_parse(const char *line, bt_perf_options *o)
     o->progress = (baton_progress_mode)progress;
     o->transport = (bt_perf_transport)transport;
     o->memory = (baton_memory_kind)memory;
+    o->huge_pages = (bt_perf_huge)huge_pages;
     o->copy_threads = (uint32_t)copy_threads;
     o->data_lanes = (uint32_t)data_lanes;
     return BATON_OK;

@@ -76,7 +76,7 @@ static baton_status measure(bt_perf_source *source, size_t *bytes)
 }
 
 baton_status bt_perf_source_create(const bt_perf_work *work, bt_perf_order order,
-                                   baton_memory_kind memory, bt_perf_source **source_p)
+                                   baton_memory_kind memory, bool huge, bt_perf_source **source_p)
 {
     size_t bytes;
     bt_perf_source *source = bt_calloc(1, sizeof(*source));
@@ -85,7 +85,7 @@ baton_status bt_perf_source_create(const bt_perf_work *work, bt_perf_order order
     source->work = work;
     baton_status status = measure(source, &bytes);
     if (status == BATON_OK)
-        status = bt_perf_memory_open(memory, bytes, &source->memory);
+        status = bt_perf_memory_open(memory, bytes, huge, &source->memory);
     if (status != BATON_OK)
         goto fail;
     source->slots = bt_calloc(source->n_slots, sizeof(*source->slots));

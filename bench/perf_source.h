@@ -14,7 +14,7 @@ typedef struct bt_perf_source bt_perf_source;
 
 /* work is borrowed. Errors: NO_MEMORY, INVALID_ARG, UNSUPPORTED (memory of a GPU without one). */
 baton_status bt_perf_source_create(const bt_perf_work *work, bt_perf_order order,
-                                   baton_memory_kind memory, bt_perf_source **source_p);
+                                   baton_memory_kind memory, bool huge, bt_perf_source **source_p);
 void bt_perf_source_destroy(bt_perf_source *source); /* NULL is allowed. */
 /* Makes the memory known to the sender, where that saves a copy. */
 baton_status bt_perf_source_register(bt_perf_source *source, baton_sender *sender);

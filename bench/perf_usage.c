@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,6 +58,31 @@ static baton_status count_lines(const char *path, uint64_t *n)
     for (*n = 0; (c = getc(file)) != EOF;)
         *n += c == '\n';
     fclose(file);
+    return BATON_OK;
+}
+
+uint64_t bt_perf_huge_kb(void)
+{
+    static const char *const fields[] = {
+        "AnonHugePages:", "ShmemPmdMapped:", "Shared_Hugetlb:", "Private_Hugetlb:"};
+    char line[256];
+    uint64_t kb = 0;
+    FILE *file = fopen("/proc/self/smaps_rollup", "r");
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+            if (strncmp(line, fields[i], strlen(fields[i])) == 0)
+                kb += strtoull(line + strlen(fields[i]), NULL, 10);
+        }
+    }
+    if (file != NULL)
+        fclose(file);
+    return kb;
+}
+
+baton_status bt_perf_refuse_huge(void)
+{
+    if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0)
+        return bt_fail_errno(BATON_ERR_UNSUPPORTED, errno, "perf: --huge-pages off");
     return BATON_OK;
 }
 

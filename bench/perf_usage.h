@@ -15,6 +15,10 @@ typedef struct {
 
 /* Errors: IO. */
 baton_status bt_perf_usage_now(bt_perf_usage *usage);
+/* KiB of this process that are in huge pages now; 0 also where the system does not say. */
+uint64_t bt_perf_huge_kb(void);
+/* This process gets no transparent huge pages from here on. Errors: UNSUPPORTED. */
+baton_status bt_perf_refuse_huge(void);
 /* Ends that poll have a core each: a wake-up may put both on the waker's, where they would take
  * turns. Moves the calling thread, and no other, to the nth CPU of those it may use; does nothing
  * when there are fewer. */

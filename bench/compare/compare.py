@@ -2,8 +2,10 @@
 """Runs every work's programs in turns, round after round, and prints one table. Started by
 bench/compare.sh, whose --help says how."""
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 import time
 
@@ -62,12 +64,40 @@ def measure(works, programs, n_rounds, troubles):
     return rounds
 
 
+SHARED_HUGE = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+
+@contextlib.contextmanager
+def huge_shared_memory(wanted):
+    """Meanwhile shared memory has huge pages on request."""
+    if not wanted:
+        yield
+        return
+    try:
+        with open(SHARED_HUGE, encoding="ascii") as file:
+            before = file.read().split("[")[1].split("]")[0]
+        set_huge_shared("advise")
+    except OSError as error:
+        sys.exit(f"compare: --huge-shmem: {error}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        set_huge_shared(before)
+
+
+def set_huge_shared(value):
+    with open(SHARED_HUGE, "w", encoding="ascii") as file:
+        file.write(value)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="compare.sh")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=21)
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--huge-shmem", action="store_true")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--markdown", metavar="FILE")
     parser.add_argument("--build", required=True)
@@ -81,7 +111,8 @@ def main():
         return
     programs = Programs(options.build, options.wheel_perf, options.peers, options.iterations)
     troubles, start = {}, time.monotonic()
-    rounds = measure(works, programs, max(1, options.rounds), troubles)
+    with huge_shared_memory(options.huge_shmem):
+        rounds = measure(works, programs, max(1, options.rounds), troubles)
     facts = {**machine(), "rounds": options.rounds, "seconds": round(time.monotonic() - start)}
     print_table(works, rounds, facts)
     for text, places in troubles.items():

@@ -53,10 +53,10 @@ class Check:
         return value, "met" if good else "missed"
 
 
-def faster_than(one, other, limit):
+def faster_than(one, other, limit, note=""):
     """Speed of subject `one` as a multiple of `other`'s, both moving the same bytes."""
     return Check(
-        f"{one} : {other}",
+        f"{one} : {other}{note}",
         ">=",
         limit,
         lambda rounds: ratios(rounds.get(other, []), rounds.get(one, []), lambda f: f.us),
@@ -75,10 +75,10 @@ def rate_against(one, other, limit):
     )
 
 
-def cpu_against(one, other, limit):
+def cpu_against(one, other, limit, note=""):
     """CPU time of both processes as a multiple of another subject's."""
     return Check(
-        f"CPU, {one} : {other}",
+        f"CPU, {one} : {other}{note}",
         "<=",
         limit,
         lambda rounds: ratios(
@@ -87,9 +87,9 @@ def cpu_against(one, other, limit):
     )
 
 
-def receiver_share(one, limit):
+def receiver_share(one, limit, note=""):
     return Check(
-        f"CPU, {one}: receiver : sender",
+        f"CPU, {one}: receiver : sender{note}",
         "<=",
         limit,
         lambda rounds: [f.cpu_us[1] / f.cpu_us[0] for f in rounds.get(one, []) if f],

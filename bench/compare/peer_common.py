@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 WARMUP = 2
+HUGE_FIELDS = ("AnonHugePages:", "ShmemPmdMapped:", "Shared_Hugetlb:", "Private_Hugetlb:")
 WORD_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -22,18 +23,33 @@ def arguments(about):
     parser.add_argument("--pages", type=int, default=256)
     parser.add_argument("--page-bytes", type=int, default=256 << 10)
     parser.add_argument("--iterations", type=int, default=21)
+    parser.add_argument("--huge", action="store_true", help="ask for huge pages on both sides")
     return parser
 
 
+def pages_name(options):
+    return "huge pages" if options.huge else "4 KiB pages"
+
+
+def huge_kib():
+    """Of this process, in huge pages now."""
+    with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
+        return sum(int(line.split()[1]) for line in lines if line.startswith(HUGE_FIELDS))
+
+
 class Pages:
-    """n pages in anonymous private memory, and which slot each has."""
+    """n pages in anonymous private memory, in pages of 4 KiB or huge ones of the system's, and
+    which slot each has."""
 
     def __init__(self, options, seed):
         self.n, self.page_bytes = options.pages, options.page_bytes
         self.bytes = self.n * self.page_bytes
         self.map = mmap.mmap(-1, self.bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.map.madvise(mmap.MADV_HUGEPAGE if options.huge else mmap.MADV_NOHUGEPAGE)
         self.array = np.frombuffer(self.map, dtype=np.uint8)
         self.array[::4096] = 1
+        if options.huge and huge_kib() * 1024 < self.bytes // 2:
+            raise SystemExit(f"wanted huge pages, found {huge_kib()} KiB in {self.bytes} bytes")
         self.address = self.array.ctypes.data
         self.slots = list(range(self.n))
         random.Random(seed).shuffle(self.slots)

@@ -81,6 +81,7 @@ def main():
         config += "progress thread"
     else:
         config += f"no progress thread, target sleeps {1e6 * options.target_sleep:.0f} us"
+    config += f", {common.pages_name(options)}"
     common.run(options, config, source, target, transfer)
     target.end()
     os._exit(0)  # its libraries' threads would be waited for

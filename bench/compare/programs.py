@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How each program beside Baton is run for one figure."""
+import ctypes
 import glob
 import json
 import os
@@ -77,11 +78,12 @@ def figure_of_json(text, n_bytes):
     cpu = None
     if "sender_cpu_us" in report:
         cpu = (middle(report["sender_cpu_us"]), middle(report["receiver_cpu_us"]))
+    pages = {"on": ", huge pages", "off": ", 4 KiB pages"}.get(report.get("huge_pages"), "")
     return Figure(
         us=report["us"]["median"],
         bytes=n_bytes,
         cpu_us=cpu,
-        config=report.get("config") or report.get("path", ""),
+        config=report.get("config") or report.get("path", "") + pages,
         more=report,
     )
 
@@ -104,9 +106,9 @@ def run_baton(programs, arguments, wheel):
     return run([program, "--json", *arguments], env)
 
 
-def baton(n_pages, page_bytes, *options, wheel=False):
+def baton(n_pages, page_bytes, *options, wheel=False, huge="off"):
     def measure(programs):
-        arguments = [*work_arguments(programs, n_pages, page_bytes), *options]
+        arguments = [*work_arguments(programs, n_pages, page_bytes), "--huge-pages", huge, *options]
         return figure_of_json(run_baton(programs, arguments, wheel), n_pages * page_bytes)
 
     return measure
@@ -114,13 +116,24 @@ def baton(n_pages, page_bytes, *options, wheel=False):
 
 def baton_mode(*options, wheel=False):
     """A measurement of baton-perf's that is no rate."""
-    return lambda programs: figure_of_json(run_baton(programs, options, wheel), 0)
+    arguments = ["--huge-pages", "off", *options]
+    return lambda programs: figure_of_json(run_baton(programs, arguments, wheel), 0)
 
 
 def floor(name, n_pages, page_bytes, *options):
     def measure(programs):
         command = [programs.command(name), *work_arguments(programs, n_pages, page_bytes), *options]
         return figure_of_json(run(command), n_pages * page_bytes)
+
+    return measure
+
+
+def floor_mode(name, *options):
+    """A floor that is no rate; of small work, and so of many turns."""
+
+    def measure(programs):
+        turns = ["--iterations", str(10 * programs.iterations)]
+        return figure_of_json(run([programs.command(name), *turns, *options]), 0)
 
     return measure
 
@@ -149,8 +162,28 @@ TCP_SETTINGS = [
     {**TCP, "UCX_TCP_TX_SEG_SIZE": "128k", "UCX_TCP_RX_SEG_SIZE": "128k"},
     {**TCP, "UCX_TCP_TX_SEG_SIZE": "1m", "UCX_TCP_RX_SEG_SIZE": "1m"},
 ]
+CUDA_SETTINGS = [{}, *({"UCX_TLS": f"cuda_ipc,cuda_copy,{tls}"} for tls in ("posix,cma", "tcp"))]
 HOST_SETTINGS = [{"UCX_TLS": tls} for tls in ("posix,cma", "posix", "sysv")]
 CALIBRATION_TIMEOUT_S, RUN_TIMEOUT_S = 8, 30
+
+
+def need_gpu():
+    """Raises what is missing for work on a GPU's memory."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise Missing(f"a GPU: {error}") from error
+    n = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(n)) != 0 or n.value == 0:
+        raise Missing("a GPU: the driver has none")
+
+
+def on_gpu(action):
+    def measure(programs):
+        need_gpu()
+        return action(programs)
+
+    return measure
 
 
 def free_port():
@@ -204,8 +237,9 @@ def perftest_once(program, lib, settings, arguments, timeout):
 class Perftest:
     """ucx_perftest with the fastest of some settings: all are tried once, before the rounds."""
 
-    def __init__(self, which, test, size, settings):
+    def __init__(self, which, test, size, settings, memory=None):
         self.which, self.test, self.size, self.settings = which, test, size, settings
+        self.memory = memory
         self.best = None
 
     def _once(self, programs, settings, timeout):
@@ -218,15 +252,19 @@ class Perftest:
             raise Missing(f"{program} (package ucx-utils)")
         n = max(8, min(20000, (programs.iterations * 16 * MIB) // self.size))
         arguments = ["-t", self.test, "-s", str(self.size), "-n", str(n), "-w", str(n // 10 + 1)]
+        if self.memory:
+            arguments += ["-m", self.memory]
         columns = perftest_once(program, lib, settings, [*arguments, "-f", "-v"], timeout)
         # iterations, typical latency, average, overall, average MiB/s, overall, ...
         latency = self.test.endswith("_lat")
         us = columns[3] if latency else self.size / (columns[5] * MIB) * 1e6
-        told = " ".join(f"{k[4:]}={v}" for k, v in settings.items() if k != "UCX_NET_DEVICES")
+        told = "UCX's choice" if not settings else " ".join(f"{k[4:]}={v}" for k, v in settings.items() if k != "UCX_NET_DEVICES")
         return Figure(us=us, bytes=0 if latency else self.size, config=told)
 
     def calibrate(self, programs):
         found = []
+        if self.memory == "cuda":
+            need_gpu()
         for settings in self.settings:
             try:
                 found.append((self._once(programs, settings, CALIBRATION_TIMEOUT_S).us, settings))

@@ -12,24 +12,31 @@ from figures import (
     time_against,
 )
 from programs import (
+    CUDA_SETTINGS,
     HOST_SETTINGS,
     TCP_SETTINGS,
     Perftest,
     baton,
     baton_mode,
     floor,
+    floor_mode,
     mooncake,
     nixl,
+    on_gpu,
 )
 
 KIB, MIB = 1 << 10, 1 << 20
 THREAD, MANUAL = "baton", "baton manual"
 SUMMED = "copy and read with XXH3 sums"
 COPY, VM, RAW = "NT-store floor", "process_vm floor", "raw sockets"
-NIXL, NIXL_THREAD, MOONCAKE = "NIXL", "NIXL with thread", "Mooncake"
+NIXL, MOONCAKE = "NIXL", "Mooncake"
+NIXL_THREAD = "NIXL with thread, huge pages"
 DEBIAN, WHEEL = "perftest debian", "perftest wheel"
 WHEEL_BATON = "baton, wheel's UCX"
 TWO_THREADS = "baton, 2 copy threads"
+# Whatever is not called so has 4 KiB pages on both sides, and says so.
+HUGE, COPY_HUGE, NIXL_HUGE = (f"{who}, huge pages" for who in (THREAD, COPY, NIXL))
+SMALL = ", 4 KiB pages"
 # 16 tokens x 8 heads x 128 x 2 bytes: 32 KiB of a block in one place.
 PAGED = ("--paged", "--layers", "8", "--heads", "8", "--head-dim", "128")
 
@@ -49,6 +56,9 @@ def pages_work(key, n_pages, page_bytes, title, checks, more=None):
         COPY: floor("floor_copy", n_pages, page_bytes),
         VM: floor("floor_vm", n_pages, page_bytes),
         NIXL: nixl(n_pages, page_bytes),
+        HUGE: baton(n_pages, page_bytes, huge="on"),
+        COPY_HUGE: floor("floor_copy", n_pages, page_bytes, "--huge"),
+        NIXL_HUGE: nixl(n_pages, page_bytes, "--huge"),
         **(more or {}),
     }
     return Work(key, title, subjects, checks)
@@ -65,19 +75,27 @@ def two_threads(n_pages, page_bytes):
     return baton(n_pages, page_bytes, "--copy-threads", "2")
 
 
-def speed(floor_share, nixl_times):
-    return [
-        check
-        for who in (THREAD, MANUAL)
-        for check in (faster_than(who, COPY, floor_share), faster_than(who, NIXL, nixl_times))
-    ]
+# What Baton is held against: like against like.
+ALIKE = (
+    (THREAD, COPY, NIXL, SMALL),
+    (MANUAL, COPY, NIXL, SMALL),
+    (HUGE, COPY_HUGE, NIXL_HUGE, ""),
+)
+
+
+def beside_floor(share):
+    return [faster_than(who, floor_, share, note) for who, floor_, _, note in ALIKE]
+
+
+def beside_nixl(times):
+    return [faster_than(who, nixl_, times, note) for who, _, nixl_, note in ALIKE]
 
 
 def cpu():
     return [
         check
-        for who in (THREAD, MANUAL)
-        for check in (cpu_against(who, COPY, 1.15), receiver_share(who, 0.05))
+        for who, floor_, _, note in ALIKE
+        for check in (cpu_against(who, floor_, 1.15, note), receiver_share(who, 0.05, note))
     ]
 
 
@@ -87,10 +105,10 @@ def host_works():
         256,
         256 * KIB,
         "256 x 256 KiB scattered",
-        speed(0.90, 2.5) + cpu(),
+        beside_floor(0.90) + beside_nixl(2.5) + cpu(),
         {
             TWO_THREADS: two_threads(256, 256 * KIB),
-            NIXL_THREAD: nixl(256, 256 * KIB, "--progress-thread"),
+            NIXL_THREAD: nixl(256, 256 * KIB, "--huge", "--progress-thread"),
             **host_perftest(256 * KIB),
         },
     )
@@ -99,7 +117,7 @@ def host_works():
         2048,
         32 * KIB,
         "2,048 x 32 KiB scattered",
-        speed(0.85, 3.5),
+        beside_floor(0.85) + beside_nixl(3.5) + cpu(),
         {TWO_THREADS: two_threads(2048, 32 * KIB), **host_perftest(32 * KIB)},
     )
     yield pages_work(
@@ -107,9 +125,9 @@ def host_works():
         2048,
         4 * KIB,
         "2,048 x 4 KiB scattered",
-        [faster_than(who, NIXL, 3.0) for who in (THREAD, MANUAL)],
+        beside_nixl(3.0),
     )
-    yield pages_work("1x64m", 1, 64 * MIB, "1 x 64 MiB", [])
+    yield pages_work("1x64m", 1, 64 * MIB, "1 x 64 MiB", cpu())
 
 
 def digests_work(n_pages, page_bytes, key, title):
@@ -149,10 +167,20 @@ def latency_works():
     yield Work(
         "latency",
         "1 x 4 KiB, from push to seen by the receiver",
-        {"both poll": commit("--progress", "manual"), "both sleep": commit()},
+        {
+            "both poll": commit("--progress", "manual"),
+            "both sleep": commit(),
+            "three threads wake each other": floor_mode("floor_wake"),
+        },
         [at_most_us("both poll", 10), at_most_us("both sleep", 60)],
     )
-    tcp = ("--transport", "tcp", "--progress", "manual")
+    over_tcp = ("--transport", "tcp")
+    tcp = (*over_tcp, "--progress", "manual")
+
+    def one_way(*options):
+        page = ("--pages", "1", "--page-bytes", "4096")
+        return floor_mode("floor_tcp", *page, "--latency", *options)
+
     yield Work(
         "tcp-latency",
         "tcp, 1 x 4 KiB, from push to seen by the receiver",
@@ -161,6 +189,10 @@ def latency_works():
             DEBIAN: Perftest("debian", "ucp_put_lat", 4 * KIB, TCP_SETTINGS),
             "both poll, wheel's UCX": commit(*tcp, wheel=True),
             WHEEL: Perftest("wheel", "ucp_put_lat", 4 * KIB, TCP_SETTINGS),
+            "raw sockets, poll, back to back": one_way("--poll"),
+            "raw sockets, poll, pauses": one_way("--poll", "--pause"),
+            "both sleep": commit(*over_tcp),
+            "raw sockets, sleep, pauses": one_way("--pause"),
         },
         [
             time_against("both poll", DEBIAN, 1.3),
@@ -231,6 +263,20 @@ def tcp_work(key, n_pages, page_bytes, title):
     )
 
 
+def cuda_work():
+    """Both with the UCX of the wheel, which knows CUDA."""
+    cuda = baton(64, MIB, "--memory", "cuda", wheel=True, huge="auto")
+    return Work(
+        "cuda-ipc",
+        "GPU memory to GPU memory, two processes, 64 x 1 MiB scattered",
+        {
+            WHEEL_BATON: on_gpu(cuda),
+            WHEEL: Perftest("wheel", "ucp_put_bw", MIB, CUDA_SETTINGS, memory="cuda"),
+        },
+        [rate_against(WHEEL_BATON, WHEEL, 0.9)],
+    )
+
+
 def all_works():
     return [
         *host_works(),
@@ -242,4 +288,5 @@ def all_works():
         tcp_work("tcp-1x64m", 1, 64 * MIB, "tcp, 1 x 64 MiB"),
         tcp_work("tcp-256x256k", 256, 256 * KIB, "tcp, 256 x 256 KiB scattered"),
         tcp_work("tcp-2048x32k", 2048, 32 * KIB, "tcp, 2,048 x 32 KiB scattered"),
+        cuda_work(),
     ]

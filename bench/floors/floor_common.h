@@ -24,13 +24,17 @@ typedef struct {
     bool plain;                            /* --memcpy: floor_copy without non-temporal stores */
     size_t buffer;                         /* --buffer BYTES: of each socket; 0: the system's */
     unsigned lanes;                        /* --lanes N: sockets, a thread each */
+    bool latency;                          /* --latency: floor_tcp measures one way */
+    bool poll;                             /* --poll: its ends never sleep */
+    bool pause;                            /* --pause: a millisecond without work before each */
     size_t *from;                          /* [n_pages] slot of page i at the source */
     size_t *to;                            /* [n_pages] slot of page i at the target */
     double *wall_us;                       /* [n_iterations] */
     double sender_cpu_us, receiver_cpu_us; /* sums over the iterations */
 } floor_work;
 
-/* Reads the options and makes the slots; prints what is wrong and exits with 2. */
+/* Reads the options and makes the slots; prints what is wrong and exits with 2, or what there is
+ * (--help) and exits with 0. */
 void floor_parse(int argc, char **argv, floor_work *work);
 /* n_pages * page_bytes of memory, touched. Exits with 2 when there is none. */
 uint8_t *floor_memory(const floor_work *work, bool shared);

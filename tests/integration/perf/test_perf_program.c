@@ -210,6 +210,25 @@ static void odd_sizes_arrive(void **state)
     }
 }
 
+/* What memory the figures are of; whether shared memory may have huge pages is the system's. */
+static void the_size_of_memory_pages_is_what_was_asked_for(void **state)
+{
+    (void)state;
+    const char work[] = "--pages 16 --page-bytes 1048576 --iterations 1 --warmup 0 --json";
+    char arguments[256];
+    snprintf(arguments, sizeof(arguments), "%s --huge-pages off", work);
+    assert_int_equal(run(arguments), 0);
+    assert_output("\"huge_pages\": \"off\",\n  \"sender_huge_kb\": 0,\n  \"receiver_huge_kb\": 0,");
+    snprintf(arguments, sizeof(arguments), "%s --huge-pages on", work);
+    if (run(arguments) == 0) {
+        assert_output("\"huge_pages\": \"on\"");
+        assert_null(strstr(output, "_huge_kb\": 0,"));
+    } else {
+        assert_output("huge-pages on: wanted 16384 KiB of the ");
+        assert_output("shmem_enabled");
+    }
+}
+
 static void a_wrong_byte_is_found(void **state)
 {
     (void)state;
@@ -268,6 +287,7 @@ int main(int argc, char **argv)
         bt_test(a_matrix_has_every_pair),
         bt_test(a_soak_ends_where_it_began),
         bt_test(odd_sizes_arrive),
+        bt_test(the_size_of_memory_pages_is_what_was_asked_for),
         bt_test(a_wrong_byte_is_found),
         bt_test(what_cannot_work_is_said),
         bt_test(a_receiver_of_its_own_serves_senders),
