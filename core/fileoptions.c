@@ -46,9 +46,9 @@ static const bt_config_entry common_entries[] = {
     {LIST(notice_allow), .type = BT_CONFIG_STRINGS,
      .help = "Notice addresses that requests may name besides; * allows any. None: loopback."},
     {AT(digests), .type = BT_CONFIG_ENUM, .names = digests, .fallback = "off",
-     .help = "full: XXH3-64 of every chunk, checked before it can be looked up. sampled: of some "
-             "of its lines, which finds swapped, stale and torn pages at next to no cost. Of two "
-             "sides that differ the stronger one decides."},
+     .help = "full: XXH3-64 of every chunk, checked before it can be looked up. sampled: of the "
+             "first and last line of each layer and one of each 16 KiB between, which finds "
+             "swapped, stale and torn pages. Of two sides that differ the stronger one decides."},
     {AT(progress), .type = BT_CONFIG_ENUM, .names = progress_modes, .fallback = "thread",
      .help = "Who drives the library: a thread of its own, or the program that uses it."},
     {AT(admin), .type = BT_CONFIG_STRING, .fallback = "auto",

@@ -1,9 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# CPU time of baton-proxy per request of two legs, beside nginx as a plain proxy of one leg, on this
-# machine. Engines are an nginx that answers with constant JSON, so that only the proxies differ.
-#   proxy/bench_proxy.sh [build/release/bin/baton-proxy] [seconds] [connections]
-# Needs nginx and wrk. Prints a table; the CPU column counts, requests/s depend on who else runs.
+# CPU time of baton-proxy per request of two legs, beside nginx as a plain proxy of one leg.
+case "${1:-}" in
+-h | --help)
+    cat <<'EOF'
+usage: proxy/bench_proxy.sh [PROXY [SECONDS [CONNECTIONS]]]
+
+CPU time of baton-proxy (PROXY: build/release/bin/baton-proxy) per request of two legs, beside nginx
+as a plain proxy of one leg, on this machine; each for SECONDS [5] with CONNECTIONS [64]. Engines are
+an nginx that answers with constant JSON, so that only the proxies differ. Needs nginx and wrk.
+Prints a table; the CPU column counts, requests/s depend on who else runs.
+EOF
+    exit 0
+    ;;
+esac
 set -euo pipefail
 proxy=${1:-build/release/bin/baton-proxy} seconds=${2:-5} connections=${3:-64}
 dir=$(mktemp -d)

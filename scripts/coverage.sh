@@ -1,6 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Line coverage of the tests, per folder.
+case "${1:-}" in
+-h | --help)
+    cat <<'EOF'
+usage: scripts/coverage.sh [CTEST OPTION...]
+
+Installs what is missing (scripts/setup.sh), builds build/coverage, runs the tests there (all, or
+those that the options of ctest choose), and prints the share of lines they reach, per folder.
+Details: build/coverage/coverage.html.
+EOF
+    exit 0
+    ;;
+esac
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 if [ -d "$top/build/coverage" ]; then find "$top/build/coverage" -name '*.gcda' -delete; fi
