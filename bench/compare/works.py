@@ -49,16 +49,21 @@ class Work:
     checks: list = field(default_factory=list)
 
 
+def nixl_mapped(n_pages, page_bytes, *options):
+    """Through cma, in which the target has no part: the less it wakes up, the better."""
+    return nixl(n_pages, page_bytes, "--target-sleep", "0.01", *options)
+
+
 def pages_work(key, n_pages, page_bytes, title, checks, more=None):
     subjects = {
         THREAD: baton(n_pages, page_bytes),
         MANUAL: baton(n_pages, page_bytes, "--progress", "manual"),
         COPY: floor("floor_copy", n_pages, page_bytes),
         VM: floor("floor_vm", n_pages, page_bytes),
-        NIXL: nixl(n_pages, page_bytes),
+        NIXL: nixl_mapped(n_pages, page_bytes),
         HUGE: baton(n_pages, page_bytes, huge="on"),
         COPY_HUGE: floor("floor_copy", n_pages, page_bytes, "--huge"),
-        NIXL_HUGE: nixl(n_pages, page_bytes, "--huge"),
+        NIXL_HUGE: nixl_mapped(n_pages, page_bytes, "--huge"),
         **(more or {}),
     }
     return Work(key, title, subjects, checks)
