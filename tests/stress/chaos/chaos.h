@@ -15,11 +15,8 @@
 #include "support/cluster.h"
 
 enum {
-    CHAOS_PREFILL = 2,
-    CHAOS_DECODE = 2,
-    CHAOS_PROXY = CHAOS_PREFILL + CHAOS_DECODE,
-    CHAOS_NODES = CHAOS_PROXY + 1,
-    CHAOS_RELAYED = CHAOS_PREFILL + CHAOS_DECODE - 1, /* the node that is reached through relays */
+    CHAOS_MOST = 4, /* engines of a role; at least 2, so that there is one to go to */
+    CHAOS_SLOTS = 2 * CHAOS_MOST + 1,
     CHAOS_CLIENTS = 10,
     CHAOS_PROMPTS = 48,
     CHAOS_HUNG_MS = 55000, /* the proxy ends a request after 40 s, and may itself be stopped */
@@ -35,14 +32,17 @@ typedef struct {
 } chaos_slot;
 
 typedef struct {
-    chaos_slot slots[CHAOS_NODES]; /* prefill, decode, proxy */
+    unsigned n_prefill, n_decode;
+    unsigned proxy, relayed;       /* slots: the last; the one that is reached through relays */
+    chaos_slot slots[CHAOS_SLOTS]; /* prefill, decode, proxy */
     bt_node alone;                 /* the engine that knows the right tokens; never disturbed */
     bt_relay *init_relay, *alloc_relay;
-    uint16_t ports[CHAOS_NODES][3]; /* HTTP, init, alloc; of the proxy: HTTP, notices */
-    unsigned aborted;               /* processes that ended by themselves, each printed */
+    uint16_t ports[CHAOS_SLOTS][3]; /* HTTP, init, alloc; of the proxy: HTTP, notices */
+    /* Processes that ended by themselves, each printed; of them, by what UCX 1.13 is known for. */
+    unsigned died, aborted_by_ucx;
 } chaos_fleet;
 
-void chaos_fleet_start(chaos_fleet *fleet);
+void chaos_fleet_start(chaos_fleet *fleet, unsigned n_prefill, unsigned n_decode, uint64_t seed);
 void chaos_fleet_stop(chaos_fleet *fleet);
 /* Starts slot i on its ports; it must have ended. Waits until it is ready. */
 void chaos_slot_start(chaos_fleet *fleet, unsigned i);
@@ -53,18 +53,26 @@ uint16_t chaos_proxy_port(const chaos_fleet *fleet);
 /* ---- journal: when something was wrong ---- */
 
 typedef struct {
+    uint64_t begun_ms;
+    const char *text; /* a literal */
+    unsigned slot;
+} chaos_entry;
+
+typedef struct {
     pthread_mutex_t lock;
-    uint64_t *begun_ms; /* [n], rising */
+    chaos_entry *entries; /* [n], rising */
     size_t n, capacity;
     unsigned n_on; /* faults that last */
 } chaos_journal;
 
 uint64_t chaos_now_ms(void);
-void chaos_journal_begin(chaos_journal *journal);
+void chaos_journal_begin(chaos_journal *journal, const char *text, unsigned slot);
 void chaos_journal_end(chaos_journal *journal);
 bool chaos_journal_is_disturbed(chaos_journal *journal);
 /* When the first fault at or after from_ms began; 0: there was none. */
 uint64_t chaos_journal_first(chaos_journal *journal, uint64_t from_ms);
+/* What began at or after from_ms, a line each: to text, as much as has room. */
+void chaos_journal_tell(chaos_journal *journal, uint64_t from_ms, char *text, size_t room);
 
 /* ---- clients ---- */
 
@@ -73,6 +81,7 @@ typedef struct {
     /* From the first fault in a request's time to its error; where one lasted already when the
      * request began, from then on. */
     uint64_t slowest_error_ms;
+    char slowest[2048]; /* what the client was told then, and what had gone wrong */
 } chaos_counts;
 
 typedef struct chaos_clients chaos_clients;

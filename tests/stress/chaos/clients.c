@@ -3,11 +3,19 @@
 
 #include <jansson.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_TOKENS = 16, MAX_PROMPT = 400, SHARED_BY = 4, HANG_UP_PERCENT = 8 };
+enum {
+    MAX_TOKENS = 16,
+    MAX_PROMPT = 400,
+    SHARED_BY = 4,
+    HANG_UP_PERCENT = 8,
+    TOLD_BYTES = 400,
+    LOOK_BACK_MS = 8000, /* as long as a fault lasts */
+};
 
 typedef struct {
     char *bodies[2]; /* as one document, as a stream */
@@ -149,7 +157,16 @@ static verdict hang_up(client *c, const prompt *p)
     return LEFT;
 }
 
-static verdict ask(client *c, const prompt *p)
+/* What a client is told that fails; one line. */
+static void note_error(const bt_http_answer *answer, char *told, size_t room)
+{
+    const char *body = bt_strbuf_text(&answer->body);
+    const char *error = strstr(body, "\"error\"");
+    snprintf(told, room, "status %u: %.*s", answer->status,
+             (int)strcspn(error != NULL ? error : body, "\n"), error != NULL ? error : body);
+}
+
+static verdict ask(client *c, const prompt *p, char *told, size_t room)
 {
     bt_http_answer answer;
     bool stream = bt_rng_below(&c->rng, 2) == 0;
@@ -161,11 +178,14 @@ static verdict ask(client *c, const prompt *p)
         is = stream ? judge_stream(p, &answer) : judge_document(p, &answer);
     if (is == WRONG)
         show_wrong(p, &answer);
+    if (is == FAILED)
+        note_error(&answer, told, room);
     bt_http_answer_clear(&answer);
     return is;
 }
 
-static void count(chaos_clients *all, verdict is, uint64_t begun_ms, bool was_disturbed)
+static void count(chaos_clients *all, verdict is, uint64_t begun_ms, bool was_disturbed,
+                  const char *told)
 {
     uint64_t now_ms = chaos_now_ms(), fault_ms = chaos_journal_first(all->journal, begun_ms);
     uint64_t from_ms = !was_disturbed && fault_ms != 0 && fault_ms < now_ms ? fault_ms : begun_ms;
@@ -177,8 +197,14 @@ static void count(chaos_clients *all, verdict is, uint64_t begun_ms, bool was_di
     counts->wrong += is == WRONG;
     counts->left += is == LEFT;
     counts->hung += now_ms - begun_ms > CHAOS_HUNG_MS;
-    if (is == FAILED && now_ms - from_ms > counts->slowest_error_ms)
+    if (is == FAILED && now_ms - from_ms > counts->slowest_error_ms) {
+        size_t room = sizeof(counts->slowest);
         counts->slowest_error_ms = now_ms - from_ms;
+        int n = snprintf(counts->slowest, room, ", %s; from %.1f s before it was asked:", told,
+                         LOOK_BACK_MS / 1000.0);
+        chaos_journal_tell(all->journal, begun_ms - LOOK_BACK_MS, counts->slowest + n,
+                           room - (size_t)n);
+    }
     pthread_mutex_unlock(&all->lock);
 }
 
@@ -190,8 +216,10 @@ static void *run(void *ctx)
     while (!atomic_load(&all->stop)) {
         uint64_t begun_ms = chaos_now_ms();
         bool was_disturbed = chaos_journal_is_disturbed(all->journal);
-        verdict is = ask(c, &all->prompts[bt_rng_below(&c->rng, CHAOS_PROMPTS)]);
-        count(all, is, begun_ms, was_disturbed);
+        char told[TOLD_BYTES] = "";
+        const prompt *p = &all->prompts[bt_rng_below(&c->rng, CHAOS_PROMPTS)];
+        verdict is = ask(c, p, told, sizeof(told));
+        count(all, is, begun_ms, was_disturbed, told);
         uint64_t ms = is == FAILED ? BACK_OFF_MS : bt_rng_below(&c->rng, PAUSE_MS);
         nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL); /* as users do */
     }

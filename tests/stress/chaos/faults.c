@@ -42,6 +42,7 @@ typedef struct {
     kind what;
     unsigned slot;
     uint64_t until_ms;
+    unsigned per_mille; /* of frames */
 } fault;
 
 typedef struct {
@@ -74,15 +75,15 @@ static unsigned pick_slot(injector *in, kind what)
     switch (what) {
     case KILL_PREFILL:
     case STOP_PREFILL:
-        return (unsigned)bt_rng_below(&in->rng, CHAOS_PREFILL);
+        return (unsigned)bt_rng_below(&in->rng, in->fleet->n_prefill);
     case KILL_PROXY:
     case STOP_PROXY:
-        return CHAOS_PROXY;
+        return in->fleet->proxy;
     case LOSE_FRAMES:
     case CUT_CONNECTIONS:
-        return CHAOS_NODES; /* the relays */
+        return CHAOS_SLOTS; /* the relays */
     default:
-        return CHAOS_PREFILL + (unsigned)bt_rng_below(&in->rng, CHAOS_DECODE);
+        return in->fleet->n_prefill + (unsigned)bt_rng_below(&in->rng, in->fleet->n_decode);
     }
 }
 
@@ -102,8 +103,8 @@ static void disturb_frames(injector *in, unsigned per_mille)
 
 static void begin(injector *in, fault *f)
 {
-    bt_child *child = f->slot < CHAOS_NODES ? in->fleet->slots[f->slot].node.child : NULL;
-    chaos_journal_begin(in->journal);
+    bt_child *child = f->slot < CHAOS_SLOTS ? in->fleet->slots[f->slot].node.child : NULL;
+    chaos_journal_begin(in->journal, kinds[f->what].text, f->slot);
     in->n_done[f->what]++;
     switch (f->what) {
     case KILL_PREFILL:
@@ -120,7 +121,7 @@ static void begin(injector *in, fault *f)
         bt_child_signal(child, SIGTERM);
         break;
     case LOSE_FRAMES:
-        disturb_frames(in, (unsigned)between(in, 20, 200));
+        disturb_frames(in, f->per_mille);
         break;
     case CUT_CONNECTIONS:
     default:
@@ -138,7 +139,7 @@ static bool may_end(const injector *in, const fault *f)
 
 static void end(injector *in, fault *f)
 {
-    chaos_slot *slot = f->slot < CHAOS_NODES ? &in->fleet->slots[f->slot] : NULL;
+    chaos_slot *slot = f->slot < CHAOS_SLOTS ? &in->fleet->slots[f->slot] : NULL;
     switch (f->what) {
     case KILL_PREFILL:
     case KILL_DECODE:
@@ -177,18 +178,19 @@ static void maybe_begin(injector *in)
     kind what = pick_kind(in);
     unsigned slot = pick_slot(in, what);
     uint64_t ms = between(in, kinds[what].shortest_ms, kinds[what].longest_ms);
+    unsigned per_mille = (unsigned)between(in, 20, 200);
     if (free_place == NULL || is_disturbed(in, slot))
         return;
-    *free_place = (fault){true, what, slot, chaos_now_ms() + ms};
+    *free_place = (fault){true, what, slot, chaos_now_ms() + ms, per_mille};
     begin(in, free_place);
 }
 
 /* A process that ended by itself is started again, as a supervisor would; the run counts it. */
 static void replace_dead(injector *in)
 {
-    for (unsigned i = 0; i < CHAOS_NODES; i++)
+    for (unsigned i = 0; i <= in->fleet->proxy; i++)
         if (!is_disturbed(in, i) && chaos_slot_has_died(in->fleet, i)) {
-            chaos_journal_begin(in->journal);
+            chaos_journal_begin(in->journal, "ended by itself, started again", i);
             chaos_slot_start(in->fleet, i);
             chaos_journal_end(in->journal);
         }
