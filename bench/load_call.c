@@ -256,11 +256,14 @@ static const bt_http_call_ops ops = {.on_head = on_head, .on_data = on_data, .on
 static baton_status start_http(bt_load_call *call)
 {
     const bt_load_options *options = call->caller->options;
-    char authorization[512];
-    bt_http_header headers[3] = {
+    char authorization[512], traceparent[BT_TRACEPARENT_CHARS + 1];
+    bt_traceparent_make(&call->record->trace);
+    bt_traceparent_write(&call->record->trace, traceparent);
+    bt_http_header headers[4] = {
         {"Content-Type", "application/json"},
-        {"Accept", options->stream ? "text/event-stream" : "application/json"}};
-    size_t n_headers = 2;
+        {"Accept", options->stream ? "text/event-stream" : "application/json"},
+        {"traceparent", traceparent}};
+    size_t n_headers = 3;
     if (options->api_key != NULL) {
         snprintf(authorization, sizeof(authorization), "Bearer %s", options->api_key);
         headers[n_headers++] = (bt_http_header){"Authorization", authorization};

@@ -4,6 +4,7 @@
 #ifndef BT_BENCH_LOAD_RECORD_H
 #define BT_BENCH_LOAD_RECORD_H
 #include "core/strbuf.h"
+#include "core/traceparent.h"
 
 enum { BT_LOAD_KIND_BYTES = 48, BT_LOAD_DETAIL_BYTES = 160 };
 
@@ -18,6 +19,7 @@ typedef struct {
     uint32_t cached_tokens;
     uint32_t output_tokens;
     unsigned http_status; /* 0: none came */
+    bt_traceparent trace; /* as which it was sent */
     bool ended;           /* on_done was there */
     bool ok;
     bool has_usage;

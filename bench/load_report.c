@@ -88,6 +88,11 @@ static void add_ok(const bt_load_record *record, bt_load_summary *summary, durat
                             (record->last_ns - record->first_ns) / (record->output_tokens - 1));
 }
 
+static double took_ms(const bt_load_record *record)
+{
+    return (double)(record->end_ns - record->start_ns) / 1e6;
+}
+
 baton_status bt_load_summarize(bt_load_result *result, bt_load_summary *summary)
 {
     durations all = {0};
@@ -96,6 +101,9 @@ baton_status bt_load_summarize(bt_load_result *result, bt_load_summary *summary)
     for (uint32_t i = 0; i < result->n_requests; i++) {
         const bt_load_record *record = &result->records[i];
         summary->n_sent += record->start_ns != 0;
+        if (record->ended &&
+            (summary->slowest == NULL || took_ms(record) > took_ms(summary->slowest)))
+            summary->slowest = record;
         if (record->ok)
             add_ok(record, summary, &all);
         else if (record->ended)
@@ -163,6 +171,9 @@ void bt_load_report_table(const bt_load_options *options, const bt_load_result *
     put_row(out, "TPOT", &s->tpot);
     put_row(out, "ITL", &s->itl);
     put_row(out, "end-to-end", &s->e2e);
+    if (s->slowest != NULL)
+        bt_strbuf_printf(out, "\n%-10s %.2f ms; its stages: baton-ctl trace %s\n", "slowest",
+                         took_ms(s->slowest), s->slowest->trace.trace);
     put_errors(out, s);
 }
 
@@ -232,6 +243,11 @@ void bt_load_report_json(const bt_load_options *options, const bt_load_result *r
     put_spread(out, "tpot_ms", &s->tpot);
     put_spread(out, "itl_ms", &s->itl);
     put_spread(out, "e2e_ms", &s->e2e);
+    if (s->slowest != NULL)
+        bt_strbuf_printf(out, "  \"slowest\": {\"ms\": %.4f, \"trace\": \"%s\"},\n",
+                         took_ms(s->slowest), s->slowest->trace.trace);
+    else
+        bt_strbuf_puts(out, "  \"slowest\": null,\n");
     put_json_errors(out, s);
     bt_strbuf_puts(out, "}\n");
 }

@@ -31,6 +31,7 @@ typedef struct {
     bt_load_spread e2e;  /* start to end */
     bt_load_error errors[BT_LOAD_MAX_KINDS]; /* [n_errors], most frequent first */
     size_t n_errors;
+    const bt_load_record *slowest; /* of those that have ended, borrowed; NULL: none has */
 } bt_load_summary;
 
 /* Spread of ns[n], which it sorts. */

@@ -16,6 +16,7 @@
 #include "core/fail.h"
 #include "core/log.h"
 #include "core/promtext.h"
+#include "core/traceparent.h"
 #include "engine/apireply.h"
 #include "engine/enginemetrics.h"
 
@@ -23,6 +24,7 @@ typedef struct {
     bt_api *api;
     bt_http_request *http; /* NULL: finished */
     bool streams;          /* the head of a stream has been sent */
+    bt_traceparent trace;  /* the request's header; none: it had none that is valid */
     bt_api_params params;
     bt_api_reply reply;
 } call;
@@ -150,6 +152,8 @@ static void respond_failure(call *c, const bt_gen_event *event)
                       : event->status == BATON_ERR_TOO_LARGE ? 400
                                                              : bt_http_status_of(event->status);
     bt_http_request *http = c->http;
+    bt_info("engine: request failed status=%s id=%s trace=%s: %s", baton_status_name(event->status),
+            c->reply.id, c->trace.trace, event->error);
     if (!c->streams) {
         c->http = NULL;
         (void)bt_http_respond_error(http, status, NULL, event->error, NULL,
@@ -232,6 +236,17 @@ static void submit(bt_api *api, call *c)
     free_call(c);
 }
 
+/* A hand-off whose target names no trace of its own goes on with the request's. */
+static void read_trace(call *c)
+{
+    const char *text = bt_http_header_get(c->http->headers, "traceparent");
+    bt_handoff_target *target = &c->params.target;
+    if (text == NULL || !bt_traceparent_read(text, strlen(text), &c->trace))
+        return;
+    if (target->traceparent[0] == 0)
+        bt_traceparent_write(&c->trace, target->traceparent);
+}
+
 static void generate(bt_api *api, bt_http_request *http, bool is_chat)
 {
     call *c = bt_calloc(1, sizeof(*c));
@@ -249,6 +264,7 @@ static void generate(bt_api *api, bt_http_request *http, bool is_chat)
         free_call(c);
         return;
     }
+    read_trace(c);
     c->reply.tokenizer = limits.tokenizer;
     c->reply.model = limits.model_names[0];
     c->reply.params = &c->params;

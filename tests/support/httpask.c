@@ -120,13 +120,20 @@ void bt_http_call(uint16_t port, const char *method, const char *path, const cha
         bt_http_finish(fd, answer);
 }
 
+int bt_http_send(uint16_t port, const void *bytes, size_t n)
+{
+    int fd = connect_to(port);
+    if (fd >= 0)
+        (void)send_all(fd, bytes, n);
+    return fd;
+}
+
 void bt_http_raw(uint16_t port, const void *bytes, size_t n, bt_http_answer *answer)
 {
     *answer = (bt_http_answer){0};
-    int fd = connect_to(port);
+    int fd = bt_http_send(port, bytes, n);
     if (fd < 0)
         return;
-    (void)send_all(fd, bytes, n);
     (void)shutdown(fd, SHUT_WR);
     bt_http_finish(fd, answer);
 }

@@ -21,6 +21,8 @@ int bt_http_open(uint16_t port, const char *method, const char *path, const char
                  const char *text);
 /* Reads the whole answer of a request that bt_http_open sent with text NULL, and closes fd. */
 void bt_http_finish(int fd, bt_http_answer *answer);
+/* Sends bytes as they are; the answer is for bt_http_finish. -1: nobody listens. */
+int bt_http_send(uint16_t port, const void *bytes, size_t n);
 /* As bt_http_call with bytes that need not be HTTP. */
 void bt_http_raw(uint16_t port, const void *bytes, size_t n, bt_http_answer *answer);
 void bt_http_answer_clear(bt_http_answer *answer);

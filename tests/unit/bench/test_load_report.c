@@ -45,6 +45,7 @@ static bt_load_result make_result(void)
         if (i < 2) {
             strcpy(record->kind, "http 503");
             strcpy(record->detail, "busy\x1b[2J");
+            record->end_ns = record->start_ns + 5 * MS;
             continue;
         }
         record->ok = true;
@@ -54,6 +55,7 @@ static bt_load_result make_result(void)
         record->prompt_tokens = 100;
         record->cached_tokens = 64;
         record->output_tokens = 5;
+        snprintf(record->trace.trace, sizeof(record->trace.trace), "trace%u", i);
         bt_strbuf_printf(&record->text, "answer \"%u\"", i);
     }
     for (unsigned i = 0; i < 4; i++)
@@ -104,6 +106,7 @@ static void json_says_what_the_table_says(void **state)
     bt_load_result result = make_result();
     bt_load_summary summary;
     bt_strbuf text = {0};
+    result.records[7].end_ns += 30 * MS;
     assert_ok(bt_load_summarize(&result, &summary));
     bt_load_report_json(&options, &result, &summary, &text);
     bt_json_value root, value, p90;
@@ -116,8 +119,12 @@ static void json_says_what_the_table_says(void **state)
     assert_ok(bt_json_get(value, "p90", &p90));
     assert_true(bt_slice_equals(p90.text, "10.0000"));
 
+    assert_ok(bt_json_get(root, "slowest", &value));
+    assert_true(bt_slice_equals(value.text, "{\"ms\": 90.0000, \"trace\": \"trace7\"}"));
+
     bt_strbuf_clear(&text);
     bt_load_report_table(&options, &result, &summary, &text);
+    assert_non_null(strstr(bt_strbuf_text(&text), "90.00 ms; its stages: baton-ctl trace trace7"));
     assert_non_null(strstr(bt_strbuf_text(&text), "17 ok, 2 failed, 1 not sent"));
     assert_non_null(strstr(bt_strbuf_text(&text), "1.70 req/s"));
     assert_non_null(strstr(bt_strbuf_text(&text), "http 503"));

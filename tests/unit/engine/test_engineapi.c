@@ -496,6 +496,38 @@ static void a_prefill_leg_sends_and_returns_the_first_token(void **state)
     api_close(b);
 }
 
+#define TRACEPARENT "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+static unsigned post_traced(const bench *b, const char *body)
+{
+    char request[1024];
+    bt_http_answer answer;
+    int n = snprintf(request, sizeof(request),
+                     "POST /v1/completions HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+                     "traceparent: " TRACEPARENT "\r\nContent-Length: %zu\r\n\r\n%s",
+                     strlen(body), body);
+    bt_http_finish(bt_http_send(b->port, request, (size_t)n), &answer);
+    unsigned status = answer.status;
+    bt_http_answer_clear(&answer);
+    return status;
+}
+
+/* The hand-off goes on with the request's own trace, and a failure's line names it. */
+static void the_header_names_the_trace(void **state)
+{
+    (void)state;
+    bench *b = api_open(true, 4, 8);
+    assert_int_equal(post_traced(b, with_spec), 200);
+    WAIT_FOR_U64(b, transfers_done_total, 1);
+    assert_string_equal(b->target.traceparent, TRACEPARENT);
+    pthread_mutex_lock(&b->lock);
+    b->fails = BATON_ERR_PERMISSION;
+    pthread_mutex_unlock(&b->lock);
+    assert_int_equal(post_traced(b, with_spec), bt_http_status_of(BATON_ERR_PERMISSION));
+    assert_int_equal(bt_log_seen("trace=4bf92f3577b34da6a3ce929d0e0e4736"), 1);
+    api_close(b);
+}
+
 static void a_hand_off_that_cannot_begin_is_an_honest_error(void **state)
 {
     (void)state;
@@ -562,6 +594,7 @@ int main(void)
         bt_test(a_stop_string_ends_the_answer),
         bt_test(small_routes_answer),
         bt_test(a_prefill_leg_sends_and_returns_the_first_token),
+        bt_test(the_header_names_the_trace),
         bt_test(a_hand_off_that_cannot_begin_is_an_honest_error),
         bt_test(running_requests_end_with_an_error_when_the_engine_stops),
     };
