@@ -46,6 +46,11 @@ void check_landed(baton_receiver *receiver, const prompt *p);
  * the second quarter, but for what comes and goes: one thing a slot, and what the C library keeps.
  * Prints one line. */
 enum { ROUNDS_MAX = 4096 };
+/* Before anything else, so that resident memory is what is in use. UCX allocates megabytes for each
+ * worker and touches little of them. Once the C library has freed such a block it takes the next
+ * ones from its heap, where every life leaves other pages touched, and keeps them: resident memory
+ * creeps up, ever slower, to the most the heap has ever held, although no more is in use. */
+void usage_open(void);
 typedef struct {
     bt_perf_usage rounds[ROUNDS_MAX];
     uint32_t n;

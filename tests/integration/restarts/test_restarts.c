@@ -357,6 +357,7 @@ static void killed_senders_leave_nothing_at_a_receiver(void **state)
 
 int main(int argc, char **argv)
 {
+    usage_open();
     if (argc > 3 && strcmp(argv[1], "receiver") == 0)
         run_receiver(argv + 2);
     if (argc > 5 && strcmp(argv[1], "sender") == 0)
