@@ -4,6 +4,8 @@
 
 #include "support/test.h"
 
+#include <stdio.h>
+
 static rx_kit kit;
 static rx_kit_sender alice, bob;
 static rx_kit_request a, b;
@@ -136,6 +138,48 @@ static void a_mismatch_is_refused_with_every_field(void **state)
     init.u.init.world = 1;
     uint8_t other[BATON_KEY_BYTES] = {1};
     init.u.init.seed = bt_blob_of(other, sizeof(other));
+    rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
+    rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+    assert_int_equal(answer.status, BATON_ERR_LAYOUT_MISMATCH);
+    assert_int_equal(stats_now().peers, 0);
+    rx_kit_close(&kit);
+}
+
+/* Block sizes may differ; nothing else may. */
+static void every_field_of_a_layout_is_looked_at(void **state)
+{
+    (void)state;
+#define FIELD(name)                         \
+    {                                       \
+#name, offsetof(baton_layout, name) \
+    }
+    static const struct {
+        const char *name;
+        size_t offset;
+    } fields[] = {FIELD(dtype),    FIELD(n_layers),     FIELD(n_planes), FIELD(n_kv_heads),
+                  FIELD(head_dim), FIELD(chunk_tokens), FIELD(tp_size),  FIELD(pp_size)};
+    open_kit(4);
+    bt_expect_log("peer refused");
+    bt_message init = rx_kit_message(&alice, BT_MSG_INIT), answer;
+    init.u.init = (bt_msg_init){.name = bt_blob_of_text("kit"),
+                                .world = 1,
+                                .layout = rx_kit_layout(),
+                                .seed = bt_blob_of(kit.rx->root.last.bytes, BATON_KEY_BYTES),
+                                .connection = 1};
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        char text[512], wanted[64];
+        init.u.init.layout = rx_kit_layout();
+        uint32_t *value = (uint32_t *)((uint8_t *)&init.u.init.layout + fields[i].offset);
+        *value = *value == 1 ? 2 : 1;
+        rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
+        rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
+        assert_int_equal(answer.status, BATON_ERR_LAYOUT_MISMATCH);
+        bt_blob_to_text(answer.text, text, sizeof(text));
+        snprintf(wanted, sizeof(wanted), "%s ours ", fields[i].name);
+        assert_non_null(strstr(text, wanted));
+    }
+    init.u.init.layout = rx_kit_layout();
+    init.u.init.layout.model[0] ^= 1;
     rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
     rx_kit_expect(&kit, BT_MSG_INIT_ANSWER, &answer);
     assert_int_equal(answer.status, BATON_ERR_LAYOUT_MISMATCH);
@@ -687,6 +731,7 @@ int main(void)
         bt_test(init_answers_with_a_worker_and_what_is_agreed),
         bt_test(a_probe_measures_and_gets_no_pages),
         bt_test(a_mismatch_is_refused_with_every_field),
+        bt_test(every_field_of_a_layout_is_looked_at),
         bt_test(digests_of_another_definition_are_refused),
         bt_test(an_init_that_is_not_understood_is_answered),
         bt_test(another_protocol_version_is_told_both),
