@@ -75,6 +75,10 @@ typedef struct {
     /* The peer's process can be watched: pidfd is readable when it has exited. -1: stop watching.
      */
     void (*watch)(void *ctx, bt_tx_peer *peer, int pidfd);
+    /* The peer has answered and cannot be watched: from now on is_connected says whether a
+     * connection to it stands. Both NULL: cannot be told. */
+    void (*follow)(void *ctx, bt_tx_peer *peer);
+    bool (*is_connected)(void *ctx, bt_tx_peer *peer);
     /* Wakes whoever has this doorbell; false: nobody, as far as can be told. NULL: no rings. */
     bool (*ring)(void *ctx, bt_blob doorbell);
     bt_blob doorbell; /* that wakes us; borrowed; empty: no rings */

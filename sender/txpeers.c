@@ -156,6 +156,8 @@ static void watch_process(bt_tx *tx, bt_tx_peer *peer)
 {
     if (bt_process_watch(&peer->process, &peer->pidfd) == BATON_OK)
         tx->out.watch(tx->out.ctx, peer, peer->pidfd);
+    else if (tx->out.follow != NULL)
+        tx->out.follow(tx->out.ctx, peer);
 }
 
 /* What the receiver says will be used is what we want, or stronger. */
@@ -455,13 +457,35 @@ void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
     }
 }
 
+static uint64_t beats_missed_ns(const bt_tx_peer *peer)
+{
+    enum { MISSED_BEATS = 2 };
+    return bt_deadline_ns(peer->last_heard_ns, MISSED_BEATS * BT_NS_PER_MS * peer->heartbeat_ms);
+}
+
+static bool is_connected(const bt_tx *tx, bt_tx_peer *peer)
+{
+    return peer->pidfd >= 0 || tx->out.is_connected == NULL ||
+           tx->out.is_connected(tx->out.ctx, peer);
+}
+
+/* A process that exits closes its connections: where nobody can watch the process, this tells a
+ * dead receiver from a slow or stopped one, before the transport has tried in vain for long enough.
+ * It decides only when heartbeats are missing, so that a connection that is made anew is none that
+ * has gone. */
 static void ready_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
 {
     if (tx->options.probe) /* has nothing more to say, nor to hear */
         return;
+    bool is_missed = now_ns >= beats_missed_ns(peer);
+    bool is_due =
+        bt_elapsed_ns(now_ns, peer->last_heartbeat_ns) >= peer->heartbeat_ms * BT_NS_PER_MS;
+    bool has_hung_up = (is_missed || is_due) && !is_connected(tx, peer);
     if (bt_elapsed_ns(now_ns, peer->last_heard_ns) >= peer->silent_ms * BT_NS_PER_MS)
         bt_tx_peer_down(tx, peer, BATON_ERR_PEER_SILENT, "nothing heard from the receiver");
-    else if (bt_elapsed_ns(now_ns, peer->last_heartbeat_ns) >= peer->heartbeat_ms * BT_NS_PER_MS)
+    else if (has_hung_up && is_missed)
+        bt_tx_peer_down(tx, peer, BATON_ERR_UNREACHABLE, "the receiver has hung up");
+    else if (is_due)
         send_heartbeats(tx, peer, now_ns);
 }
 
@@ -497,13 +521,20 @@ void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns)
     }
 }
 
+static uint64_t ready_wake_ns(const bt_tx_peer *peer, uint64_t now_ns)
+{
+    uint64_t beat_ns = peer->last_heartbeat_ns + peer->heartbeat_ms * BT_NS_PER_MS;
+    uint64_t missed_ns = beats_missed_ns(peer);
+    return missed_ns > now_ns && missed_ns < beat_ns ? missed_ns : beat_ns;
+}
+
 uint64_t bt_tx_peer_wake_ns(const bt_tx *tx, const bt_tx_peer *peer, uint64_t now_ns)
 {
     switch (peer->state) {
     case BT_TX_PEER_READY:
         if (tx->options.probe)
             return BT_NEVER_NS;
-        return peer->last_heartbeat_ns + peer->heartbeat_ms * BT_NS_PER_MS;
+        return ready_wake_ns(peer, now_ns);
     case BT_TX_PEER_MEASURE:
         return bt_tx_measure_wake_ns(&peer->measure, now_ns);
     case BT_TX_PEER_DOWN:

@@ -23,6 +23,8 @@ static baton_status open_socket(baton_sender *sender, bt_tx_link *link, bt_tx_po
 
 static void close_link(baton_sender *sender, bt_tx_link *link)
 {
+    if (link->monitor != NULL)
+        bt_zmq_monitor_close(link->monitor, link->sockets[BT_TX_INIT_PORT]);
     for (int port = 0; port < BT_TX_N_PORTS; port++) {
         int fd;
         if (link->sockets[port] != NULL && bt_zmq_fd(link->sockets[port], &fd) == BATON_OK)
@@ -113,6 +115,29 @@ static void watch_peer(void *ctx, bt_tx_peer *peer, int pidfd)
         bt_warn("sender: only the heartbeat notices a peer: %s", baton_last_error());
 }
 
+/* Called when something has come over the connection; what the monitor still holds of the past ends
+ * with how it was made. */
+static void follow_peer(void *ctx, bt_tx_peer *peer)
+{
+    const baton_sender *sender = ctx;
+    bt_tx_link *link = peer->shell;
+    link->is_connected = true;
+    if (link->monitor == NULL &&
+        bt_zmq_monitor_open(sender->control.context, link->sockets[BT_TX_INIT_PORT],
+                            &link->monitor) != BATON_OK)
+        bt_warn("sender: only the heartbeat notices a peer: %s", baton_last_error());
+}
+
+static bool is_peer_connected(void *ctx, bt_tx_peer *peer)
+{
+    (void)ctx;
+    bt_tx_link *link = peer->shell;
+    bt_zmq_event event;
+    while (link->monitor != NULL && bt_zmq_monitor_next(link->monitor, &event) == BATON_OK)
+        link->is_connected = event == BT_ZMQ_CONNECTED;
+    return link->is_connected || link->monitor == NULL;
+}
+
 static bool ring_peer(void *ctx, bt_blob doorbell)
 {
     const baton_sender *sender = ctx;
@@ -126,6 +151,8 @@ bt_tx_out bt_txshell_out(baton_sender *sender)
                      .send = send_frame,
                      .notice = send_notice,
                      .watch = watch_peer,
+                     .follow = follow_peer,
+                     .is_connected = is_peer_connected,
                      .ctx = sender};
     if (sender->wake != NULL) {
         out.ring = ring_peer;

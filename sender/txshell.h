@@ -48,6 +48,8 @@ typedef struct bt_tx_link {
                                    descriptor says when it no longer is */
     int pidfd;                  /* in the poll set; -1: none */
     bool has_exited;            /* its flag */
+    void *monitor;              /* of the init port's socket; NULL: none */
+    bool is_connected;          /* as far as the monitor has been asked */
 } bt_tx_link;
 
 struct baton_sender {

@@ -21,8 +21,9 @@ enum {
     KEEPALIVE_IDLE_S = 30,
     KEEPALIVE_INTERVAL_S = 10,
     KEEPALIVE_COUNT = 3,
-    CONTEXT_FDS = 16, /* libzmq's threads take 8, and abort where there are none */
-    SOCKET_FDS = 3,   /* its mailbox, and a listener or a connection */
+    CONTEXT_FDS = 16,   /* libzmq's threads take 8, and abort where there are none */
+    MAX_SOCKETS = 4095, /* a sender has up to four per receiver; libzmq's own limit is 1,023 */
+    SOCKET_FDS = 3,     /* its mailbox, and a listener or a connection */
 };
 
 static baton_status status_from_zmq(int err)
@@ -69,6 +70,7 @@ baton_status bt_zmq_context_create(void **context_p)
     if (context == NULL)
         return bt_zmq_fail(errno, "zmq: context");
     zmq_ctx_set(context, ZMQ_BLOCKY, 0);
+    zmq_ctx_set(context, ZMQ_MAX_SOCKETS, MAX_SOCKETS);
     baton_status status = start_threads(context);
     if (status != BATON_OK) {
         bt_zmq_context_destroy(context);
@@ -382,17 +384,25 @@ baton_status bt_zmq_monitor_open(void *context, void *socket, void **monitor_p)
     char url[64];
     uint64_t number = atomic_fetch_add_explicit(&n_monitors, 1, memory_order_relaxed);
     snprintf(url, sizeof(url), "inproc://baton-monitor-%" PRIu64, number);
+    BATON_TRY(bt_fdroom_require(2 * SOCKET_FDS, "zmq: monitor"));
     if (zmq_socket_monitor(socket, url, events) != 0)
         return bt_zmq_fail(errno, "zmq: monitor");
+    const int no_limit = 0; /* libzmq's thread would wait for room */
     void *monitor = zmq_socket(context, ZMQ_PAIR);
-    if (monitor == NULL || zmq_connect(monitor, url) != 0) {
+    if (monitor == NULL || zmq_setsockopt(monitor, ZMQ_RCVHWM, &no_limit, sizeof(no_limit)) != 0 ||
+        zmq_connect(monitor, url) != 0) {
         int err = errno;
-        bt_zmq_close(monitor);
-        zmq_socket_monitor(socket, NULL, 0);
+        bt_zmq_monitor_close(monitor, socket);
         return bt_zmq_fail(err, "zmq: monitor");
     }
     *monitor_p = monitor;
     return BATON_OK;
+}
+
+void bt_zmq_monitor_close(void *monitor, void *socket)
+{
+    zmq_socket_monitor(socket, NULL, 0);
+    bt_zmq_close(monitor);
 }
 
 baton_status bt_zmq_monitor_next(void *monitor, bt_zmq_event *event)

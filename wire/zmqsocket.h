@@ -86,9 +86,12 @@ typedef enum {
     BT_ZMQ_REFUSED,      /* a handshake failed: keys, or another protocol */
 } bt_zmq_event;
 
-/* A socket of its own, on which the events of `socket` arrive. Closed with bt_zmq_close, before
- * or after `socket`. */
+/* A socket of its own, on which the events of `socket` arrive, however many they are until somebody
+ * asks. Errors: OVERLOADED (no descriptors), NO_MEMORY. */
 baton_status bt_zmq_monitor_open(void *context, void *socket, void **monitor_p);
+/* While `socket` is open: libzmq's thread would wait for ever to tell a monitor that is gone of
+ * what happens to `socket` at its end. NULL is allowed for the monitor. */
+void bt_zmq_monitor_close(void *monitor, void *socket);
 /* The next event, if there is one; BATON_IN_PROGRESS otherwise. */
 baton_status bt_zmq_monitor_next(void *monitor, bt_zmq_event *event);
 

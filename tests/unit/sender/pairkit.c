@@ -99,6 +99,12 @@ static void tx_watch(void *ctx, bt_tx_peer *peer, int pidfd)
     (void)ctx, (void)peer, (void)pidfd;
 }
 
+static bool tx_is_connected(void *ctx, bt_tx_peer *peer)
+{
+    (void)peer;
+    return !((const pair_sender *)ctx)->kit->receiver_has_hung_up;
+}
+
 /* Doorbells: "r" is the receiver's, "s" a sender's. Both sides look into their rings anyway. */
 static const uint8_t bell_r[] = "r", bell_s[] = "s";
 
@@ -173,6 +179,7 @@ static void create_sender(pair *kit, uint32_t index, const pair_options *options
                            .send = tx_send,
                            .notice = tx_notice,
                            .watch = tx_watch,
+                           .is_connected = tx_is_connected,
                            .ring = options->rings ? tx_ring : NULL,
                            .doorbell = bt_blob_of(bell_s, options->rings),
                            .ctx = sender};

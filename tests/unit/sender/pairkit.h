@@ -71,6 +71,7 @@ struct pair {
     uint32_t n_ready, n_failed, n_expired;
     baton_receiver_event last_event;
     bool receiver_is_cut;                    /* no frame passes */
+    bool receiver_has_hung_up;               /* no connection to it stands; frames pass */
     bool receiver_is_deaf, senders_are_deaf; /* their doorbells are out of reach */
     uint32_t n_rung[2];                      /* doorbells: of the receiver, of senders */
     bool is_closing;                         /* nobody is there to take frames */

@@ -32,6 +32,46 @@ static void a_receiver_that_goes_silent_fails_the_transfer_in_time(void **state)
     pair_destroy(&kit);
 }
 
+/* Where its process cannot be watched, a receiver whose connections are closed and not made anew is
+ * gone after two heartbeats; one that answers, or is merely slow, is not. */
+static void a_receiver_elsewhere_that_hangs_up_is_gone(void **state)
+{
+    (void)state;
+    for (int is_elsewhere = 0; is_elsewhere <= 1; is_elsewhere++) {
+        pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+        bt_expect_log("connection ended");
+        bt_expect_log("no answer to INIT");
+        kit.rx->self.boot[0] ^= (char)is_elsewhere;
+        pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+        pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+        pair_run(&kit);
+        kit.receiver_has_hung_up = true; /* and is heard over new connections */
+        pair_advance(&kit, 3000);
+        assert_int_equal(kit.senders[0].n_failed, 0);
+        kit.receiver_has_hung_up = false;
+        kit.receiver_is_cut = true;
+        uint64_t heard_ns = kit.senders[0].tx->peers->last_heard_ns;
+        pair_advance(&kit, 950 - (kit.manual.now_ns - heard_ns) / BT_NS_PER_MS);
+        kit.receiver_has_hung_up = true; /* two heartbeats are not missing yet */
+        pair_run(&kit);
+        assert_int_equal(kit.senders[0].n_failed, 0);
+        kit.receiver_has_hung_up = false; /* stopped */
+        pair_advance(&kit, 1000);
+        assert_int_equal(kit.senders[0].n_failed, 0);
+        kit.receiver_has_hung_up = true;
+        pair_advance(&kit, 50);
+        assert_int_equal(kit.senders[0].n_failed, is_elsewhere);
+        pair_advance(&kit, 5000); /* where its process is watched, silence decides */
+        assert_int_equal(kit.senders[0].n_failed, 1);
+        assert_int_equal(kit.senders[0].end.status,
+                         is_elsewhere ? BATON_ERR_UNREACHABLE : BATON_ERR_PEER_SILENT);
+        kit.receiver_has_hung_up = kit.receiver_is_cut = false;
+        pair_advance(&kit, 12000); /* its word that nothing is written any more is still owed */
+        pair_check_clean(&kit);
+        pair_destroy(&kit);
+    }
+}
+
 /* A sender that was stopped goes on after both sides have given each other up. It wrote nothing at
  * the time, wants nothing more from this receiver, and still owes it the proof. */
 static void a_sender_that_was_silent_gives_the_pages_back_unasked(void **state)
@@ -423,6 +463,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(a_receiver_that_goes_silent_fails_the_transfer_in_time),
+        bt_test(a_receiver_elsewhere_that_hangs_up_is_gone),
         bt_test(a_sender_that_was_silent_gives_the_pages_back_unasked),
         bt_test(a_receiver_that_never_comes_back_is_forgotten),
         bt_test(a_sender_may_end_while_a_connection_is_being_closed),

@@ -259,7 +259,7 @@ static void a_part_over_the_cap_cuts_the_peer_off(void **state)
     assert_int_equal(event, BT_ZMQ_DISCONNECTED);
     bt_zmq_message message;
     assert_int_equal(bt_zmq_recv(link.router, &message), BATON_IN_PROGRESS);
-    bt_zmq_close(monitor);
+    bt_zmq_monitor_close(monitor, link.dealer);
     close_link(&link);
 }
 
@@ -281,8 +281,8 @@ static void the_monitor_tells_of_connections(void **state)
     assert_true(wait_for(monitor, ZMQ_POLLIN));
     assert_ok(bt_zmq_monitor_next(monitor, &event));
     assert_int_equal(event, BT_ZMQ_DISCONNECTED);
+    bt_zmq_monitor_close(monitor, dealer);
     bt_zmq_close(dealer);
-    bt_zmq_close(monitor);
 }
 
 static void the_descriptor_wakes_a_poll(void **state)
