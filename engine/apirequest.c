@@ -7,13 +7,22 @@
 #include "core/alloc.h"
 #include "core/fail.h"
 #include "engine/apifields.h"
+#include "http/jsonscan.h"
 
 enum { MAX_MESSAGES = 4096, DEFAULT_COMPLETION_TOKENS = 16 };
 
+/* Nothing is wrong with the request: another engine, or this one later, may take it. */
+static bool refuse_memory(bt_api_reader *r, const char *param, const char *what)
+{
+    return bt_api_refuse(r, 503, param, baton_status_name(BATON_ERR_NO_MEMORY),
+                         "the engine has no memory for the request: %s", what);
+}
+
 static bool refuse_status(bt_api_reader *r, baton_status status, const char *param)
 {
-    unsigned http = status == BATON_ERR_NO_MEMORY ? 500 : 400;
-    return bt_api_refuse(r, http, param, NULL, "%s", baton_last_error());
+    if (status == BATON_ERR_NO_MEMORY)
+        return refuse_memory(r, param, baton_last_error());
+    return bt_api_refuse(r, 400, param, NULL, "%s", baton_last_error());
 }
 
 static void check_model(bt_api_reader *r, const bt_api_limits *limits)
@@ -145,7 +154,7 @@ static void read_messages(bt_api_reader *r, const bt_api_limits *limits, bt_toke
     }
     bt_chat_message *messages = bt_calloc(n, sizeof(*messages));
     if (messages == NULL)
-        bt_api_refuse(r, 500, "messages", NULL, "messages: no memory for %zu", n);
+        refuse_memory(r, "messages", "its messages");
     else
         render_messages(r, limits, array, generation_prompt, messages, list);
     bt_free(messages);
@@ -371,12 +380,26 @@ static void read_flags(bt_api_reader *r, bt_api_params *params)
     r->failed = inner.failed;
 }
 
+/* jansson has refused a text, and says the same of one that is wrong and of one that it had no
+ * memory for. Our own scanner allocates nothing, and accepts what jansson does; more than that are
+ * only lone values and what jansson has codes for. */
+static bool ran_out_of_memory(const char *body, size_t n, const json_error_t *error)
+{
+    enum json_error_code code = json_error_code(error);
+    bool is_its_limit = code == json_error_numeric_overflow || code == json_error_null_byte_in_key;
+    bt_json_value value;
+    return !is_its_limit && bt_json_check(body, n, &value) == BATON_OK &&
+           (value.type == BT_JSON_OBJECT || value.type == BT_JSON_ARRAY);
+}
+
 /* The body as an object, owned by the caller; NULL with the error filled. */
 static json_t *parse_body(bt_api_reader *r, const char *body, size_t n)
 {
     json_error_t error;
     json_t *root = json_loadb(body, n, JSON_ALLOW_NUL, &error);
-    if (root == NULL) {
+    if (root == NULL && ran_out_of_memory(body, n, &error)) {
+        refuse_memory(r, NULL, "its JSON");
+    } else if (root == NULL) {
         bt_api_refuse(r, 400, NULL, NULL, "The body is not valid JSON: line %d, column %d: %s",
                       error.line, error.column, error.text);
     } else if (!json_is_object(root)) {

@@ -33,6 +33,7 @@ struct bt_api {
     bt_api_options options;
     bt_http_server *server;
     bt_engine_thread *engine;
+    bt_bell *bell; /* the engine's: it has events */
     bool stopped;
     uint64_t random; /* of ids and seeds */
     int64_t started;
@@ -57,6 +58,14 @@ static void respond_refusal(bt_http_request *http, const bt_api_error *error)
 {
     const char *code = error->code;
     (void)bt_http_respond_error(http, error->status, NULL, error->message, error->param, code);
+}
+
+static void respond_no_memory(bt_http_request *http, const char *what)
+{
+    char text[64];
+    snprintf(text, sizeof(text), "the engine has no memory for the %s", what);
+    (void)bt_http_respond_error(http, 503, NULL, text, NULL,
+                                baton_status_name(BATON_ERR_NO_MEMORY));
 }
 
 /* ---- answering ---- */
@@ -141,16 +150,17 @@ static void respond_body(call *c, const bt_gen_event *last)
     if (body != NULL)
         (void)bt_http_respond_json(http, 200, body, strlen(body));
     else
-        (void)bt_http_respond_error(http, 500, NULL, "no memory for the answer", NULL, NULL);
+        respond_no_memory(http, "answer");
     free(body);
 }
 
 /* Before the first byte: an honest status. After it: an error event. */
 static void respond_failure(call *c, const bt_gen_event *event)
 {
-    unsigned status = event->status == BATON_ERR_CANCELED    ? 503
-                      : event->status == BATON_ERR_TOO_LARGE ? 400
-                                                             : bt_http_status_of(event->status);
+    bool is_long = event->status == BATON_ERR_TOO_LARGE && !event->is_transfers;
+    unsigned status = event->status == BATON_ERR_CANCELED ? 503
+                      : is_long                           ? 400
+                                                          : bt_http_status_of(event->status);
     bt_http_request *http = c->http;
     bt_info("engine: request failed status=%s id=%s trace=%s: %s", baton_status_name(event->status),
             c->reply.id, c->trace.trace, event->error);
@@ -202,7 +212,8 @@ static void take_events(void *arg)
 static bool wake_loop(void *ctx)
 {
     bt_api *api = ctx;
-    return bt_loop_post(api->options.loop, take_events, api) == BATON_OK;
+    bt_bell_ring(api->bell);
+    return true;
 }
 
 /* ---- routes ---- */
@@ -251,7 +262,7 @@ static void generate(bt_api *api, bt_http_request *http, bool is_chat)
 {
     call *c = bt_calloc(1, sizeof(*c));
     if (c == NULL) {
-        (void)bt_http_respond_error(http, 500, NULL, "no memory for the request", NULL, NULL);
+        respond_no_memory(http, "request");
         return;
     }
     c->api = api;
@@ -281,7 +292,7 @@ static void respond_object(bt_http_request *http, json_t *root)
     if (text != NULL)
         (void)bt_http_respond_json(http, 200, text, strlen(text));
     else
-        (void)bt_http_respond_error(http, 500, NULL, "no memory for the answer", NULL, NULL);
+        respond_no_memory(http, "answer");
     free(text);
 }
 
@@ -374,7 +385,7 @@ static void metrics(bt_api *api, bt_http_request *http)
     if (bt_strbuf_status(&out) == BATON_OK)
         (void)bt_http_respond(http, 200, headers, 1, out.data, out.length);
     else
-        (void)bt_http_respond_error(http, 500, NULL, "no memory for the metrics", NULL, NULL);
+        respond_no_memory(http, "metrics");
     bt_strbuf_free(&out);
 }
 
@@ -454,6 +465,8 @@ baton_status bt_api_create(const bt_api_options *options, bt_api **api_p)
     if (getrandom(&api->random, sizeof(api->random), 0) != (ssize_t)sizeof(api->random))
         status = bt_fail_errno(BATON_ERR_IO, errno, "api: random numbers");
     if (status == BATON_OK)
+        status = bt_bell_create(api->options.loop, take_events, api, &api->bell);
+    if (status == BATON_OK)
         status = start_engine(api);
     if (status == BATON_OK)
         status = start_server(api);
@@ -499,5 +512,6 @@ void bt_api_destroy(bt_api *api)
         return;
     bt_api_stop(api, 0);
     bt_engine_thread_destroy(api->engine);
+    bt_bell_destroy(api->bell);
     bt_free(api);
 }

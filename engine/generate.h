@@ -44,6 +44,7 @@ typedef struct bt_gen_event {
     bt_strbuf text; /* what this token made certain; may be empty; freed with the event */
     bt_finish finish;
     baton_status status;
+    bool is_transfers; /* the hand-off failed, not the engine's own work */
     char error[BT_GEN_ERROR_BYTES];
     /* so far, right in every event */
     uint32_t n_output;

@@ -161,10 +161,12 @@ static void on_transfer_ended(void *sink, void *user_data, baton_status status, 
         s->stats.transfers_failed_total++;
     else
         s->stats.transfers_done_total++;
-    if (sequence->state == BT_SEQ_DRAINING)
+    if (sequence->state == BT_SEQ_DRAINING) {
         retire(s, sequence);
-    else if (status < 0)
+    } else if (status < 0) {
+        sequence->last_event->is_transfers = true;
         end_with_error(s, sequence, status, text);
+    }
 }
 
 /* Chunks of the prompt that are complete with n_computed tokens. */

@@ -14,7 +14,14 @@ typedef struct post {
     bt_loop_fn fn;
     void *arg;
     struct post *next;
+    bool is_bell; /* its own, and kept: of a bt_bell */
 } post;
+
+struct bt_bell {
+    post closure;
+    bt_loop *loop;
+    bool is_waiting; /* in the queue; the loop's lock */
+};
 
 typedef struct loop_signal {
     uv_signal_t handle;
@@ -71,23 +78,61 @@ static void on_after_poll(uv_check_t *handle)
     run_deferred(handle->data);
 }
 
-/* Takes the whole queue at once, so that closures that post again cannot keep the loop here. */
+/* Lock held. True: whoever adds to an empty queue wakes the loop. */
+static bool queue_add(bt_loop *loop, post *item)
+{
+    bool was_empty = loop->first == NULL;
+    item->next = NULL;
+    *(was_empty ? &loop->first : &loop->last->next) = item;
+    loop->last = item;
+    loop->n_posts++;
+    return was_empty;
+}
+
+/* Lock held. Takes out the one behind `before` (NULL: the first). */
+static post *queue_take(bt_loop *loop, post *before)
+{
+    post **link = before != NULL ? &before->next : &loop->first;
+    post *item = *link;
+    *link = item->next;
+    if (loop->last == item)
+        loop->last = before;
+    loop->n_posts--;
+    return item;
+}
+
+/* The oldest closure, out of the queue. */
+static bool next_post(bt_loop *loop, post *closure)
+{
+    pthread_mutex_lock(&loop->lock);
+    post *item = loop->first != NULL ? queue_take(loop, NULL) : NULL;
+    if (item != NULL)
+        *closure = *item;
+    if (item != NULL && item->is_bell)
+        ((bt_bell *)item)->is_waiting = false;
+    else
+        bt_free(item);
+    pthread_mutex_unlock(&loop->lock);
+    return item != NULL;
+}
+
+/* As many as there are now, so that closures that post again cannot keep the loop here. */
 static void run_posts(bt_loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
-    post *list = loop->first;
+    uint32_t n = loop->n_posts;
     bool stop = loop->stop;
-    loop->first = loop->last = NULL;
-    loop->n_posts = 0;
     loop->stop = false;
     pthread_mutex_unlock(&loop->lock);
 
-    while (list != NULL) {
-        post *next = list->next;
-        list->fn(list->arg);
-        bt_free(list);
-        list = next;
-    }
+    post closure;
+    for (; n > 0 && next_post(loop, &closure); n--)
+        closure.fn(closure.arg);
+    pthread_mutex_lock(&loop->lock);
+    bool has_more = loop->first != NULL;
+    pthread_mutex_unlock(&loop->lock);
+    if (has_more) /* whoever found others before it did not wake us */
+        uv_async_send(&loop->wakeup);
     if (stop)
         uv_stop(&loop->uv);
 }
@@ -169,9 +214,9 @@ void bt_loop_destroy(bt_loop *loop)
         loop->signals = next;
     }
     while (loop->first != NULL) {
-        post *next = loop->first->next;
-        bt_free(loop->first);
-        loop->first = next;
+        post *item = queue_take(loop, NULL);
+        assert(!item->is_bell);
+        bt_free(item);
     }
     pthread_mutex_destroy(&loop->lock);
     bt_free(loop);
@@ -200,15 +245,7 @@ baton_status bt_loop_post(bt_loop *loop, bt_loop_fn fn, void *arg)
     item->arg = arg;
     pthread_mutex_lock(&loop->lock);
     bool full = loop->n_posts >= BT_LOOP_MAX_POSTS;
-    bool was_empty = loop->first == NULL;
-    if (!full) {
-        if (was_empty)
-            loop->first = item;
-        else
-            loop->last->next = item;
-        loop->last = item;
-        loop->n_posts++;
-    }
+    bool was_empty = !full && queue_add(loop, item);
     pthread_mutex_unlock(&loop->lock);
     if (full) {
         bt_free(item);
@@ -217,6 +254,43 @@ baton_status bt_loop_post(bt_loop *loop, bt_loop_fn fn, void *arg)
     if (was_empty) /* otherwise whoever found it empty wakes the loop */
         uv_async_send(&loop->wakeup);
     return BATON_OK;
+}
+
+baton_status bt_bell_create(bt_loop *loop, bt_loop_fn fn, void *arg, bt_bell **bell_p)
+{
+    bt_bell *bell = bt_calloc(1, sizeof(*bell));
+    if (bell == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "loop: a bell");
+    bell->closure = (post){.fn = fn, .arg = arg, .is_bell = true};
+    bell->loop = loop;
+    *bell_p = bell;
+    return BATON_OK;
+}
+
+void bt_bell_ring(bt_bell *bell)
+{
+    bt_loop *loop = bell->loop;
+    pthread_mutex_lock(&loop->lock);
+    bool was_empty = !bell->is_waiting && queue_add(loop, &bell->closure);
+    bell->is_waiting = true;
+    pthread_mutex_unlock(&loop->lock);
+    if (was_empty)
+        uv_async_send(&loop->wakeup);
+}
+
+void bt_bell_destroy(bt_bell *bell)
+{
+    if (bell == NULL)
+        return;
+    bt_loop *loop = bell->loop;
+    pthread_mutex_lock(&loop->lock);
+    post *before = NULL;
+    for (post *item = loop->first; bell->is_waiting && item != &bell->closure; item = item->next)
+        before = item;
+    if (bell->is_waiting)
+        queue_take(loop, before);
+    pthread_mutex_unlock(&loop->lock);
+    bt_free(bell);
 }
 
 uint64_t bt_loop_now_ms(const bt_loop *loop)

@@ -5,8 +5,8 @@
  *   other threads --bt_loop_post--> [bounded queue] --uv_async--> loop thread
  *   callbacks --bt_loop_defer--> [list] --after polling, before sleeping--> loop thread
  *
- * Thread rule: owner thread (the one that calls bt_loop_run), except bt_loop_post and bt_loop_stop,
- * which any thread may call while the loop exists. */
+ * Thread rule: owner thread (the one that calls bt_loop_run), except bt_loop_post, bt_bell_ring and
+ * bt_loop_stop, which any thread may call while the loop exists. */
 #ifndef BT_HTTP_HTTPLOOP_H
 #define BT_HTTP_HTTPLOOP_H
 #include <baton/status.h>
@@ -16,6 +16,7 @@
 struct uv_loop_s;
 typedef struct bt_loop bt_loop;
 typedef struct bt_timer bt_timer;
+typedef struct bt_bell bt_bell;
 typedef void (*bt_loop_fn)(void *arg);
 
 /* Ignores SIGPIPE from now on, unless the program has its own handler. Errors: NO_MEMORY, IO. */
@@ -34,6 +35,13 @@ void bt_loop_stop(bt_loop *loop);
  * Errors: BUSY (BT_LOOP_MAX_POSTS are waiting), NO_MEMORY: fn will then not run. */
 baton_status bt_loop_post(bt_loop *loop, bt_loop_fn fn, void *arg);
 enum { BT_LOOP_MAX_POSTS = 1 << 16 };
+/* A closure that is made once and posted many times, which then needs no memory: for news that must
+ * come through when there is none. Before bt_loop_destroy it is destroyed. Errors: NO_MEMORY. */
+baton_status bt_bell_create(bt_loop *loop, bt_loop_fn fn, void *arg, bt_bell **bell_p);
+/* fn(arg) runs after this, once for all rings that it has not run for. Any thread. */
+void bt_bell_ring(bt_bell *bell);
+/* It does not run any more, and nobody rings it any more. NULL is allowed. */
+void bt_bell_destroy(bt_bell *bell);
 
 /* Milliseconds of a monotonic clock, as of this wakeup. */
 uint64_t bt_loop_now_ms(const bt_loop *loop);

@@ -272,6 +272,7 @@ unsigned bt_http_status_of(baton_status status)
         return 499;
     case BATON_ERR_OVERLOADED:
     case BATON_ERR_NO_PAGES:
+    case BATON_ERR_NO_MEMORY:
         return 503;
     case BATON_ERR_UNREACHABLE:
     case BATON_ERR_CLOSED:

@@ -48,7 +48,7 @@ static int fail_bad(bt_http_parser *parser, const char *text)
 
 static int fail_memory(bt_http_parser *parser)
 {
-    return fail(parser, BATON_ERR_NO_MEMORY, 500, "out of memory for a message's head");
+    return fail(parser, BATON_ERR_NO_MEMORY, 503, "out of memory for a message's head");
 }
 
 /* Appends to the head's strings; max_head_bytes bounds what can come. */

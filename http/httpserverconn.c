@@ -311,7 +311,7 @@ static void dispatch(bt_conn *conn)
     bt_http_server *server = conn->server;
     bt_exchange *exchange = build_exchange(conn);
     if (exchange == NULL) {
-        refuse(conn, 500, "out of memory");
+        refuse(conn, 503, "out of memory");
         return;
     }
     conn->keep_alive = conn->parser.keep_alive && !server->draining;

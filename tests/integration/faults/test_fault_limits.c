@@ -161,7 +161,7 @@ static void a_proxy_without_descriptors_recovers(void **state)
 
 enum { MEMORY_LEFT = 16 << 20 };
 
-static void leave_memory(const bt_node *node)
+static void leave_memory(const bt_node *node, size_t bytes)
 {
     char path[64];
     unsigned long n_pages = 0;
@@ -170,7 +170,7 @@ static void leave_memory(const bt_node *node)
     assert_non_null(file);
     assert_int_equal(fscanf(file, "%lu", &n_pages), 1);
     fclose(file);
-    set_limit(node, RLIMIT_AS, n_pages * (rlim_t)sysconf(_SC_PAGESIZE) + MEMORY_LEFT);
+    set_limit(node, RLIMIT_AS, n_pages * (rlim_t)sysconf(_SC_PAGESIZE) + bytes);
 }
 
 static void without_address_space_new_peers_are_refused(void **state)
@@ -183,13 +183,40 @@ static void without_address_space_new_peers_are_refused(void **state)
     for (int i = 0; i < 2; i++) {
         open_system();
         const bt_node *poor = i == 0 ? &decode : &prefill;
-        leave_memory(poor);
+        leave_memory(poor, MEMORY_LEFT);
         check_refused(1);
         bt_child_wait_log(poor->child, "of address space");
         set_limit(poor, RLIMIT_AS, RLIM_INFINITY);
         check_served_again(2);
         close_system();
     }
+}
+
+/* Nothing is wrong with a request that an engine has no memory for: what the client hears is not
+ * that it should ask for something else. */
+static void without_any_memory_left_no_request_is_called_bad(void **state)
+{
+    (void)state;
+    if (BT_HAS_SANITIZER) {
+        print_message("limits: the sanitizer's own memory is in the way: not tested here\n");
+        return;
+    }
+    static const uint32_t n_tokens[] = {64, 500, 64, 1000, 10, 1000};
+    open_system();
+    leave_memory(&prefill, 0);
+    for (size_t i = 0; i < sizeof(n_tokens) / sizeof(n_tokens[0]); i++) {
+        bt_strbuf body = bt_completion(i, n_tokens[i], 4, false);
+        bt_http_answer answer;
+        bt_http_call(proxy.port, "POST", "/v1/completions", bt_strbuf_text(&body), &answer);
+        if (answer.status != 200)
+            bt_check_error(&answer, answer.status >= 500 ? answer.status : 503, NULL);
+        else
+            bt_http_answer_clear(&answer);
+        bt_strbuf_free(&body);
+    }
+    set_limit(&prefill, RLIMIT_AS, RLIM_INFINITY);
+    check_served_again(100);
+    close_system();
 }
 
 int main(void)
@@ -200,6 +227,7 @@ int main(void)
         bt_child_test(a_flood_of_connections_leaves_those_that_are_there_alone),
         bt_child_test(a_proxy_without_descriptors_recovers),
         bt_child_test(without_address_space_new_peers_are_refused),
+        bt_child_test(without_any_memory_left_no_request_is_called_bad),
     };
     return bt_run_tests(tests);
 }

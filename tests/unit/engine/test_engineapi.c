@@ -554,6 +554,45 @@ static void a_hand_off_that_cannot_begin_is_an_honest_error(void **state)
     api_close(b);
 }
 
+/* The nth allocation of jansson's from now on fails; 0: none. */
+static _Atomic unsigned json_fails_in;
+
+static void *scarce_malloc(size_t bytes)
+{
+    if (json_fails_in > 0 && --json_fails_in == 0)
+        return NULL;
+    return malloc(bytes);
+}
+
+/* The engine's own want, not a mistake of the client's: no 4xx. */
+static void a_body_that_there_is_no_memory_for_is_no_bad_request(void **state)
+{
+    (void)state;
+    static const char body[] = "{\"prompt\":[1,2,3,4,5],\"max_tokens\":1,\"temperature\":0.5,"
+                               "\"stop\":[\"x\",\"y\"],\"logprobs\":2,\"stream\":false}";
+    bench *b = api_open(false, 4, 8);
+    json_set_alloc_funcs(scarce_malloc, free);
+    unsigned n_refused = 0;
+    for (unsigned nth = 1; json_fails_in == 0; nth++) {
+        bt_http_answer answer;
+        json_fails_in = nth;
+        bt_http_call(b->port, "POST", "/v1/completions", body, &answer);
+        if (answer.status != 200) {
+            assert_int_equal(answer.status, 503);
+            assert_non_null(strstr(answer.body.data, "no memory for the"));
+            assert_non_null(strstr(answer.body.data, "\"ERR_NO_MEMORY\""));
+            n_refused++;
+        }
+        bt_http_answer_clear(&answer);
+    }
+    json_fails_in = 0;
+    json_set_alloc_funcs(malloc, free);
+    assert_true(n_refused > 20);
+    json_decref(api_call(b, "/v1/completions", "{\"prompt\":\"a\"", 400));
+    json_decref(api_call(b, "/v1/completions", "{\"prompt\":\"a\",\"n\":1e999}", 400));
+    api_close(b);
+}
+
 static void running_requests_end_with_an_error_when_the_engine_stops(void **state)
 {
     (void)state;
@@ -596,6 +635,7 @@ int main(void)
         bt_test(a_prefill_leg_sends_and_returns_the_first_token),
         bt_test(the_header_names_the_trace),
         bt_test(a_hand_off_that_cannot_begin_is_an_honest_error),
+        bt_test(a_body_that_there_is_no_memory_for_is_no_bad_request),
         bt_test(running_requests_end_with_an_error_when_the_engine_stops),
     };
     return bt_run_tests(tests);

@@ -108,6 +108,49 @@ typedef struct {
     unsigned n_fired, n_deferred;
 } ticks;
 
+static void *ring_many(void *arg)
+{
+    bt_alloc_fail_at(1); /* needs none */
+    for (unsigned i = 0; i < N_POSTS; i++)
+        bt_bell_ring(arg);
+    bt_alloc_fail_at(0);
+    return NULL;
+}
+
+static void a_bell_needs_no_memory_and_is_heard_after_it_has_rung(void **state)
+{
+    (void)state;
+    bt_loop *loop;
+    bt_bell *bells[3];
+    pthread_t thread;
+    unsigned n[3] = {0};
+    assert_ok(bt_loop_create(&loop));
+    for (unsigned i = 0; i < 3; i++)
+        assert_ok(bt_bell_create(loop, add_one, &n[i], &bells[i]));
+    for (unsigned round = 1; round <= 3; round++) {
+        assert_ok(bt_loop_post(loop, add_one, &n[0])); /* among closures */
+        for (unsigned i = 0; i < 3; i++)
+            bt_bell_ring(bells[i]);
+        assert_int_equal(pthread_create(&thread, NULL, ring_many, bells[1]), 0);
+        pthread_join(thread, NULL);
+        bt_loop_stop(loop);
+        bt_loop_run(loop);
+        assert_int_equal(n[0], 2 * round);
+        assert_int_equal(n[1], round); /* once for all that rang before */
+        assert_int_equal(n[2], round);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        bt_bell_ring(bells[i]);
+    static const unsigned order[] = {1, 2, 0}; /* from the middle, the end, the beginning */
+    for (unsigned i = 0; i < 3; i++)
+        bt_bell_destroy(bells[order[i]]);
+    bt_loop_stop(loop);
+    bt_loop_run(loop);
+    assert_int_equal(n[0] + n[1] + n[2], 12); /* no more is heard */
+    bt_bell_destroy(NULL);
+    bt_loop_destroy(loop);
+}
+
 static void on_tick(void *arg)
 {
     ticks *t = arg;
@@ -201,6 +244,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(posts_of_every_thread_run_once_and_in_order),
         bt_test(a_full_queue_says_busy_and_drops_are_not_run),
+        bt_test(a_bell_needs_no_memory_and_is_heard_after_it_has_rung),
         bt_test(a_stop_before_the_run_ends_it_and_it_can_run_again),
         bt_test(timers_repeat_and_deferred_work_runs_once_per_wakeup),
         bt_test(signals_reach_the_loop),

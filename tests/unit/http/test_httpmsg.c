@@ -85,6 +85,7 @@ static void statuses_have_texts_and_failures_have_statuses(void **state)
     assert_int_equal(bt_http_status_of(BATON_ERR_UNREACHABLE), 502);
     assert_int_equal(bt_http_status_of(BATON_ERR_DEADLINE), 504);
     assert_int_equal(bt_http_status_of(BATON_ERR_OVERLOADED), 503);
+    assert_int_equal(bt_http_status_of(BATON_ERR_NO_MEMORY), 503); /* nothing is wrong with it */
     assert_int_equal(bt_http_status_of(BATON_ERR_CORRUPT), 500);
 }
 

@@ -187,7 +187,7 @@ static void a_parser_reads_one_message_after_the_other(void **state)
     bt_http_parser_free(&r.parser);
 }
 
-static void failed_allocations_end_in_500(void **state)
+static void failed_allocations_end_in_503(void **state)
 {
     (void)state;
     const char *text = messages[0].text;
@@ -199,7 +199,7 @@ static void failed_allocations_end_in_500(void **state)
         bt_alloc_fail_at(0);
         assert_int_equal(r.parser.phase, BT_HTTP_PARSE_FAILED);
         assert_int_equal(r.parser.error, BATON_ERR_NO_MEMORY);
-        assert_int_equal(r.parser.http_status, 500);
+        assert_int_equal(r.parser.http_status, 503);
         bt_http_parser_free(&r.parser);
     }
 }
@@ -213,7 +213,7 @@ int main(void)
         bt_test(an_answer_without_length_ends_with_the_connection),
         bt_test(keep_alive_follows_version_and_header),
         bt_test(a_parser_reads_one_message_after_the_other),
-        bt_test(failed_allocations_end_in_500),
+        bt_test(failed_allocations_end_in_503),
     };
     return bt_run_tests(tests);
 }
