@@ -96,7 +96,7 @@ void bt_fanout_start(bt_proxy_loop *pl, bt_http_request *http, const char *path,
 {
     bt_fanout *fanout = bt_calloc(1, sizeof(*fanout));
     if (fanout == NULL) {
-        bt_http_respond_error(http, 500, NULL, "out of memory", NULL, "no_memory");
+        bt_http_respond_error(http, 503, NULL, "out of memory", NULL, "no_memory");
         return;
     }
     fanout->pl = pl;

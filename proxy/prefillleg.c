@@ -4,6 +4,7 @@
 #include "proxy/proxyrequest.h"
 #include "proxy/watch.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Which attempt's prompt: as the prefill leg has it, or with the first token at its end. The buffer
@@ -325,10 +326,42 @@ static void fail_full(bt_req *req)
     bt_req_fail(req, &failure);
 }
 
+/* That engine is not asked again, but another one's pool may be larger: each is asked once, which
+ * costs little, because the receiver says no before anything is computed for long. Only when all
+ * have said so it is the client's to mend. */
+void bt_req_fail_too_large(bt_req *req, const char *text)
+{
+    uint32_t n_decode = req->pl->proxy->decode.n_workers;
+    char whole[400];
+    req->too_small |= UINT64_C(1) << req->decode_idx;
+    bool is_everywhere = (uint32_t)__builtin_popcountll(req->too_small) == n_decode;
+    snprintf(whole, sizeof(whole),
+             "the prompt's KV does not fit into %s (%.200s); send a shorter prompt, or give %s a "
+             "larger pool (pool_bytes)",
+             n_decode == 1   ? "the decode engine's pool"
+             : is_everywhere ? "the pool of any decode engine"
+                             : "the pool of a decode engine, and others cannot be asked now",
+             text, n_decode == 1 ? "its receiver" : "a receiver");
+    bt_req_failure failure = {
+        .status = is_everywhere ? 413 : 503,
+        .code = "kv_too_large",
+        .text = whole,
+        .leg = BT_LEG_DECODE,
+        .may_retry = true,
+        .is_free = true,
+        .retry_after = is_everywhere ? 0 : 1,
+    };
+    bt_req_fail(req, &failure);
+}
+
 static void fail_kv(bt_req *req, bool is_timeout)
 {
     if (!is_timeout && req->kv.status == BATON_ERR_OVERLOADED) {
         fail_full(req);
+        return;
+    }
+    if (!is_timeout && req->kv.status == BATON_ERR_TOO_LARGE) {
+        bt_req_fail_too_large(req, req->kv.text);
         return;
     }
     bool is_gone = !is_timeout && is_receiver_gone(req->kv.status);

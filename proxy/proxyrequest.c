@@ -257,7 +257,7 @@ static bt_req *enter(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route
     bt_req *req = create(pl, http, route);
     if (req == NULL) {
         atomic_fetch_sub_explicit(&pl->proxy->inflight, 1, memory_order_relaxed);
-        bt_http_respond_error(http, 500, NULL, "out of memory", NULL, "no_memory");
+        bt_http_respond_error(http, 503, NULL, "out of memory", NULL, "no_memory");
         return NULL;
     }
     bt_http_on_gone(http, on_gone, req);
@@ -520,7 +520,7 @@ static void blame(bt_req *req, const bt_req_failure *failure)
 
 static void retry(bt_req *req, const bt_req_failure *failure)
 {
-    req->retries_left--;
+    req->retries_left -= failure->is_free ? 0 : 1;
     req->is_trace_ended = false;
     req->is_retry_of_kv = failure->is_kv;
     bt_count(&req->pl->metrics.retries[failure->leg]);
@@ -539,8 +539,9 @@ void bt_req_fail(bt_req *req, const bt_req_failure *failure)
     blame(req, failure);
     bt_req_trace_end(req, failure->status, failure->code);
     leave_attempt(req);
-    bool can_retry = failure->may_retry && req->retries_left > 0 && !req->has_relayed &&
-                     bt_req_left_ms(req) > 1 && (failure->is_kv || has_untried(req, failure->leg));
+    bool can_retry = failure->may_retry && (failure->is_free || req->retries_left > 0) &&
+                     !req->has_relayed && bt_req_left_ms(req) > 1 &&
+                     (failure->is_kv || has_untried(req, failure->leg));
     if (can_retry) {
         retry(req, failure);
         return;
@@ -591,9 +592,39 @@ static bool tell_in_engines_words(bt_req *req)
     return true;
 }
 
+/* The prefill engine's answer may come before the notice that says the same. */
+static bool is_too_large_for_decode(const bt_req *req, bt_leg leg)
+{
+    bt_json_value object, error, code;
+    const bt_strbuf *words = &req->collected;
+    return leg == BT_LEG_PREFILL && req->state == BT_REQ_PREFILL && req->call_status == 413 &&
+           req->dialect->signal == BT_SIGNAL_NOTICES && !req->is_cut &&
+           bt_json_check(bt_strbuf_text(words), words->length, &object) == BATON_OK &&
+           bt_json_get(object, "error", &error) == BATON_OK &&
+           bt_json_get(error, "code", &code) == BATON_OK &&
+           bt_json_string_equals(code, baton_status_name(BATON_ERR_TOO_LARGE));
+}
+
+static void fail_in_engines_words(bt_req *req)
+{
+    bt_json_value object, error, message;
+    char text[256] = "the engine did not say how large it is";
+    size_t n;
+    const bt_strbuf *words = &req->collected;
+    if (bt_json_check(bt_strbuf_text(words), words->length, &object) == BATON_OK &&
+        bt_json_get(object, "error", &error) == BATON_OK &&
+        bt_json_get(error, "message", &message) == BATON_OK)
+        (void)bt_json_string(message, text, sizeof(text), &n);
+    bt_req_fail_too_large(req, text);
+}
+
 void bt_req_bad_answer(bt_req *req, bt_leg leg)
 {
     unsigned status = req->call_status;
+    if (is_too_large_for_decode(req, leg)) {
+        fail_in_engines_words(req);
+        return;
+    }
     if (is_clients_fault(status) && !req->has_begun && !req->is_cut) {
         pass_on(req);
         return;

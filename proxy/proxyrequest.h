@@ -41,6 +41,7 @@ typedef struct {
     bool is_engine_fault; /* counts against the engine */
     bool is_unreachable;  /* ... which is then avoided until it is healthy */
     bool is_kv;           /* the hand-off failed: nobody knows which side is at fault */
+    bool is_free;         /* another attempt is none of --retries: this one was refused at once */
     unsigned retry_after; /* seconds for the client; 0: none */
 } bt_req_failure;
 
@@ -66,6 +67,7 @@ typedef struct bt_req {
     uint64_t arrived_ns; /* also once http is finished */
     uint64_t phase_start_ns;
     uint64_t tried_prefill, tried_decode; /* bit per engine */
+    uint64_t too_small;                   /* decode engines whose pool the prompt's KV never fits */
     int prefill_idx, decode_idx;          /* this attempt's engines, -1: none */
     bool is_on_prefill, is_on_decode;     /* counted in their load */
     uint64_t limit;                       /* tokens to make in all; 0: none said */
@@ -154,6 +156,8 @@ void bt_req_decode(bt_req *req);
 bt_slice bt_req_ids_with_first(bt_req *req);
 /* The prefill engine has answered and the KV may be there: decode, or wait for notices. */
 void bt_req_await_kv(bt_req *req);
+/* The prompt's KV never fits the pool of the attempt's decode engine, which says so in text. */
+void bt_req_fail_too_large(bt_req *req, const char *text);
 /* Writes to the client and pauses the call when the client is slow. False: the request has ended.
  */
 bool bt_req_write(bt_req *req, const char *bytes, size_t n);

@@ -51,8 +51,9 @@ static void a_request_larger_than_the_pool_is_refused_with_both_numbers(void **s
     bt_strbuf body = bt_completion(2, n_tokens, 4, false);
     bt_http_answer answer;
     bt_http_call(t.proxy.port, "POST", "/v1/completions", bt_strbuf_text(&body), &answer);
-    bt_check_error(&answer, answer.status < 400 ? 400 : answer.status, NULL);
+    bt_check_error(&answer, 413, "wanted 9 pages, the whole pool has 8");
     bt_strbuf_free(&body);
+    assert_true(bt_metric(&t.proxy, "baton_proxy_retries_total{leg=\"decode\"}") == 0);
     bt_check_completion(&t.proxy, &alone, 3, SMALL_POOL_PAGES * BT_CLUSTER_CHUNK_TOKENS);
     raw_notices_close(&notices);
     bt_child_stop(alone.child);

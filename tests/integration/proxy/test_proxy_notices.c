@@ -312,6 +312,99 @@ static void another_decode_engine_may_have_room(void **state)
     rig_close(&r);
 }
 
+/* Says no to the nth prefill leg, which has its notice outstanding. */
+static void refuse(unsigned nth, baton_status status)
+{
+    const fake_request *leg = fake_nth(r.prefill[0], nth);
+    notice_send_refused(r.notice_url, leg->attempt, status, 0);
+}
+
+static void check_too_large(reply *answer, unsigned status)
+{
+    assert_int_equal(answer->status, status);
+    assert_non_null(strstr(answer->body, "\"code\":\"kv_too_large\""));
+    assert_non_null(strstr(answer->body, "told to"));
+    assert_non_null(strstr(answer->body, "send a shorter prompt"));
+    assert_non_null(strstr(answer->body, "pool_bytes"));
+    assert_int_equal(strstr(answer->head, "Retry-After") != NULL, status == 503);
+    reply_free(answer);
+    assert_int_equal(fake_count(r.decode[0]), 0);
+}
+
+static void what_never_fits_is_the_clients_to_mend(void **state)
+{
+    (void)state;
+    bt_expect_log("kv_too_large");
+    rig_open(&r, &(rig_options){.notices = FAKE_NOTICE_NONE, .options.retries = 3});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    refuse(0, BATON_ERR_TOO_LARGE);
+    reply answer = rig_finish(&c);
+    assert_non_null(strstr(answer.body, "invalid_request_error"));
+    check_too_large(&answer, 413);
+    assert_int_equal(fake_count(r.prefill[0]), 1); /* the same pool is not asked again */
+    rig_close(&r);
+}
+
+/* Also with no retries: to be refused at once is no failed attempt. */
+static void a_larger_pool_is_looked_for_once_everywhere(void **state)
+{
+    (void)state;
+    bt_expect_log("kv_too_large");
+    for (unsigned n_small = 2; n_small <= 3; n_small++) {
+        rig_open(&r, &(rig_options){.n_decode = 3, .notices = FAKE_NOTICE_NONE});
+        conversation c = rig_begin(&r, "/v1/completions", body);
+        for (unsigned i = 0; i < n_small; i++)
+            refuse(i, BATON_ERR_TOO_LARGE);
+        if (n_small < 3)
+            notice_send(r.notice_url, fake_nth(r.prefill[0], 2)->attempt, 0, 1, 0);
+        reply answer = rig_finish(&c);
+        assert_int_equal(fake_count(r.prefill[0]), 3);
+        if (n_small == 3) {
+            check_too_large(&answer, 413);
+        } else {
+            assert_int_equal(answer.status, 200);
+            reply_free(&answer);
+        }
+        rig_close(&r);
+    }
+}
+
+static void a_pool_that_was_full_may_still_be_large_enough(void **state)
+{
+    (void)state;
+    bt_expect_log("kv_too_large");
+    rig_open(&r, &(rig_options){.n_decode = 2, .notices = FAKE_NOTICE_NONE, .options.retries = 1});
+    conversation c = rig_begin(&r, "/v1/completions", body);
+    refuse(0, BATON_ERR_OVERLOADED);
+    refuse(1, BATON_ERR_TOO_LARGE);
+    reply answer = rig_finish(&c);
+    check_too_large(&answer, 503);
+    rig_close(&r);
+}
+
+/* The prefill engine's answer overtakes the notice; a 413 for another reason is its own. */
+static void what_never_fits_may_be_told_by_the_prefill_engine(void **state)
+{
+    (void)state;
+    bt_expect_log("kv_too_large");
+    static const fake_script too_large = {
+        .status = 413, .body = "{\"error\":{\"message\":\"told to\",\"code\":\"ERR_TOO_LARGE\"}}"};
+    static const fake_script own = {.status = 413,
+                                    .body = "{\"error\":{\"message\":\"body\",\"code\":null}}"};
+    rig_open(&r, &(rig_options){.n_decode = 2, .notices = FAKE_NOTICE_NONE});
+    fake_set(r.prefill[0], &too_large);
+    reply answer = rig_post(&r, "/v1/completions", "", body);
+    check_too_large(&answer, 413);
+    assert_int_equal(fake_count(r.prefill[0]), 2);
+    fake_set(r.prefill[0], &own);
+    answer = rig_post(&r, "/v1/completions", "", body);
+    assert_int_equal(answer.status, 413);
+    assert_string_equal(answer.body, own.body);
+    reply_free(&answer);
+    assert_int_equal(fake_count(r.prefill[0]), 3);
+    rig_close(&r);
+}
+
 /* The failed attempt's sender may have said ready a moment before, or say it a moment later. */
 static void a_late_notice_of_an_earlier_attempt_completes_no_later_one(void **state)
 {
@@ -470,6 +563,10 @@ int main(void)
         bt_test(what_a_former_life_began_is_released_when_it_is_ready),
         bt_test(a_full_receiver_is_an_answer_with_a_time_to_come_back),
         bt_test(another_decode_engine_may_have_room),
+        bt_test(what_never_fits_is_the_clients_to_mend),
+        bt_test(a_larger_pool_is_looked_for_once_everywhere),
+        bt_test(a_pool_that_was_full_may_still_be_large_enough),
+        bt_test(what_never_fits_may_be_told_by_the_prefill_engine),
         bt_test(a_late_notice_of_an_earlier_attempt_completes_no_later_one),
         bt_test(frames_of_existing_senders_count),
         bt_test(one_failed_rank_fails_the_attempt),
