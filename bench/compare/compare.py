@@ -10,7 +10,7 @@ import sys
 import time
 
 from figures import Failed, Missing
-from programs import Perftest, Programs
+from programs import Fastest, Programs
 from table import machine, print_table, report, write_markdown
 from works import all_works
 
@@ -49,7 +49,7 @@ def measure(works, programs, n_rounds, troubles):
     rounds = {work.key: {who: [] for who in work.subjects} for work in works}
     for work in works:
         for who, action in work.subjects.items():
-            if isinstance(action, Perftest):
+            if isinstance(action, Fastest):
                 say(f"trying settings: {work.title}, {who}")
                 attempt(programs, work, who, action.calibrate, troubles)
     for number in range(1, n_rounds + 1):
@@ -57,7 +57,7 @@ def measure(works, programs, n_rounds, troubles):
             for who, action in work.subjects.items():
                 say(f"round {number} of {n_rounds}: {work.title}, {who}")
                 figure = None
-                if not isinstance(action, Perftest) or action.best is not None:
+                if not isinstance(action, Fastest) or action.best is not None:
                     figure = attempt(programs, work, who, action, troubles)
                 rounds[work.key][who].append(figure)
     say("")

@@ -22,6 +22,9 @@ class Programs:
         self.build, self.wheel_perf, self.peers = build, wheel_perf, peers
         self.iterations = iterations
 
+    def with_iterations(self, iterations):
+        return Programs(self.build, self.wheel_perf, self.peers, iterations)
+
     def command(self, name):
         path = os.path.join(self.build, "bin", name)
         if not os.access(path, os.X_OK):
@@ -139,10 +142,10 @@ def floor_mode(name, *options):
 
 
 def peer(name, driver, n_pages, page_bytes, *options):
-    def measure(programs):
+    def measure(programs, env=None):
         command = [programs.python(name), os.path.join(HERE, driver)]
         command += [*work_arguments(programs, n_pages, page_bytes), *options]
-        return figure_of_json(run(command), n_pages * page_bytes)
+        return figure_of_json(run(command, env), n_pages * page_bytes)
 
     return measure
 
@@ -234,13 +237,80 @@ def perftest_once(program, lib, settings, arguments, timeout):
     return [float(column) for column in lines[-1].split(",")]
 
 
-class Perftest:
-    """ucx_perftest with the fastest of some settings: all are tried once, before the rounds."""
+def told(settings):
+    text = " ".join(f"{k[4:]}={v}" for k, v in settings.items() if k != "UCX_NET_DEVICES")
+    return text or "UCX's choice"
+
+
+class Fastest:
+    """A program with the fastest of some settings of UCX's: all are tried once, before the
+    rounds."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.best = None
+
+    def attempt(self, programs, settings):
+        """A figure for the choice."""
+        raise NotImplementedError
+
+    def measure(self, programs, settings):
+        raise NotImplementedError
+
+    def calibrate(self, programs):
+        found = []
+        for settings in self.settings:
+            try:
+                found.append((self.attempt(programs, settings).us, settings))
+            except Failed:
+                continue  # a setting that is of no use here
+        if not found:
+            raise Failed(f"{self}: no setting gave a figure")
+        self.best = min(found, key=lambda pair: pair[0])[1]
+
+    def __call__(self, programs):
+        return self.measure(programs, self.best)
+
+
+class NixlTcp(Fastest):
+    """NIXL over tcp."""
+
+    def __init__(self, n_pages, page_bytes, *options):
+        super().__init__(TCP_SETTINGS)
+        self.run = nixl(n_pages, page_bytes, "--tls", "tcp", *options)
+
+    def __str__(self):
+        return "NIXL over tcp"
+
+    def attempt(self, programs, settings):
+        return self.measure(programs.with_iterations(5), settings)
+
+    def measure(self, programs, settings):
+        figure = self.run(programs, settings)
+        figure.config += f", {told(settings)}"
+        return figure
+
+
+class Perftest(Fastest):
+    """ucx_perftest."""
 
     def __init__(self, which, test, size, settings, memory=None):
-        self.which, self.test, self.size, self.settings = which, test, size, settings
-        self.memory = memory
-        self.best = None
+        super().__init__(settings)
+        self.which, self.test, self.size, self.memory = which, test, size, memory
+
+    def __str__(self):
+        return "ucx_perftest"
+
+    def attempt(self, programs, settings):
+        return self._once(programs, settings, CALIBRATION_TIMEOUT_S)
+
+    def measure(self, programs, settings):
+        return self._once(programs, settings, RUN_TIMEOUT_S)
+
+    def calibrate(self, programs):
+        if self.memory == "cuda":
+            need_gpu()
+        super().calibrate(programs)
 
     def _once(self, programs, settings, timeout):
         lib = None
@@ -258,23 +328,4 @@ class Perftest:
         # iterations, typical latency, average, overall, average MiB/s, overall, ...
         latency = self.test.endswith("_lat")
         us = columns[3] if latency else self.size / (columns[5] * MIB) * 1e6
-        told = "UCX's choice" if not settings else " ".join(f"{k[4:]}={v}" for k, v in settings.items() if k != "UCX_NET_DEVICES")
-        return Figure(us=us, bytes=0 if latency else self.size, config=told)
-
-    def calibrate(self, programs):
-        found = []
-        if self.memory == "cuda":
-            need_gpu()
-        for settings in self.settings:
-            try:
-                found.append((self._once(programs, settings, CALIBRATION_TIMEOUT_S).us, settings))
-            except Failed:
-                continue  # a setting that is of no use here
-        if not found:
-            raise Failed("ucx_perftest: no setting gave a figure")
-        self.best = min(found, key=lambda pair: pair[0])[1]
-
-    def __call__(self, programs):
-        if self.best is None:
-            self.calibrate(programs)
-        return self._once(programs, self.best, RUN_TIMEOUT_S)
+        return Figure(us=us, bytes=0 if latency else self.size, config=told(settings))

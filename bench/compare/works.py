@@ -15,6 +15,7 @@ from programs import (
     CUDA_SETTINGS,
     HOST_SETTINGS,
     TCP_SETTINGS,
+    NixlTcp,
     Perftest,
     baton,
     baton_mode,
@@ -253,8 +254,8 @@ def tcp_work(key, n_pages, page_bytes, title):
             DEBIAN: Perftest("debian", "ucp_put_bw", page_bytes, TCP_SETTINGS),
             WHEEL_BATON: baton(n_pages, page_bytes, *over_tcp, wheel=True),
             WHEEL: Perftest("wheel", "ucp_put_bw", page_bytes, TCP_SETTINGS),
-            nixl_tcp: nixl(n_pages, page_bytes, "--tls", "tcp", "--target-sleep", "0"),
-            nixl_sleeps: nixl(n_pages, page_bytes, "--tls", "tcp"),
+            nixl_tcp: NixlTcp(n_pages, page_bytes, "--target-sleep", "0"),
+            nixl_sleeps: NixlTcp(n_pages, page_bytes),
             MOONCAKE: mooncake(n_pages, page_bytes),
             RAW: floor("floor_tcp", n_pages, page_bytes),
         },
@@ -264,6 +265,7 @@ def tcp_work(key, n_pages, page_bytes, title):
             faster_than(THREAD, nixl_tcp, 1.0),
             faster_than(THREAD, nixl_sleeps, 1.0),
             faster_than(WHEEL_BATON, nixl_tcp, 1.0),
+            faster_than(WHEEL_BATON, nixl_sleeps, 1.0),
         ],
     )
 
