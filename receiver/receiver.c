@@ -75,6 +75,9 @@ static baton_status open_parts(baton_receiver *receiver, const baton_receiver_op
     BATON_TRY(bt_doorbell_create(&receiver->bell));
     if (!options->data.no_control_ring)
         BATON_TRY(make_doorbell(receiver));
+    const bt_backlog_limits limits = {BT_RX_SEND_ALL_BYTES, BT_RX_SEND_BYTES,
+                                      BT_RX_PATIENCE_MS * BT_NS_PER_MS};
+    BATON_TRY(bt_backlog_create(&limits, &receiver->backlog));
     BATON_TRY(bt_control_open_server(&options->security, options->host, &receiver->control));
     BATON_TRY(bt_rxshell_open(receiver));
     BATON_TRY(bt_noticepush_create(receiver->control.context, &receiver->control.security,
@@ -136,6 +139,7 @@ void baton_receiver_destroy(baton_receiver *receiver)
         bt_control_socket_close(receiver->sockets[port], BT_RX_FLUSH_MS);
     }
     bt_control_close(&receiver->control);
+    bt_backlog_destroy(receiver->backlog);
     bt_eventqueue_destroy(receiver->events);
     bt_wakesocket_destroy(receiver->wake);
     bt_doorbell_destroy(receiver->bell);
@@ -219,6 +223,7 @@ void baton_receiver_get_stats(baton_receiver *receiver, baton_receiver_stats *st
     bt_noticepush_get_stats(receiver->notices, &stats->notices_sent_total,
                             &stats->notices_dropped_total);
     stats->events_dropped_total = atomic_load_explicit(&receiver->n_dropped, memory_order_relaxed);
+    stats->answers_dropped_total = atomic_load_explicit(&receiver->n_unsent, memory_order_relaxed);
 }
 
 const char *baton_receiver_admin(const baton_receiver *receiver)

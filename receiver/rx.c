@@ -262,7 +262,7 @@ void bt_rx_handle_behind(bt_rx *rx, bt_rx_peer *peer, const void *frame, size_t 
     if (bt_message_decode(frame, bytes, &message) != BATON_OK || message.type != BT_MSG_COMMIT) {
         rx->stats.messages_dropped_total++;
         bt_debug("receiver: frame behind the data dropped peer=%s", peer->name);
-    } else if (message.epoch != peer->epoch || message.peer_epoch != rx->epoch) {
+    } else if (message.epoch != peer->epoch || message.peer_epoch != rx->epoch || peer->is_deaf) {
         rx->stats.messages_stale_total++;
     } else {
         bt_rx_peer_heard(rx, peer);

@@ -120,6 +120,7 @@ struct bt_rx_peer {
     bool has_tickets; /* of any state; only find_idle's */
     bool same_host;   /* it may write mapped, so only DRAINED or its exit is proof */
     bool is_silent;   /* its tickets are revoked; kept for the proof it may still bring */
+    bool is_deaf;     /* does not read; as silent, whatever it says, until it says INIT */
     uint32_t digests; /* BT_DIGESTS_* as agreed */
     bt_worker *worker;
     bool worker_is_due;     /* the shell's flag in its poll set: its descriptor was readable */
@@ -206,6 +207,7 @@ struct bt_rx {
     uint32_t n_queued, n_held;
     uint64_t n_queued_chunks;
     uint64_t refusal_logged_ns; /* when a refused INIT was last worth a line; 0: never */
+    uint64_t deaf_logged_ns;    /* and a peer that does not read */
     bt_rx_ended *ended;         /* [BT_RX_ENDED_MAX] ring */
     uint32_t ended_next;
 
@@ -288,6 +290,8 @@ void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message);
  * the type has an answer) and counted. */
 bt_rx_peer *bt_rx_sender(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
                          const bt_message *message);
+/* Nobody reads what is said to this connection. Takes the lock. */
+void bt_rx_deaf(bt_rx *rx, bt_rx_port port, const bt_rx_route *route);
 /* It has given a sign of life. */
 void bt_rx_peer_heard(bt_rx *rx, bt_rx_peer *peer);
 void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns);

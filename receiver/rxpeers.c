@@ -43,6 +43,12 @@ static bool is_its_own(const bt_rx_peer *peer, bt_rx_port port, const bt_rx_rout
            strcmp(route->user, peer->routes[BT_RX_INIT_PORT].user) == 0;
 }
 
+/* It may still take its writers out of the way, and nothing else. */
+static bool is_listened_to(const bt_rx_peer *peer, bt_message_type type)
+{
+    return !peer->is_deaf || type == BT_MSG_CANCEL || type == BT_MSG_DRAINED;
+}
+
 static bool has_answer(bt_message_type type)
 {
     return type != BT_MSG_DRAINED;
@@ -52,8 +58,10 @@ bt_rx_peer *bt_rx_sender(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
                          const bt_message *message)
 {
     bt_rx_peer *peer = find_peer(rx, message->epoch);
-    if (peer != NULL && message->peer_epoch == rx->epoch && is_its_own(peer, port, route)) {
-        heard(rx, peer, port, route);
+    if (peer != NULL && message->peer_epoch == rx->epoch && is_its_own(peer, port, route) &&
+        is_listened_to(peer, message->type)) {
+        if (!peer->is_deaf)
+            heard(rx, peer, port, route);
         return peer;
     }
     rx->stats.messages_stale_total++;
@@ -126,15 +134,18 @@ static void process_from_message(const bt_process_id *from, bt_process *to)
     bt_blob_to_text(from->boot, to->boot, sizeof(to->boot));
 }
 
+static bool is_route(const bt_rx_route *a, const bt_rx_route *b)
+{
+    return a->n == b->n && memcmp(a->bytes, b->bytes, b->n) == 0;
+}
+
 /* A worker is memory and descriptors: a connection that says INIT again and again gets no more of
  * them, and no line in the log for each. */
 static baton_status check_route(const bt_rx *rx, const bt_rx_route *route)
 {
     uint32_t n = 0;
-    for (const bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
-        const bt_rx_route *other = &peer->routes[BT_RX_INIT_PORT];
-        n += other->n == route->n && memcmp(other->bytes, route->bytes, route->n) == 0;
-    }
+    for (const bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next)
+        n += is_route(&peer->routes[BT_RX_INIT_PORT], route);
     if (n < BT_RX_PEERS_PER_ROUTE)
         return BATON_OK;
     return bt_fail(BATON_ERR_OVERLOADED, "init: this connection speaks for %u senders already", n);
@@ -290,16 +301,22 @@ static baton_status greet(bt_rx *rx, const bt_rx_route *route, const bt_message 
     return BATON_OK;
 }
 
-/* A line a second at most: whoever is refused can try again as often as it likes. */
-static void log_refusal(bt_rx *rx)
+/* A line a second at most: whoever causes it can do so again as often as it likes. */
+static bool is_worth_a_line(const bt_rx *rx, uint64_t *logged_ns)
 {
     uint64_t now_ns = bt_now_ns(rx->clock);
-    if (rx->refusal_logged_ns != 0 && bt_elapsed_ns(now_ns, rx->refusal_logged_ns) < BT_NS_PER_S) {
+    if (*logged_ns != 0 && bt_elapsed_ns(now_ns, *logged_ns) < BT_NS_PER_S)
+        return false;
+    *logged_ns = now_ns;
+    return true;
+}
+
+static void log_refusal(bt_rx *rx)
+{
+    if (is_worth_a_line(rx, &rx->refusal_logged_ns))
+        bt_warn("receiver: peer refused: %s", baton_last_error());
+    else
         bt_debug("receiver: peer refused: %s", baton_last_error());
-        return;
-    }
-    rx->refusal_logged_ns = now_ns;
-    bt_warn("receiver: peer refused: %s", baton_last_error());
 }
 
 void bt_rx_refuse_init(bt_rx *rx, bt_rx_port port, const bt_rx_route *route,
@@ -317,6 +334,7 @@ void bt_rx_on_init(bt_rx *rx, const bt_rx_route *route, const bt_message *messag
         bt_rx_refuse_init(rx, BT_RX_INIT_PORT, route, message, status);
         return;
     }
+    peer->is_deaf = false;
     peer->is_probe = message->u.init.probe != 0;
     peer->digests =
         bt_digests_stronger(bt_digests_of(rx->options.digests), message->u.init.digests);
@@ -459,6 +477,29 @@ static bool patience_has_ended(const bt_rx *rx, const bt_rx_peer *peer, uint64_t
 {
     return peer->n_revoked > 0 &&
            bt_elapsed_ns(now_ns, oldest_revoked_ns(rx, peer)) >= BT_RX_RETIRE_NS;
+}
+
+/* From here on it ages like one that says nothing: its pages wait for the same proof. */
+static void deafen(bt_rx *rx, bt_rx_peer *peer)
+{
+    static const char text[] = "the sender does not read what it is told";
+    peer->is_deaf = true;
+    rx->stats.peers_deaf_total++;
+    if (is_worth_a_line(rx, &rx->deaf_logged_ns))
+        bt_warn("receiver: peer not listened to any more: %s peer=%s epoch=%016" PRIx64, text,
+                peer->name, peer->epoch);
+    fail_tickets(rx, peer, BATON_ERR_PEER_SILENT, text);
+}
+
+void bt_rx_deaf(bt_rx *rx, bt_rx_port port, const bt_rx_route *route)
+{
+    pthread_mutex_lock(&rx->lock);
+    for (bt_rx_peer *peer = rx->peers; peer != NULL; peer = peer->next) {
+        if (!peer->is_deaf && is_route(&peer->routes[port], route))
+            deafen(rx, peer);
+    }
+    bt_rx_pump_queue(rx);
+    pthread_mutex_unlock(&rx->lock);
 }
 
 void bt_rx_peers_tick(bt_rx *rx, uint64_t now_ns)

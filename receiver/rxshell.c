@@ -42,13 +42,19 @@ baton_status bt_rxshell_open(baton_receiver *receiver)
 static baton_status send_now(baton_receiver *receiver, bt_rx_port port, const bt_rx_route *route,
                              const void *frame, size_t bytes)
 {
-    const bt_blob parts[] = {bt_blob_of(route->bytes, route->n), bt_blob_of(frame, bytes)};
-    baton_status status = bt_zmq_send(receiver->sockets[port], parts, 2);
+    baton_status status = bt_backlog_send(receiver->backlog, receiver->sockets[port],
+                                          bt_blob_of(route->bytes, route->n),
+                                          bt_blob_of(frame, bytes), bt_now_ns(&bt_clock_monotonic));
     receiver->is_due[port] = true;
-    if (status == BATON_IN_PROGRESS)
-        bt_debug("receiver: answer dropped, %d wait for this peer", BT_RX_SEND_MESSAGES);
-    else if (status != BATON_OK)
-        bt_debug("receiver: answer dropped: %s", baton_last_error());
+    if (status == BATON_OK)
+        return status;
+    bt_debug("receiver: answer dropped: %s",
+             status == BATON_IN_PROGRESS ? "many wait for this peer" : baton_last_error());
+    atomic_fetch_add_explicit(&receiver->n_unsent, 1, memory_order_relaxed);
+    if (status == BATON_ERR_BUSY) {
+        receiver->deaf_port = port;
+        receiver->deaf_route = *route;
+    }
     return status;
 }
 
@@ -225,6 +231,13 @@ static void reopen_gates(baton_receiver *receiver, uint64_t *deadline_ns)
     }
 }
 
+static void tell_of_deaf(baton_receiver *receiver)
+{
+    const bt_rx_route route = receiver->deaf_route; /* there may be another at once */
+    receiver->deaf_route.n = 0;
+    bt_rx_deaf(receiver->rx, receiver->deaf_port, &route);
+}
+
 bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
 {
     atomic_fetch_add_explicit(&receiver->n_steps, 1, memory_order_relaxed);
@@ -233,6 +246,8 @@ bool bt_rxshell_step(baton_receiver *receiver, uint64_t *deadline_ns)
     active |= serve_port(receiver, BT_RX_INIT_PORT);
     active |= serve_port(receiver, BT_RX_ALLOC_PORT);
     *deadline_ns = bt_rx_progress(receiver->rx);
+    if (receiver->deaf_route.n != 0)
+        tell_of_deaf(receiver);
     if (bt_admin_pending(receiver->admin) != NULL)
         bt_rxshell_answer_admin(receiver);
     reopen_gates(receiver, deadline_ns);

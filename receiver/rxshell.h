@@ -19,13 +19,19 @@
 #include "receiver/rx.h"
 #include "wire/control.h"
 #include "wire/noticepush.h"
+#include "wire/zmqbacklog.h"
 #include "wire/zmqgate.h"
 
 #include <stdatomic.h>
 
 enum {
-    BT_RX_EVENTS_MAX = 4096,     /* wait for the user; older ones are dropped and counted */
-    BT_RX_SEND_MESSAGES = 8192,  /* wait for one peer; more are dropped, the peer asks again */
+    BT_RX_EVENTS_MAX = 4096, /* wait for the user; older ones are dropped and counted */
+    /* Answers that wait for one connection, and for all; more are dropped, the peer asks again. An
+     * answer has 1 MiB at most. */
+    BT_RX_SEND_MESSAGES = 4096,
+    BT_RX_SEND_BYTES = 2 << 20,
+    BT_RX_SEND_ALL_BYTES = 64 << 20,
+    BT_RX_PATIENCE_MS = 1000,    /* with a connection that is full and takes nothing */
     BT_RX_FRAMES_PER_STEP = 256, /* of one port, before the other gets its turn */
     BT_RX_SPIN_NS = 20 * 1000,   /* look again for so long after activity, before sleeping */
     BT_RX_LOOK_NS = 10 * 1000,   /* into the poll set so often meanwhile, and when a user polls */
@@ -63,6 +69,9 @@ struct baton_receiver {
     uint64_t gate_closed_ns[BT_RX_N_PORTS]; /* not looked at until then; 0: it is */
     uint64_t gate_logged_ns;
     uint16_t ports[BT_RX_N_PORTS];
+    bt_backlog *backlog;
+    bt_rx_port deaf_port; /* of the connection that does not read, to be said to rx */
+    bt_rx_route deaf_route;
     bt_pollset *polls;
     bt_doorbell *bell;
     bt_wakesocket *wake;           /* rung by peers that wrote into a ring; NULL: no rings */
@@ -88,6 +97,7 @@ struct baton_receiver {
     _Atomic bool stopping;      /* release by destroy, acquire by the thread */
     _Atomic uint32_t n_events;  /* waiting; relaxed: only a bound */
     _Atomic uint64_t n_dropped; /* events; relaxed counter */
+    _Atomic uint64_t n_unsent;  /* answers; relaxed counter */
     _Atomic uint64_t n_steps;   /* relaxed counter: how often it was awake, for tests */
 };
 

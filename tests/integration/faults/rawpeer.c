@@ -48,6 +48,20 @@ void raw_send(raw_sender *s, int port, const void *bytes, size_t n)
     assert_ok(bt_zmq_send(s->dealers[port], &part, 1));
 }
 
+bool raw_say(raw_sender *s, int port, bt_message *message)
+{
+    bt_packwriter writer;
+    message->epoch = s->epoch;
+    message->peer_epoch = s->peer_epoch;
+    message->id = s->next_id++;
+    bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
+    assert_ok(bt_message_encode(message, &writer));
+    const bt_blob part = bt_blob_of(writer.bytes, writer.n);
+    baton_status status = bt_zmq_send(s->dealers[port], &part, 1);
+    bt_pack_release(&writer);
+    return status == BATON_OK;
+}
+
 bt_message raw_hear(raw_sender *s, int port)
 {
     bt_message answer;

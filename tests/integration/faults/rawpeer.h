@@ -21,6 +21,8 @@ typedef struct {
 void raw_sender_open(raw_sender *s, const bt_node *decode, uint64_t epoch);
 void raw_sender_close(raw_sender *s);
 void raw_send(raw_sender *s, int port, const void *bytes, size_t n);
+/* Says a message, filling in what every one has; false: too many wait, it is dropped. */
+bool raw_say(raw_sender *s, int port, bt_message *message);
 /* The next answer at a port. */
 bt_message raw_hear(raw_sender *s, int port);
 /* The frame says version v, up to 127, instead of ours. */

@@ -9,6 +9,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -38,6 +41,57 @@ static void close_test(hostile_test *t)
     bt_child_stop(t->decode.child);
 }
 
+/* It holds little more than before a flood: what its allocators keep, its limits allow, and a
+ * worker for each new peer. */
+enum { FLOOD_MIB = 24, WORKER_MIB = 8 };
+static void check_memory(const bt_child *child, long before_kib, long more_mib)
+{
+    if (!BT_HAS_SANITIZER)
+        assert_in_range(bt_child_rss_kib(child), 1, before_kib + more_mib * 1024);
+}
+
+/* A thread that bothers the decode engine until it is told to stop, and so often at least. */
+typedef struct flood flood;
+struct flood {
+    void (*once)(flood *f, unsigned i);
+    unsigned at_least;
+    const bt_node *decode;
+    const char *until;  /* a metric that it changes; NULL: none */
+    raw_sender *sender; /* the thread's while it runs */
+    bt_blob frame;
+    _Atomic bool must_stop; /* relaxed: the join orders the rest */
+};
+
+static void *run_flood(void *ctx)
+{
+    flood *f = ctx;
+    for (unsigned i = 0;
+         i < f->at_least || !atomic_load_explicit(&f->must_stop, memory_order_relaxed); i++)
+        f->once(f, i);
+    return NULL;
+}
+
+/* Good hand-offs end well while f goes on, and it costs the receiver no memory to speak of. */
+static void check_beside(hostile_test *t, flood *f)
+{
+    enum { N_HAND_OFFS = 4 };
+    pthread_t thread;
+    f->decode = &t->decode;
+    bt_check_hand_off(&t->prefill, &t->decode, 10, "before");
+    const long before = bt_child_rss_kib(t->decode.child);
+    assert_int_equal(pthread_create(&thread, NULL, run_flood, f), 0);
+    for (unsigned i = 0; i < N_HAND_OFFS; i++) {
+        char attempt[32];
+        snprintf(attempt, sizeof(attempt), "meanwhile %u", i);
+        bt_check_hand_off(&t->prefill, &t->decode, 11 + i, attempt);
+    }
+    if (f->until != NULL)
+        bt_wait_metric(&t->decode, f->until, 1);
+    atomic_store_explicit(&f->must_stop, true, memory_order_relaxed);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    check_memory(t->decode.child, before, FLOOD_MIB);
+}
+
 static int dial(uint16_t port)
 {
     const struct sockaddr_in at = {
@@ -54,6 +108,17 @@ static void hang_up(int fd)
     const struct linger reset = {.l_onoff = 1};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     close(fd);
+}
+
+/* No asserts: not the test's thread. */
+static void connect_once(flood *f, unsigned i)
+{
+    const uint16_t port = i % 2 == 0 ? f->decode->init_ports[0] : f->decode->alloc_ports[0];
+    const struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    (void)!connect(fd, (const struct sockaddr *)&at, sizeof(at));
+    hang_up(fd);
 }
 
 typedef struct {
@@ -84,9 +149,7 @@ static void connections_that_say_nothing_stall_nobody(void **state)
         assert_true(send(fds[i], greeting, said[i % 3], MSG_NOSIGNAL) >= 0);
     }
     bt_check_hand_off(&t.prefill, &t.decode, 3, "beside slow handshakes");
-    for (int i = 0; i < N_FAST; i++)
-        hang_up(dial(i % 2 == 0 ? t.decode.init_ports[0] : t.decode.alloc_ports[0]));
-    bt_check_hand_off(&t.prefill, &t.decode, 4, "behind 10,000 connections");
+    check_beside(&t, &(flood){.once = connect_once, .at_least = N_FAST});
     bt_wait_until(has_few_fds, (void *)&steady, "descriptors closed by the receiver itself");
     for (int i = 0; i < N_OPEN; i++)
         close(fds[i]);
@@ -97,7 +160,7 @@ static void connections_that_say_nothing_stall_nobody(void **state)
 static int dial_and_claim(uint16_t port, uint64_t bytes)
 {
     static const uint8_t greeting[64] = {0xff, [9] = 0x7f, 3, 0, 'N', 'U', 'L', 'L'};
-    static const uint8_t ready[] = "\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06"
+    static const uint8_t ready[] = "\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06"
                                    "DEALER";
     uint8_t claim[9] = {2}; /* a long frame, the last of its message */
     for (int i = 0; i < 8; i++)
@@ -125,34 +188,79 @@ static void hear_out(int fd)
 static void who_claims_too_much_is_cut_off(void **state)
 {
     (void)state;
+    enum { N_CLAIMS = 200 };
+    static const uint8_t some[1024];
     hostile_test t;
+    int fds[N_CLAIMS];
     open_test(&t, NULL);
+    bt_check_hand_off(&t.prefill, &t.decode, 2, "before");
+    const long before = bt_child_rss_kib(t.decode.child);
     hear_out(dial_and_claim(t.decode.init_ports[0], BT_GREETING_BYTES_MAX + 1));
     hear_out(dial_and_claim(t.decode.alloc_ports[0], BT_FRAME_BYTES_MAX + 1));
     hear_out(dial_and_claim(t.decode.init_ports[0], UINT64_MAX));
     hear_out(dial_and_claim(t.decode.alloc_ports[0], UINT64_MAX));
+    for (int i = 0; i < N_CLAIMS; i++) { /* the most that is allowed, and some of it */
+        fds[i] = i % 2 == 0 ? dial_and_claim(t.decode.init_ports[0], BT_GREETING_BYTES_MAX)
+                            : dial_and_claim(t.decode.alloc_ports[0], BT_FRAME_BYTES_MAX);
+        assert_int_equal(send(fds[i], some, sizeof(some), MSG_NOSIGNAL), sizeof(some));
+    }
+    for (unsigned n = 1; n < BT_GREETING_BYTES_MAX / sizeof(some); n++)
+        assert_int_equal(send(fds[0], some, sizeof(some), MSG_NOSIGNAL), sizeof(some));
+    bt_wait_metric_is(&t.decode, "baton_receiver_messages_dropped_total", 1); /* it came whole */
+    bt_check_hand_off(&t.prefill, &t.decode, 3, "beside claims");
+    check_memory(t.decode.child, before, FLOOD_MIB);
+    for (int i = 0; i < N_CLAIMS; i++)
+        hang_up(fds[i]);
     close_test(&t);
+}
+
+/* Whole, or without its last byte; a full queue drops it. */
+static void send_once(flood *f, unsigned i)
+{
+    const bt_blob part = bt_blob_of(f->frame.data, f->frame.bytes - (i % 2 == 0 ? 1 : 0));
+    if (bt_zmq_send(f->sender->dealers[i / 2 % RAW_N_PORTS], &part, 1) == BATON_IN_PROGRESS)
+        sched_yield();
 }
 
 static void floods_of_frames_stall_nobody(void **state)
 {
     (void)state;
-    enum { N_ROUNDS = 3, N_FRAMES = 20000 };
+    enum { N_FRAMES = 60000 };
     hostile_test t;
     raw_sender s;
     open_test(&t, NULL);
     raw_sender_open(&s, &t.decode, 77);
     raw_hello_say(&t.hello, &s, NULL);
-    bt_blob good = bt_zmq_part(&t.hello.frame, 1);
-    for (int round = 0; round < N_ROUNDS; round++) {
-        char attempt[32];
-        for (int i = 0; i < N_FRAMES; i++) {
-            const bt_blob part = bt_blob_of(good.data, good.bytes - (i % 2 == 0 ? 1 : 0));
-            bt_zmq_send(s.dealers[i % RAW_N_PORTS], &part, 1); /* a full queue drops it */
-        }
-        snprintf(attempt, sizeof(attempt), "in flood %d", round);
-        bt_check_hand_off(&t.prefill, &t.decode, 10 + (uint64_t)round, attempt);
-    }
+    check_beside(&t, &(flood){.once = send_once,
+                              .at_least = N_FRAMES,
+                              .sender = &s,
+                              .frame = bt_zmq_part(&t.hello.frame, 1)});
+    assert_true(bt_metric(&t.decode, "baton_receiver_messages_dropped_total") > 0);
+    raw_sender_close(&s);
+    close_test(&t);
+}
+
+/* Asks for what has a long answer, and reads none. */
+static void ask_once(flood *f, unsigned i)
+{
+    (void)i;
+    bt_message memreg = {.type = BT_MSG_MEMREG};
+    if (!raw_say(f->sender, RAW_INIT, &memreg))
+        sched_yield();
+}
+
+static void who_does_not_read_answers_costs_little(void **state)
+{
+    (void)state;
+    hostile_test t;
+    raw_sender s;
+    open_test(&t, NULL);
+    raw_sender_open(&s, &t.decode, 77);
+    raw_hello_say(&t.hello, &s, NULL);
+    check_beside(
+        &t, &(flood){.once = ask_once, .until = "baton_receiver_peers_deaf_total", .sender = &s});
+    assert_true(bt_child_has_logged(t.decode.child, "does not read what it is told"));
+    assert_true(bt_metric(&t.decode, "baton_receiver_answers_dropped_total") > 0);
     raw_sender_close(&s);
     close_test(&t);
 }
@@ -166,6 +274,7 @@ static void thousands_of_epochs_get_a_few_workers(void **state)
     open_test(&t, NULL);
     bt_check_hand_off(&t.prefill, &t.decode, 2, "before");
     const long before = bt_child_n_fds(t.decode.child);
+    const long before_kib = bt_child_rss_kib(t.decode.child);
     raw_sender_open(&s, &t.decode, 1000);
     for (unsigned i = 0; i < N_EPOCHS; i++, s.epoch++) {
         bt_message init = t.hello.init;
@@ -175,6 +284,7 @@ static void thousands_of_epochs_get_a_few_workers(void **state)
     assert_true(bt_metric(&t.decode, "baton_receiver_peers") <= 9);
     assert_true(bt_child_n_fds(t.decode.child) < before + 500);
     bt_check_hand_off(&t.prefill, &t.decode, 3, "beside many epochs");
+    check_memory(t.decode.child, before_kib, FLOOD_MIB + 8 * WORKER_MIB);
     raw_sender_close(&s);
     close_test(&t);
 }
@@ -239,6 +349,15 @@ static void who_fills_the_queue_keeps_nobody_out(void **state)
     close_test(&t);
 }
 
+/* A good hand-off; how many chunks it landed. */
+static double check_one_more(const hostile_test *t, uint64_t seed, const char *attempt)
+{
+    const char *landed = "baton_receiver_chunks_landed_total";
+    double before = bt_metric(&t->decode, landed);
+    bt_check_hand_off(&t->prefill, &t->decode, seed, attempt);
+    return bt_metric(&t->decode, landed) - before;
+}
+
 /* 1,000 guesses each: the nonce, the generation, or all but who asks. */
 static void tickets_of_others_are_out_of_reach(void **state)
 {
@@ -257,7 +376,12 @@ static void tickets_of_others_are_out_of_reach(void **state)
     const bt_ticket_name name = {granted.ticket, granted.generation,
                                  bt_blob_of(nonce, sizeof(nonce))};
     const bt_chunk_range range = {.count = 1};
+    bt_check_hand_off(&t.prefill, &t.decode, 2, "before");
+    const long before = bt_child_rss_kib(t.decode.child);
+    double landed = bt_metric(&t.decode, "baton_receiver_chunks_landed_total");
     for (uint32_t i = 0; i < N_GUESSES; i++) {
+        if (i == N_GUESSES / 2)
+            landed += check_one_more(&t, 3, "beside guesses");
         uint8_t guess[BT_NONCE_BYTES];
         memcpy(guess, nonce, sizeof(guess));
         guess[i % BT_NONCE_BYTES] ^= (uint8_t)(1 + i % 255);
@@ -280,7 +404,8 @@ static void tickets_of_others_are_out_of_reach(void **state)
                             .u.heartbeat = {.tickets = &named, .n_tickets = 1}};
     assert_int_equal(raw_ask(&thief, RAW_ALLOC, &heartbeat, NULL).u.heartbeat.n_tickets, 1);
     assert_true(bt_metric(&t.decode, "baton_receiver_pages_reserved") == 1);
-    assert_true(bt_metric(&t.decode, "baton_receiver_pages_landed") == 0);
+    assert_true(bt_metric(&t.decode, "baton_receiver_chunks_landed_total") == landed);
+    check_memory(t.decode.child, before, FLOOD_MIB);
     bt_message cancel = {.type = BT_MSG_CANCEL,
                          .u.end = {.name = name, .drained = 1, .reason = BATON_ERR_CANCELED}};
     assert_int_equal(raw_ask(&owner, RAW_ALLOC, &cancel, NULL).status, BATON_OK);
@@ -332,7 +457,7 @@ static void remove_keys(const key_files *k)
 static void check_tells_nothing(uint16_t port, bt_blob init)
 {
     static const uint8_t greeting[64] = {0xff, [9] = 0x7f, 3, 0, 'N', 'U', 'L', 'L'};
-    static const uint8_t ready[] = "\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06"
+    static const uint8_t ready[] = "\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06"
                                    "DEALER";
     uint8_t heard[4096];
     size_t n = 0;
@@ -438,6 +563,7 @@ int main(void)
         bt_child_test(connections_that_say_nothing_stall_nobody),
         bt_child_test(who_claims_too_much_is_cut_off),
         bt_child_test(floods_of_frames_stall_nobody),
+        bt_child_test(who_does_not_read_answers_costs_little),
         bt_child_test(thousands_of_epochs_get_a_few_workers),
         bt_child_test(who_fills_the_queue_keeps_nobody_out),
         bt_child_test(tickets_of_others_are_out_of_reach),

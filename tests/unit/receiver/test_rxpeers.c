@@ -685,6 +685,75 @@ static void an_idle_silent_peer_is_forgotten_and_may_come_back(void **state)
     rx_kit_close(&kit);
 }
 
+static void no_one_reads(uint8_t route)
+{
+    const bt_rx_route where = {.n = 1, .bytes = {route}};
+    bt_rx_deaf(kit.rx, BT_RX_ALLOC_PORT, &where);
+    rx_kit_check(&kit);
+}
+
+/* What it says would be answered for ever, into memory of ours. */
+static void who_does_not_read_is_not_listened_to(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_expect_log("the sender does not read what it is told");
+    alice.boot = "other";
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_init(&kit, &bob, BATON_OK);
+    heartbeat(&alice); /* from here on it is known at the alloc port */
+    heartbeat(&bob);
+    drop_frames();
+    rx_kit_prompt(&a, 1, 0, 4 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    rx_kit_prompt(&b, 2, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &bob, &b);
+    assert_int_equal(b.outcome, BT_ALLOC_QUEUED);
+    no_one_reads(9); /* nobody's */
+    assert_int_equal(stats_now().peers_deaf_total, 0);
+    no_one_reads(1);
+    no_one_reads(1); /* once is enough */
+    assert_int_equal(stats_now().peers_deaf_total, 1);
+    assert_int_equal(bt_log_seen("does not read"), 1);
+    assert_int_equal(kit.notice.status, BATON_ERR_PEER_SILENT);
+    assert_int_equal(stats_now().pages_quarantined, 4);
+    rx_kit_prompt(&a, 3, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    assert_int_equal(a.status, BATON_ERR_STALE);
+    for (int i = 0; i < 9; i++) { /* it talks on, and ages all the same */
+        rx_kit_advance_ms(&kit, 499);
+        heartbeat(&alice);
+        heartbeat(&bob);
+    }
+    assert_int_equal(stats_now().peers, 2);
+    rx_kit_advance_ms(&kit, 509);
+    assert_int_equal(stats_now().peers, 1);
+    assert_int_equal(stats_now().tickets_granted_total, 2); /* bob's turn has come */
+    rx_kit_close(&kit);
+}
+
+static void who_reads_again_says_init(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_expect_log("the sender does not read what it is told");
+    rx_kit_init(&kit, &alice, BATON_OK);
+    heartbeat(&alice);
+    drop_frames();
+    rx_kit_prompt(&a, 1, 0, 4 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    no_one_reads(1);
+    assert_int_equal(stats_now().pages_quarantined, 4);
+    rx_kit_drained(&kit, &alice, &a); /* proof is welcome from everybody */
+    assert_int_equal(stats_now().pages_free, 4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 2, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    assert_int_equal(a.outcome, BT_ALLOC_GRANTED);
+    assert_int_equal(stats_now().peers, 1);
+    rx_kit_close(&kit);
+}
+
 static void garbage_is_counted_and_dropped(void **state)
 {
     (void)state;
@@ -751,6 +820,8 @@ int main(void)
         bt_test(an_exited_peer_leaves_only_what_is_complete),
         bt_test(a_renewed_connection_settles_what_the_old_one_wrote),
         bt_test(an_idle_silent_peer_is_forgotten_and_may_come_back),
+        bt_test(who_does_not_read_is_not_listened_to),
+        bt_test(who_reads_again_says_init),
         bt_test(garbage_is_counted_and_dropped),
         bt_test(a_receiver_without_work_asks_for_no_time),
     };
