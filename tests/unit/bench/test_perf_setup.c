@@ -28,6 +28,7 @@ static void a_setup_arrives_as_it_was_sent(void **state)
                                   .progress = BATON_PROGRESS_MANUAL,
                                   .transport = BT_PERF_TCP,
                                   .memory = BATON_MEMORY_CUDA_HOST,
+                                  .huge_pages = BT_PERF_HUGE_ON,
                                   .copy_threads = 5,
                                   .data_lanes = 3};
     bt_perf_options got = {0};
@@ -46,7 +47,7 @@ static void a_setup_that_is_too_large_or_cut_is_refused(void **state)
     static const char good[] =
         "setup pages=3 page_bytes=4096 pool_pages=3 seed=0 order=0 paged=0 layers=1 heads=1 "
         "head_dim=1 block_tokens=1 digests=0 progress=0 transport=0 flip_byte=0 memory=0 "
-        "copy_threads=1 data_lanes=1";
+        "copy_threads=1 data_lanes=1 huge_pages=0";
     static const struct {
         const char *from, *to;
     } cases[] = {{"pages=3 ", "pages=0 "},         {"pages=3 ", "pages=65537 "},
@@ -54,7 +55,7 @@ static void a_setup_that_is_too_large_or_cut_is_refused(void **state)
                  {"layers=1", "layers=65"},        {"heads=1", "heads=x"},
                  {"transport=0", "transport=5"},   {" flip_byte=0", ""},
                  {"memory=0", "memory=3"},         {"copy_threads=1", "copy_threads=65"},
-                 {"data_lanes=1", "data_lanes=9"}};
+                 {"data_lanes=1", "data_lanes=9"}, {"huge_pages=0", "huge_pages=3"}};
     bt_perf_options options = {0};
     assert_ok(bt_perf_setup_parse(good, &options));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
