@@ -75,6 +75,18 @@ baton_status bt_cuda_open(bt_cuda **cuda_p)
     return BATON_OK;
 }
 
+baton_status bt_cuda_pci_address(char address[BT_CUDA_PCI_BYTES])
+{
+    const bt_cuda_driver *driver;
+    bt_cu_device device;
+    BATON_TRY(bt_cuda_driver_get(&driver));
+    BATON_TRY(choose_device(driver, &device));
+    bt_cu_result result = driver->device_pci(address, BT_CUDA_PCI_BYTES, device);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(driver, result, "wanted the PCI address of GPU %d", device);
+    return BATON_OK;
+}
+
 void bt_cuda_close(bt_cuda *cuda)
 {
     if (cuda == NULL)

@@ -10,7 +10,7 @@
 #include "core/cudadriver.h"
 #include "core/doorbell.h"
 
-enum { BT_CUDA_NAME_BYTES = 64 };
+enum { BT_CUDA_NAME_BYTES = 64, BT_CUDA_PCI_BYTES = 20 };
 
 typedef struct {
     const bt_cuda_driver *driver;
@@ -25,6 +25,9 @@ typedef struct {
  * success. Errors: UNSUPPORTED (no driver, no device), NO_MEMORY, IO. */
 baton_status bt_cuda_open(bt_cuda **cuda_p);
 void bt_cuda_close(bt_cuda *cuda); /* NULL is allowed. */
+/* Where the device that open would take is plugged in, "0000:83:00.0", without a context on it.
+ * Errors: UNSUPPORTED, IO. */
+baton_status bt_cuda_pci_address(char address[BT_CUDA_PCI_BYTES]);
 
 /* Makes the context current for this thread, until leave; may be nested. While a stream is being
  * captured into a graph somewhere in the process, calls of a thread that is not `relaxed` fail and

@@ -60,6 +60,7 @@ enum { /* flags and CUpointer_attribute */
     X(device_count, cuDeviceGetCount, (int *n))                                                 \
     X(device_get, cuDeviceGet, (bt_cu_device * device, int ordinal))                            \
     X(device_name, cuDeviceGetName, (char *name, int bytes, bt_cu_device device))               \
+    X(device_pci, cuDeviceGetPCIBusId, (char *address, int bytes, bt_cu_device device))         \
     X(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, bt_cu_device device)) \
     X(primary_retain, cuDevicePrimaryCtxRetain, (bt_cu_context * context, bt_cu_device device)) \
     X(primary_release, cuDevicePrimaryCtxRelease_v2, (bt_cu_device device))                     \

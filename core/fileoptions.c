@@ -80,10 +80,10 @@ static const bt_config_entry common_entries[] = {
     {AS("data_devices", data.data_devices),
      .count_offset = offsetof(bt_file_options, data.n_data_devices), .type = BT_CONFIG_STRINGS,
      .fallback = "lo",
-     .help =
-         "Network devices of the data path: lo, eth0, mlx5_0:1; several RDMA devices are "
-         "rails. auto: the RDMA devices that are best for this process, at most two, or lo. Its "
-         "ports have no authentication: this network must be closed."},
+     .help = "Network devices of the data path: lo, eth0, mlx5_0:1; several RDMA devices are "
+             "rails. auto: the RDMA devices that are best for this process and its memory_kind, at "
+             "most "
+             "two, or lo. Its ports have no authentication: this network must be closed."},
     {AT(data_tcp), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Whether bytes may go over tcp; without, only shared memory and RDMA."},
     {AS("data_lanes", data.data_lanes), .type = BT_CONFIG_UINT32, .min = 1, .max = 8,
@@ -119,8 +119,10 @@ static const bt_config_entry receiver_entries[] = {
      .fallback = "256MiB", .help = "Receiver: memory for chunks, rounded down to whole ones."},
     {AS(BT_KEY_MEMORY_KIND, memory_kind), .type = BT_CONFIG_ENUM, .names = memory_kinds,
      .fallback = "host",
-     .help = "Receiver: where the pool lies: host memory, a GPU's memory (cuda), or host memory "
-             "that a GPU reaches (cuda_host)."},
+     .help =
+         "Receiver: where the pool lies: host memory, a GPU's memory (cuda), or host memory "
+         "that a GPU reaches (cuda_host). Sender: where most KV is pushed from; only data_devices "
+         "auto goes by it."},
     {AT(n_regions), .type = BT_CONFIG_UINT32, .min = 1, .max = 32, .fallback = "4",
      .help = "Receiver: pieces of the pool, so that one can be replaced."},
     {AT(max_queued), .type = BT_CONFIG_UINT32, .min = 1, .max = 1 << 20, .fallback = "1024",

@@ -58,7 +58,9 @@ static void read_devices(const char *root, const bt_file_options *file, bt_docto
     for (uint32_t i = 0; users == NULL && !is_auto && i < file->data.n_data_devices; i++)
         add_device(facts, file->data.data_devices[i], strlen(file->data.data_devices[i]));
     char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES];
-    uint32_t n_auto = users == NULL && is_auto ? bt_verbs_auto(root, names) : 0;
+    uint32_t n_auto = users == NULL && is_auto
+                          ? bt_verbs_auto(root, (baton_memory_kind)file->memory_kind, names)
+                          : 0;
     for (uint32_t i = 0; i < n_auto; i++)
         add_device(facts, names[i], strlen(names[i]));
     if (facts->n_devices == 0)

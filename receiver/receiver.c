@@ -82,7 +82,7 @@ static baton_status open_parts(baton_receiver *receiver, const baton_receiver_op
     BATON_TRY(bt_rxshell_open(receiver));
     BATON_TRY(bt_noticepush_create(receiver->control.context, &receiver->control.security,
                                    &receiver->notices));
-    BATON_TRY(bt_transport_open(&options->data, &receiver->transport));
+    BATON_TRY(bt_transport_open(&options->data, options->memory, &receiver->transport));
     bt_rx_out out = bt_rxshell_out(receiver);
     out.bell = receiver->bell;
     BATON_TRY(bt_rx_create(&receiver->options, receiver->transport, &out, &receiver->rx));

@@ -75,7 +75,7 @@ static baton_status open_parts(baton_sender *sender, const baton_sender_options 
     BATON_TRY(bt_control_open_client(&options->security, &sender->control));
     BATON_TRY(
         bt_noticepush_create(sender->control.context, &sender->control.security, &sender->notices));
-    BATON_TRY(bt_transport_open(&options->data, &sender->transport));
+    BATON_TRY(bt_transport_open(&options->data, options->memory, &sender->transport));
     const bt_tx_out out = bt_txshell_out(sender);
     BATON_TRY(bt_tx_create(&sender->options, sender->transport, &out, &sender->tx));
     sender->tx->bell = sender->bell;

@@ -16,6 +16,7 @@ static void to_file(const baton_sender_options *options, bt_file_options *file)
         .digests = (int)options->digests,
         .progress = (int)options->progress,
         .path = (int)options->path,
+        .memory_kind = (int)options->memory,
         .commit = (int)options->commit,
         .staging_chunks = options->staging_chunks,
         .copy_threads = options->copy_threads,
@@ -38,6 +39,7 @@ static void from_file(const bt_file_options *file, baton_sender_options *options
     options->digests = (baton_digests)file->digests;
     options->progress = (baton_progress_mode)file->progress;
     options->path = (baton_path_choice)file->path;
+    options->memory = (baton_memory_kind)file->memory_kind;
     options->commit = (baton_commit_choice)file->commit;
     options->staging_chunks = file->staging_chunks;
     options->copy_threads = file->copy_threads;

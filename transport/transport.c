@@ -23,13 +23,14 @@ static baton_status create_auto(const bt_transport_options *options, bt_transpor
 {
     char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES] = {"lo"};
     const char *devices[BT_VERBS_AUTO_MAX];
-    uint32_t n = bt_verbs_auto(BT_SYSFS_ROOT, names);
+    uint32_t n = bt_verbs_auto(BT_SYSFS_ROOT, options->memory, names);
     bt_transport_options chosen = *options;
     chosen.data_devices = devices;
     chosen.n_data_devices = n != 0 ? n : 1;
     for (uint32_t i = 0; i < chosen.n_data_devices; i++) {
         devices[i] = names[i];
-        bt_info("transport: data_devices is auto: chose device=%s", devices[i]);
+        bt_info("transport: data_devices is auto: chose device=%s for=%s", devices[i],
+                options->memory == BATON_MEMORY_CUDA_DEVICE ? "cuda" : "host");
     }
     return create_ucx(&chosen, transport_p);
 }
@@ -63,12 +64,14 @@ bt_transport_counts bt_transport_live(void)
         .remotes = atomic_load_explicit(&live[BT_LIVE_REMOTES], memory_order_relaxed)};
 }
 
-baton_status bt_transport_open(const baton_data_path *data, bt_transport **transport_p)
+baton_status bt_transport_open(const baton_data_path *data, baton_memory_kind memory,
+                               bt_transport **transport_p)
 {
     const bt_transport_options options = {
         .backend = data->transport != NULL ? data->transport : "ucx",
         .data_devices = data->data_devices,
         .n_data_devices = data->n_data_devices,
+        .memory = memory,
         .no_tcp = data->no_tcp,
         .n_lanes = data->data_lanes,
         .clock = data->clock,

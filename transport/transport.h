@@ -113,6 +113,7 @@ typedef struct {
     const char *backend;             /* "ucx" or "loop" */
     const char *const *data_devices; /* [n_data_devices] net devices to bind to; none: "lo" */
     uint32_t n_data_devices;
+    baton_memory_kind memory;     /* of most bytes: data_devices "auto" is what is near it */
     bool no_tcp;                  /* data_tcp: off */
     uint32_t n_lanes;             /* connections over each device, see rails.h; 0: 1 */
     const char *transports;       /* UCX transport list, NULL: chosen by us; UCX_TLS wins */
@@ -196,8 +197,9 @@ struct bt_remote {
 /* Opens the backend that options name. Errors: INVALID_ARG (unknown backend; the text lists those
  * there are), UNSUPPORTED, TRANSPORT, NO_MEMORY. */
 baton_status bt_transport_create(const bt_transport_options *options, bt_transport **transport_p);
-/* As create, from a user's options; no backend named: "ucx". */
-baton_status bt_transport_open(const baton_data_path *data, bt_transport **transport_p);
+/* As create, from a user's options, for memory of this kind; no backend named: "ucx". */
+baton_status bt_transport_open(const baton_data_path *data, baton_memory_kind memory,
+                               bt_transport **transport_p);
 /* The GPU that CUDA memory of this transport is on; opened at the first call. Borrowed until
  * destroy. Any thread. Errors: UNSUPPORTED, NO_MEMORY, IO. */
 baton_status bt_transport_cuda(bt_transport *transport, bt_cuda **cuda_p);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/cudadevice.h"
 #include "core/fail.h"
 
 bool bt_verbs_is_name(const char *device)
@@ -54,14 +55,33 @@ static int home_node(void)
     return is_bound && getcpu(&cpu, &node) == 0 ? (int)node : -1;
 }
 
-uint32_t bt_verbs_auto(const char *root, char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES])
+/* Of the GPU that device memory will be on; NULL: not known. */
+static const bt_pci_place *find_gpu(const bt_topology *topology)
+{
+    char text[BT_CUDA_PCI_BYTES];
+    bt_pci_address wanted;
+    if (bt_cuda_pci_address(text) != BATON_OK || !bt_pci_parse(text, &wanted))
+        return NULL;
+    for (uint32_t i = 0; i < topology->n_gpus; i++) {
+        const bt_pci_address *found = &topology->gpus[i].address;
+        if (found->domain == wanted.domain && found->bus == wanted.bus &&
+            found->device == wanted.device && found->function == wanted.function)
+            return &topology->gpus[i].place;
+    }
+    return NULL;
+}
+
+uint32_t bt_verbs_auto(const char *root, baton_memory_kind memory,
+                       char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES])
 {
     bt_topology *topology;
     bt_ranked_nic ranked[BT_VERBS_AUTO_MAX];
     if (bt_topology_read(root, &topology) != BATON_OK)
         return 0;
-    const bt_memory_place memory = {.numa_node = home_node()};
-    uint32_t n = bt_topology_rank(topology, &memory, ranked, BT_VERBS_AUTO_MAX);
+    bool is_device = memory == BATON_MEMORY_CUDA_DEVICE;
+    const bt_memory_place place = {.numa_node = home_node(),
+                                   .gpu = is_device ? find_gpu(topology) : NULL};
+    uint32_t n = bt_topology_rank(topology, &place, ranked, BT_VERBS_AUTO_MAX);
     n = bt_topology_rails(ranked, n);
     for (uint32_t i = 0; i < n; i++)
         snprintf(names[i], BT_NIC_NAME_BYTES, "%s", ranked[i].name);

@@ -5,6 +5,7 @@
  * Thread rule: any thread. */
 #ifndef BT_TRANSPORT_VERBS_H
 #define BT_TRANSPORT_VERBS_H
+#include <baton/kv.h>
 #include <baton/status.h>
 #include <stdbool.h>
 
@@ -13,11 +14,13 @@
 /* Whether it names an RDMA device; net devices ("eth0") have no port. */
 bool bt_verbs_is_name(const char *device);
 
-/* What data_devices: auto stands for: the RDMA devices that are best for this process's memory, as
- * rails if they are equal; names[n] of the return value, 0 when there is none that can carry data.
- */
+/* What data_devices: auto stands for: the RDMA devices that are best for this memory, as rails if
+ * they are equal. Host memory is where the process is bound to; of device memory it is the GPU's
+ * own place on the PCI bus that counts (the one that bt_cuda_open would take). names[n] of the
+ * return value, 0 when there is none that can carry data. */
 enum { BT_VERBS_AUTO_MAX = 2 };
-uint32_t bt_verbs_auto(const char *root, char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES]);
+uint32_t bt_verbs_auto(const char *root, baton_memory_kind memory,
+                       char names[BT_VERBS_AUTO_MAX][BT_NIC_NAME_BYTES]);
 
 /* All RDMA devices among devices[n] are there, their ports are active, and this process may open
  * them. root: see bt_topology_read. Errors: UNREACHABLE, PERMISSION (the text says what is there),

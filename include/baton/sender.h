@@ -50,6 +50,9 @@ typedef struct {
     const char *key_seed; /* see baton_key_chain_init */
     baton_digests digests;
     baton_path_choice path;
+    /* Where most KV is pushed from, for data_devices "auto" alone: of RDMA devices those near it
+     * are taken. CUDA_DEVICE: near the GPU that is current in create, else the first. */
+    baton_memory_kind memory;
     bool skip_measure; /* nothing is measured when connecting: AUTO is then mapped where it can be,
                           and a min_gbps cannot be met */
     baton_commit_choice commit;

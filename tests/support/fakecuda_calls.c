@@ -2,6 +2,7 @@
 /* The fake driver's functions, as the real one exports them. */
 #include "support/fakecuda_state.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -114,6 +115,13 @@ EXPORT bt_cu_result cuDeviceGetName(char *name, int bytes, bt_cu_device device)
 {
     (void)device;
     strncpy(name, "a fake GPU", (size_t)bytes);
+    return BT_CU_SUCCESS;
+}
+
+/* The first on the second socket. */
+EXPORT bt_cu_result cuDeviceGetPCIBusId(char *address, int bytes, bt_cu_device device)
+{
+    snprintf(address, (size_t)bytes, "0000:%02X:00.0", device == 0 ? 0x83 : 0x03);
     return BT_CU_SUCCESS;
 }
 

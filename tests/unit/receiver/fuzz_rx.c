@@ -155,7 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                            .ring = ring,
                            .doorbell = {.data = (const uint8_t *)"r", .bytes = 1}};
     bt_rx_defaults(&options);
-    fuzz_must(bt_transport_open(&options.data, &transport) == BATON_OK);
+    fuzz_must(bt_transport_open(&options.data, options.memory, &transport) == BATON_OK);
     fuzz_must(bt_rx_create(&options, transport, &out, &rx) == BATON_OK);
     rx->epoch = FUZZ_EPOCH;
     rx->self = (bt_process){.boot = "fuzz", .pid_ns = 1, .start = 1, .pid = 1};

@@ -84,7 +84,7 @@ void rx_kit_open(rx_kit *kit, const baton_receiver_options *options)
     filled.data =
         (baton_data_path){.transport = "loop", .loop_net = kit->net, .clock = &kit->clock};
     bt_rx_defaults(&filled);
-    assert_ok(bt_transport_open(&filled.data, &kit->transport));
+    assert_ok(bt_transport_open(&filled.data, filled.memory, &kit->transport));
     const bt_rx_out out = {.send = capture_frame,
                            .notice = capture_notice,
                            .event = capture_event,
