@@ -9,7 +9,8 @@
 
 static const char *const order_names[] = {"scattered", "contiguous", "descending", NULL};
 static const char *const huge_names[] = {"auto", "off", "on", NULL};
-static const char *const transport_names[] = {"auto", "mapped", "put", "tcp", "loop", "all", NULL};
+static const char *const transport_names[] = {"auto",   "mapped", "put", "tcp",
+                                              "staged", "loop",   "all", NULL};
 static const char *const memory_names[] = {"host", "cuda", "cuda_host", NULL};
 static const char *const progress_names[] = {"thread", "manual", NULL};
 static const char *const role_names[] = {"pair", "sender", "receiver", "worker", NULL};
@@ -75,8 +76,9 @@ static const bt_config_entry path_entries[] = {
     {OPTION("transport", transport), .type = BT_CONFIG_ENUM, .names = transport_names,
      .fallback = "auto",
      .help = "auto: what a sender chooses. mapped: stores into the receiver's mapped pages, or "
-             "fail. put: UCX puts. tcp: UCX puts over tcp (UCX_TLS=tcp, unless it is set). loop: "
-             "see --loop. all: auto, mapped, put and tcp side by side."},
+             "fail. put: UCX puts. tcp: UCX puts over tcp (UCX_TLS=tcp, unless it is set). "
+             "staged: as put, but each page is copied to a staging page first. loop: see --loop. "
+             "all: auto, mapped, put and tcp side by side."},
     {OPTION("loop", loop), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Both ends in one process, over the transport that tests use."},
     {OPTION("digests", digests), .type = BT_CONFIG_ENUM, .names = digests_names, .fallback = "off",

@@ -37,6 +37,7 @@ typedef enum {
     BT_PERF_MAPPED, /* stores into the receiver's mapped pages, or fail */
     BT_PERF_PUT,    /* UCX puts, over what UCX chooses */
     BT_PERF_TCP,    /* UCX puts over tcp */
+    BT_PERF_STAGED, /* as PUT, from copies of the pages in staging memory */
     BT_PERF_LOOP,   /* both ends in this process */
     BT_PERF_ALL,    /* auto, mapped, put and tcp side by side */
 } bt_perf_transport;

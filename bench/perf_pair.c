@@ -68,8 +68,8 @@ static baton_status set_up_receiver(bt_perf_pair *p)
 
 static baton_path_choice path_of(bt_perf_transport transport)
 {
-    if (transport == BT_PERF_MAPPED)
-        return BATON_PATH_MAPPED;
+    if (transport == BT_PERF_MAPPED || transport == BT_PERF_STAGED)
+        return transport == BT_PERF_MAPPED ? BATON_PATH_MAPPED : BATON_PATH_STAGED;
     return transport == BT_PERF_PUT || transport == BT_PERF_TCP ? BATON_PATH_PUT : BATON_PATH_AUTO;
 }
 
@@ -85,6 +85,7 @@ static baton_status make_sender(bt_perf_pair *p)
         .layout = p->work.layout,
         .digests = o->digests,
         .path = path_of(o->transport),
+        .memory = o->memory,
         .progress = o->progress,
         .copy_threads = o->copy_threads,
         .data = {.transport = o->transport == BT_PERF_LOOP ? "loop" : "ucx",

@@ -115,10 +115,10 @@ struct bt_tx_peer {
     uint32_t digests; /* as agreed */
     bt_endpoint *endpoint;
     bt_tx_region regions[BT_REGIONS_MAX];
-    uint32_t n_regions;
-    bool is_populated;          /* all of them that are mapped (txpopulate.c) */
-    uint64_t populate_until_ns; /* ahead of READY; 0: not begun */
-    bt_remote *ring_remote;     /* of the two rings below; NULL: none */
+    uint32_t n_regions, last_region; /* that was looked for and found */
+    bool is_populated;               /* all of them that are mapped (txpopulate.c) */
+    uint64_t populate_until_ns;      /* ahead of READY; 0: not begun */
+    bt_remote *ring_remote;          /* of the two rings below; NULL: none */
     bt_framering to_receiver, from_receiver;
     bool alloc_port_works;                   /* heard on it: only then are rings used besides it */
     uint8_t doorbell[BT_DOORBELL_BYTES_MAX]; /* [doorbell_bytes] the receiver's */
@@ -351,6 +351,7 @@ struct bt_tx {
     /* Growing; an entry is written before it is counted, by who registers, and read by the owner.
      */
     _Atomic uint32_t n_registered;
+    uint32_t last_registered; /* that was looked for and found */
 
     bt_tracelog *traces; /* of transfers that have ended; NULL: nobody asks */
 
@@ -487,7 +488,8 @@ void bt_tx_owe_proof(bt_tx *tx, bt_tx_peer *peer);
 /* After the last transfer: flushes every connection, so that it can end; true when all are. */
 bool bt_tx_peers_close(bt_tx *tx);
 void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer); /* BT_EVENT_CLOSED has come */
-const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation);
+/* Looks where the last one was first: chunks in a row mostly lie in one region. */
+const bt_tx_region *bt_tx_region_find(bt_tx_peer *peer, uint32_t region, uint32_t generation);
 void bt_tx_ask_regions(bt_tx *tx, bt_tx_peer *peer);
 
 /* What is known of up to max peers; returns how many there are. Any thread. txpath.c. */
@@ -546,7 +548,7 @@ uint32_t bt_tx_list_pop(const bt_tx_transfer *transfer, bt_tx_list *list); /* n 
 /* The chunk can be moved now (again). */
 void bt_tx_chunk_is_ready(bt_tx_transfer *transfer, uint32_t chunk);
 /* The registered memory that data lies in, whole; NULL: none. */
-bt_memory *bt_tx_find_registered(const bt_tx *tx, const void *data, size_t bytes);
+bt_memory *bt_tx_find_registered(bt_tx *tx, const void *data, size_t bytes);
 /* n chunks more have landed. */
 void bt_tx_count_landed(bt_tx *tx, bt_tx_transfer *transfer, uint32_t n, uint64_t bytes);
 /* What a sampled digest of the chunk looks at, borrowed from the transfer; NULL: there is none, or

@@ -242,8 +242,7 @@ static baton_status fill(const bt_tx *tx, bt_tx_transfer *transfer, const bt_tx_
 
 /* A group that comes from a GPU lies in a page of ours, or is read where it is; unless its digest
  * is taken in order it needs no place in the chunk's staging slot. NULL: it does. */
-static bt_memory *put_memory(const bt_tx *tx, const bt_tx_transfer *transfer,
-                             const bt_tx_group *group)
+static bt_memory *put_memory(bt_tx *tx, const bt_tx_transfer *transfer, const bt_tx_group *group)
 {
     const bt_tx_source *source = &group->source;
     if (is_in_order(tx, transfer, group->chunk))

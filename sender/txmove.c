@@ -230,15 +230,18 @@ static baton_status make_staging(bt_tx *tx)
     return BATON_OK;
 }
 
-bt_memory *bt_tx_find_registered(const bt_tx *tx, const void *data, size_t bytes)
+bt_memory *bt_tx_find_registered(bt_tx *tx, const void *data, size_t bytes)
 {
     uintptr_t from = (uintptr_t)data;
     uint32_t n = atomic_load_explicit(&tx->n_registered, memory_order_acquire); /* bt_tx_register */
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t k = 0, i = tx->last_registered; k < n; k++, i++) {
+        i = i < n ? i : 0;
         uintptr_t base = (uintptr_t)tx->registered[i].base;
-        if (from >= base && bytes <= tx->registered[i].bytes &&
-            from - base <= tx->registered[i].bytes - bytes)
-            return tx->registered[i].memory;
+        if (from < base || bytes > tx->registered[i].bytes ||
+            from - base > tx->registered[i].bytes - bytes)
+            continue;
+        tx->last_registered = i;
+        return tx->registered[i].memory;
     }
     return NULL;
 }

@@ -43,6 +43,9 @@ baton_path_choice bt_tx_path_choose(const bt_tx_path_question *question,
 {
     if (question->wanted != BATON_PATH_AUTO)
         return question->wanted;
+    /* However small its pieces are: they share messages over tcp, and where each is posted by
+     * itself that costs less than what staging pages make it wait (docs/performance.md, Over tcp).
+     */
     baton_path_choice by_put = question->has_registered ? BATON_PATH_PUT : BATON_PATH_STAGED;
     if (!question->can_map || question->require_rdma)
         return by_put;

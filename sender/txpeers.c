@@ -226,11 +226,15 @@ void bt_tx_on_init_answer(bt_tx *tx, bt_tx_peer *peer, const bt_message *message
         bt_tx_peer_down(tx, peer, BATON_ERR_NO_MEMORY, "init: no memory for MEMREG");
 }
 
-const bt_tx_region *bt_tx_region_find(const bt_tx_peer *peer, uint32_t region, uint32_t generation)
+const bt_tx_region *bt_tx_region_find(bt_tx_peer *peer, uint32_t region, uint32_t generation)
 {
-    for (uint32_t i = 0; i < peer->n_regions; i++) {
-        if (peer->regions[i].region == region && peer->regions[i].generation == generation)
-            return &peer->regions[i];
+    for (uint32_t n = 0, i = peer->last_region; n < peer->n_regions; n++, i++) {
+        i = i < peer->n_regions ? i : 0;
+        const bt_tx_region *found = &peer->regions[i];
+        if (found->region != region || found->generation != generation)
+            continue;
+        peer->last_region = i;
+        return found;
     }
     return NULL;
 }

@@ -53,7 +53,7 @@ static void a_setup_that_is_too_large_or_cut_is_refused(void **state)
     } cases[] = {{"pages=3 ", "pages=0 "},         {"pages=3 ", "pages=65537 "},
                  {"pool_pages=3", "pool_pages=2"}, {"order=0", "order=9"},
                  {"layers=1", "layers=65"},        {"heads=1", "heads=x"},
-                 {"transport=0", "transport=5"},   {" flip_byte=0", ""},
+                 {"transport=0", "transport=6"},   {" flip_byte=0", ""},
                  {"memory=0", "memory=3"},         {"copy_threads=1", "copy_threads=65"},
                  {"data_lanes=1", "data_lanes=9"}, {"huge_pages=0", "huge_pages=3"}};
     bt_perf_options options = {0};

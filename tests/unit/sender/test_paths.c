@@ -150,6 +150,8 @@ static void puts_are_chosen_where_they_are_clearly_faster(void **state)
     assert_int_equal(bt_tx_path_choose(&question, &figures), BATON_PATH_MAPPED);
     question.can_map = false;
     assert_int_equal(bt_tx_path_choose(&question, &figures), BATON_PATH_PUT);
+    question.page_bytes = 1024; /* posting one costs four times its copy, and is still faster */
+    assert_int_equal(bt_tx_path_choose(&question, &figures), BATON_PATH_PUT);
     question.has_registered = false;
     assert_int_equal(bt_tx_path_choose(&question, &figures), BATON_PATH_STAGED);
     question.wanted = BATON_PATH_PUT;
