@@ -103,7 +103,9 @@ static const bt_config_entry common_entries[] = {
     MILLISECONDS(init_ms, "5s", "Until a connection stands."),
     MILLISECONDS(alloc_ms, "5s", "Until the first answer to a request for pages."),
     MILLISECONDS(put_ms, "10s", "Without progress of a write; a GPU's copy, in all."),
-    MILLISECONDS(flush_ms, "10s", "Without progress of a flush."),
+    MILLISECONDS(flush_ms, "10s",
+                 "Without progress of a flush; also until a connection that was closed by force "
+                 "has to be gone."),
     MILLISECONDS(commit_ms, "10s", "Until a commit is answered."),
     MILLISECONDS(request_ms, "300s", "A whole request, unless it has its own deadline."),
     {AS("peer_silent_ms", timeouts.silent_ms), .type = BT_CONFIG_DURATION, .min = 1,

@@ -246,7 +246,8 @@ static void on_event(bt_handoff_sender *s, const baton_sender_event *event,
 {
     transfer *t = (transfer *)(uintptr_t)event->user_data;
     if (event->kind == BATON_SENDER_SOURCE_FREE)
-        return; /* the end comes after the last of them, and only then blocks are reused */
+        return; /* the end comes after the last of them (no memory of ours is registered, nor a
+                   GPU's), and only then blocks are reused */
     t->n_ended++;
     if (event->kind == BATON_SENDER_FAILED) {
         bool is_first = t->status >= 0;

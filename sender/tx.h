@@ -106,6 +106,8 @@ struct bt_tx_peer {
     uint64_t first_id;   /* of this connection: what answers an older request is an earlier one's */
     uint32_t connection; /* number of the next endpoint */
     uint32_t n_failures; /* in a row, for the back-off */
+    uint64_t closing_ns; /* CLOSING: since when */
+    bool is_overdue;     /* and for too long, which everybody has heard */
     uint64_t next_attempt_ns;
     uint64_t epoch; /* the receiver's; 0: unknown */
     bt_process process;
@@ -230,6 +232,7 @@ struct bt_tx_transfer {
     uint8_t *seen;                                       /* [n_chunks][n_layers] inbox lock:
                                                             pushed; NULL: none by layers */
     bool is_finishing;                                   /* inbox lock: finish was called */
+    bool is_over;                                        /* inbox lock: takes no more calls */
     bool finish_seen;                                    /* owner: the FINISH command has come */
     uint32_t next_chunk;                                 /* no PUSHED chunk lies before it */
     uint32_t n_posted, n_landed, n_committed, n_present; /* chunks, growing */
@@ -445,6 +448,8 @@ bt_tx_transfer *bt_tx_transfer_find(bt_tx *tx, baton_transfer id);
 /* Owner. The transfer takes no more calls; commands of it that wait are taken back, with a
  * SOURCE_FREE for each push. */
 void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer);
+/* Owner. Nobody finds it any more. */
+void bt_tx_unlist(bt_tx *tx, bt_tx_transfer *transfer);
 void bt_tx_source_free(bt_tx *tx, const bt_tx_transfer *transfer, uint32_t chunk,
                        bt_tx_source *source);
 /* Its own parts, without a word to the user. */
@@ -518,6 +523,13 @@ void bt_tx_transfer_fail(bt_tx *tx, bt_tx_transfer *transfer, baton_status reaso
 /* A copy of its on the GPU has been given up: fails it with GPU_TIMEOUT, also when it is failing
  * for another reason already, because what the GPU may still read is not free. */
 void bt_tx_transfer_hangs(bt_tx *tx, bt_tx_transfer *transfer, uint32_t chunk);
+/* DRAINING, and the transport does not let go of its endpoint: the user and the proxy hear of the
+ * end now, once, and what the endpoint may still read becomes free when it has gone. */
+void bt_tx_transfer_overdue(bt_tx *tx, bt_tx_transfer *transfer);
+static inline bool bt_tx_transfer_is_told(const bt_tx_transfer *transfer)
+{
+    return transfer->end == NULL;
+}
 /* FINISH was taken: from here on somebody may be waiting. */
 void bt_tx_finish_seen(bt_tx *tx, bt_tx_transfer *transfer);
 /* Ends a DRAINING transfer when nothing of it is under way any more. */

@@ -68,7 +68,7 @@ static void put_trace(bt_jsonwriter *json, bt_tx *tx, const bt_admin_query *quer
     for (const bt_tx_transfer *t = tx->first; t != NULL; t = t->next) {
         bt_trace_record record;
         fill_record(t, &record);
-        if ((query->id[0] == 0 || bt_trace_is(&record, query->id)) &&
+        if (!bt_tx_transfer_is_told(t) && (query->id[0] == 0 || bt_trace_is(&record, query->id)) &&
             bt_admin_rows_next(&rows, "LIVE") == BT_ROW_WRITE)
             bt_trace_put(json, &record, stage_names, BT_TX_N_STAGES);
         if (rows.n_written == query->limit)

@@ -136,7 +136,7 @@ no_memory:
 }
 
 /* Inbox lock held. */
-static bt_tx_transfer *find_live(bt_tx *tx, baton_transfer id)
+static bt_tx_transfer *find(bt_tx *tx, baton_transfer id)
 {
     bt_tx_transfer *transfer = tx->inbox.by_id[id % BT_TX_BUCKETS];
     while (transfer != NULL && transfer->id != id)
@@ -144,10 +144,17 @@ static bt_tx_transfer *find_live(bt_tx *tx, baton_transfer id)
     return transfer;
 }
 
+/* Inbox lock held. For a user's calls. */
+static bt_tx_transfer *find_live(bt_tx *tx, baton_transfer id)
+{
+    bt_tx_transfer *transfer = find(tx, id);
+    return transfer != NULL && !transfer->is_over ? transfer : NULL;
+}
+
 bt_tx_transfer *bt_tx_transfer_find(bt_tx *tx, baton_transfer id)
 {
     pthread_mutex_lock(&tx->inbox.lock);
-    bt_tx_transfer *transfer = find_live(tx, id);
+    bt_tx_transfer *transfer = find(tx, id);
     pthread_mutex_unlock(&tx->inbox.lock);
     return transfer;
 }
@@ -434,11 +441,7 @@ void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer)
     bt_tx_command *taken = NULL, **taken_last = &taken;
     take_commands(transfer, &tx->inbox.taken, &taken_last);
     pthread_mutex_lock(&tx->inbox.lock);
-    bt_tx_transfer **link = &tx->inbox.by_id[transfer->id % BT_TX_BUCKETS];
-    while (*link != transfer)
-        link = &(*link)->hash_next;
-    *link = transfer->hash_next;
-    tx->inbox.n_live--;
+    transfer->is_over = true;
     tx->inbox.last = take_commands(transfer, &tx->inbox.first, &taken_last);
     pthread_mutex_unlock(&tx->inbox.lock);
     for (bt_tx_command *command = taken, *next; command != NULL; command = next) {
@@ -447,4 +450,15 @@ void bt_tx_retract(bt_tx *tx, bt_tx_transfer *transfer)
             bt_tx_source_free(tx, transfer, command->chunk, &command->source);
         bt_tx_command_free(command);
     }
+}
+
+void bt_tx_unlist(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    pthread_mutex_lock(&tx->inbox.lock);
+    bt_tx_transfer **link = &tx->inbox.by_id[transfer->id % BT_TX_BUCKETS];
+    while (*link != transfer)
+        link = &(*link)->hash_next;
+    *link = transfer->hash_next;
+    tx->inbox.n_live--;
+    pthread_mutex_unlock(&tx->inbox.lock);
 }

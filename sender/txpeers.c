@@ -432,6 +432,8 @@ void bt_tx_peer_down(bt_tx *tx, bt_tx_peer *peer, baton_status reason, const cha
     peer->should_map = false;
     peer->epoch = 0;
     back_off(tx, peer);
+    peer->closing_ns = bt_now_ns(tx->clock);
+    peer->is_overdue = false;
     if (peer->endpoint != NULL)
         bt_endpoint_close(peer->endpoint, BT_CLOSE_FORCE, (uint64_t)(uintptr_t)peer);
 }
@@ -454,10 +456,38 @@ void bt_tx_peer_closed(bt_tx *tx, bt_tx_peer *peer)
 {
     peer->endpoint = NULL;
     move(tx, peer, BT_TX_PEER_ON_CLOSED);
+    if (peer->is_overdue)
+        peer->next_attempt_ns = bt_now_ns(tx->clock);
     for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
         next = transfer->next;
         if (transfer->peer == peer && transfer->state == BT_TX_DRAINING)
             bt_tx_transfer_settle(tx, transfer);
+    }
+}
+
+/* Nobody can say when the transport will let go of the endpoint, so nobody is kept waiting for it.
+ * What it may still read or write stays as it is, and a next connection has to wait: on some paths
+ * only the end of this one says that its last writes have ended. */
+static void closing_tick(bt_tx *tx, bt_tx_peer *peer, uint64_t now_ns)
+{
+    uint32_t flush_ms = tx->options.timeouts.flush_ms;
+    if (peer->is_overdue || bt_elapsed_ns(now_ns, peer->closing_ns) < flush_ms * BT_NS_PER_MS)
+        return;
+    peer->is_overdue = true;
+    peer->next_attempt_ns = BT_NEVER_NS;
+    peer->refusal = BATON_ERR_CONNECT_TIMEOUT;
+    snprintf(peer->refusal_text, sizeof(peer->refusal_text),
+             "connect: the connection before this one has not closed in %" PRIu32 " ms", flush_ms);
+    bt_warn("sender: a connection does not close, sources may still be read peer=%s:%u", peer->host,
+            peer->init_port);
+    for (bt_tx_transfer *transfer = tx->first, *next; transfer != NULL; transfer = next) {
+        next = transfer->next;
+        if (transfer->peer != peer)
+            continue;
+        if (transfer->state == BT_TX_DRAINING)
+            bt_tx_transfer_overdue(tx, transfer);
+        else
+            bt_tx_transfer_fail(tx, transfer, peer->refusal, peer->refusal_text);
     }
 }
 
@@ -516,6 +546,8 @@ void bt_tx_peers_tick(bt_tx *tx, uint64_t now_ns)
         else if (peer->state == BT_TX_PEER_MEASURE && bt_tx_measure_turn(tx, peer, now_ns) &&
                  bt_tx_populate_ahead(tx, peer, now_ns))
             on_measured(tx, peer);
+        else if (peer->state == BT_TX_PEER_CLOSING)
+            closing_tick(tx, peer, now_ns);
         else if (peer->state != BT_TX_PEER_DOWN || now_ns < peer->next_attempt_ns)
             continue;
         else if (is_wanted(tx, peer))

@@ -82,14 +82,10 @@ static void free_chunks(bt_tx *tx, bt_tx_transfer *transfer)
     }
 }
 
-/* Reports, and forgets. Sources are free by now: nothing of the transfer is under way. */
-static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change change,
-                         baton_status status, const char *text)
+/* To the proxy, and to the user, who may have been waiting for nothing else. Whoever has his DONE
+ * or FAILED has no more room for one. */
+static void tell_end(bt_tx *tx, bt_tx_transfer *transfer, baton_status status, const char *text)
 {
-    if (!bt_tx_transfer_move(tx, transfer, change))
-        return;
-    bt_tx_retract(tx, transfer);
-    free_chunks(tx, transfer);
     baton_sender_event event = {
         .kind = status == BATON_OK ? BATON_SENDER_DONE : BATON_SENDER_FAILED,
         .status = status,
@@ -115,10 +111,40 @@ static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change chang
              status == BATON_OK ? "done" : text, transfer->request, transfer->n_landed,
              transfer->n_present, transfer->trace.trace);
     bt_tx_trace_end(tx, transfer, status, text);
+    bt_tx_event_end(tx, transfer, &event);
+}
+
+/* Reports, and forgets. Sources are free by now: nothing of the transfer is under way. */
+static void end_transfer(bt_tx *tx, bt_tx_transfer *transfer, bt_tx_change change,
+                         baton_status status, const char *text)
+{
+    if (!bt_tx_transfer_move(tx, transfer, change))
+        return;
+    bt_tx_retract(tx, transfer);
+    bt_tx_unlist(tx, transfer);
+    free_chunks(tx, transfer);
     unlink_transfer(tx, transfer);
     transfer->hash_next = tx->dead;
     tx->dead = transfer;
-    bt_tx_event_end(tx, transfer, &event);
+    if (!bt_tx_transfer_is_told(transfer))
+        tell_end(tx, transfer, status, text);
+}
+
+void bt_tx_transfer_overdue(bt_tx *tx, bt_tx_transfer *transfer)
+{
+    if (bt_tx_transfer_is_told(transfer) || !bt_tx_transfer_move(tx, transfer, BT_TX_ON_OVERDUE))
+        return;
+    bt_tx_retract(tx, transfer);
+    if (!bt_tx_device_is_busy(tx, transfer)) /* else a GPU fills groups in */
+        bt_tx_layers_drop(tx, transfer);
+    for (uint32_t i = 0; i < transfer->n_chunks; i++) {
+        bt_tx_chunk *chunk = &transfer->chunks[i];
+        if (chunk->state != BT_TX_CHUNK_PUSHED || !chunk->source_busy)
+            continue;
+        chunk->source_busy = false; /* nothing has begun to read it */
+        bt_tx_source_free(tx, transfer, i, &chunk->source);
+    }
+    tell_end(tx, transfer, transfer->reason, transfer->reason_text);
 }
 
 static void send_alloc(bt_tx *tx, bt_tx_transfer *transfer)

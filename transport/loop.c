@@ -235,10 +235,16 @@ static int loop_worker_fd(bt_worker *worker)
     return ((loop_worker *)worker)->fd;
 }
 
+static bool hangs(const loop_endpoint *endpoint)
+{
+    bt_loop_net *net = ((loop_worker *)endpoint->base.worker)->net;
+    return bt_loop_faults_of(net, endpoint->link)->faults.hangs;
+}
+
 static bool has_posted(const loop_worker *worker)
 {
     for (loop_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next)
-        if (endpoint->posted.first != NULL)
+        if (endpoint->posted.first != NULL && !hangs(endpoint))
             return true;
     return false;
 }
@@ -306,8 +312,10 @@ static uint32_t loop_worker_progress(bt_worker *base, bt_event *events, uint32_t
     loop_worker *worker = (loop_worker *)base;
     bt_loop_net *net = worker->net;
     bt_loop_lock(net);
-    for (loop_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next)
-        send_posted(net, endpoint);
+    for (loop_endpoint *endpoint = worker->endpoints; endpoint != NULL; endpoint = endpoint->next) {
+        if (!hangs(endpoint))
+            send_posted(net, endpoint);
+    }
     bt_loop_deliver_due(net);
     uint32_t n = report_messages(worker, events, max);
     while (n < max && worker->done.first != NULL) {
@@ -361,13 +369,13 @@ static void loop_close(bt_endpoint *base, bt_close_mode mode, uint64_t user_data
     assert(!endpoint->is_closing && endpoint->n_remotes == 0);
     endpoint->is_closing = true;
     endpoint->closed.user_data = user_data;
-    if (mode == BT_CLOSE_FORCE) {
-        bt_loop_cancel_calls(endpoint, BATON_ERR_CANCELED, "loop: the endpoint was closed");
-        endpoint->has_failed = true; /* nothing is waited for */
-    } else if (endpoint->has_failed) {
+    if (mode == BT_CLOSE_FLUSH && endpoint->has_failed)
         bt_op_set_failure(&endpoint->closed, endpoint->failed.status, endpoint->failed.detail);
-    }
-    bt_loop_try_close(endpoint);
+    endpoint->waits_to_close = mode == BT_CLOSE_FORCE && hangs(endpoint);
+    if (mode == BT_CLOSE_FLUSH)
+        bt_loop_try_close(endpoint);
+    else if (!endpoint->waits_to_close)
+        bt_loop_force(endpoint);
     bt_loop_unlock(net);
 }
 

@@ -37,6 +37,8 @@ typedef struct {
     uint64_t fail_from_put;      /* every put call from the nth on fails */
     baton_status fail_status;    /* with this status; 0: ERR_TRANSPORT */
     bool fail_in_call;           /* as the return value; otherwise as BT_EVENT_PUT */
+    bool hangs;                  /* puts stay with the issuer, and a close by force does not end,
+                                    before the fault is taken back or the link is cut */
     bool unreachable;            /* new endpoints fail at once; only for BT_LOOP_ALL_LINKS */
 } bt_loop_faults;
 

@@ -4,6 +4,20 @@
 
 #include "core/alloc.h"
 
+/* What has waited for a fault to be taken back goes on. */
+static void end_hangs(bt_loop_net *net)
+{
+    for (uint32_t i = 0; i < net->n_links; i++) {
+        loop_endpoint *endpoint = net->links[i]->endpoint;
+        if (endpoint == NULL || bt_loop_faults_of(net, net->links[i])->faults.hangs)
+            continue;
+        if (endpoint->waits_to_close)
+            bt_loop_force(endpoint);
+        else if (endpoint->posted.first != NULL)
+            bt_loop_wake((loop_worker *)endpoint->base.worker);
+    }
+}
+
 baton_status bt_loop_set_faults(bt_loop_net *net, uint32_t link, const bt_loop_faults *faults)
 {
     bt_loop_fault_state state = {0};
@@ -19,6 +33,7 @@ baton_status bt_loop_set_faults(bt_loop_net *net, uint32_t link, const bt_loop_f
         net->links[link]->own = state;
         net->links[link]->has_faults = true;
     }
+    end_hangs(net);
     bt_loop_unlock(net);
     if (link != BT_LOOP_ALL_LINKS && link >= n_links)
         return bt_fail(BATON_ERR_OUT_OF_RANGE, "loop: wanted one of %u links, found link %u",

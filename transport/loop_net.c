@@ -347,11 +347,22 @@ void bt_loop_fail(loop_endpoint *endpoint, baton_status status, const char *deta
 {
     if (endpoint->has_failed)
         return;
+    if (endpoint->waits_to_close) {
+        bt_loop_force(endpoint);
+        return;
+    }
     endpoint->has_failed = true;
     bt_op_set_failure(endpoint->is_closing ? &endpoint->closed : &endpoint->failed, status, detail);
     if (!endpoint->is_closing)
         bt_loop_finish(endpoint, &endpoint->failed);
     bt_loop_cancel_calls(endpoint, status, detail);
+    bt_loop_try_close(endpoint);
+}
+
+void bt_loop_force(loop_endpoint *endpoint)
+{
+    bt_loop_cancel_calls(endpoint, BATON_ERR_CANCELED, "loop: the endpoint was closed");
+    endpoint->has_failed = true; /* nothing is waited for */
     bt_loop_try_close(endpoint);
 }
 

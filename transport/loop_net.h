@@ -95,6 +95,7 @@ struct loop_endpoint {
     bt_op_queue flushes;  /* flushes that wait */
     bt_op failed, closed; /* embedded, so that reporting them needs no memory */
     bool has_failed, is_closing, is_closed;
+    bool waits_to_close; /* by force, where it hangs */
     uint32_t n_remotes;
 };
 
@@ -161,6 +162,8 @@ void bt_loop_finish(loop_endpoint *endpoint, bt_op *op);
 void bt_loop_fail(loop_endpoint *endpoint, baton_status status, const char *detail);
 /* Finishes all that waits with the status. */
 void bt_loop_cancel_calls(loop_endpoint *endpoint, baton_status status, const char *detail);
+/* The rest of a close by force. */
+void bt_loop_force(loop_endpoint *endpoint);
 /* Reports CLOSED once nothing waits any more. */
 void bt_loop_try_close(loop_endpoint *endpoint);
 void bt_loop_call_free(loop_call *call);

@@ -55,7 +55,7 @@ typedef struct {
     uint32_t init_ms;      /* 5,000 */
     uint32_t alloc_ms;     /* 5,000 */
     uint32_t put_ms;       /* 10,000 without progress */
-    uint32_t flush_ms;     /* 10,000 without progress */
+    uint32_t flush_ms;     /* 10,000 without progress; also for a connection to close */
     uint32_t commit_ms;    /* 10,000 */
     uint32_t request_ms;   /* 300,000: default deadline of a whole request */
     uint32_t silent_ms;    /* 5,000: a peer that says nothing for so long is gone */

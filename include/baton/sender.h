@@ -127,7 +127,8 @@ typedef enum {
     BATON_SENDER_SOURCE_FREE, /* .chunk */
     BATON_SENDER_DONE,        /* every byte has landed and is published */
     /* .status, .text. With GPU_TIMEOUT, sources without SOURCE_FREE may still be read by the GPU:
-     * they get theirs after this event, if it ever ends its copies. */
+     * they get theirs after this event, if it ever ends its copies. So it is with any status for
+     * registered memory, when the transport does not let go of a connection within flush_ms. */
     BATON_SENDER_FAILED,
 } baton_sender_event_kind;
 

@@ -129,6 +129,97 @@ static void a_put_that_does_not_leave_fails_by_its_own_deadline(void **state)
     pair_destroy(&kit);
 }
 
+static void expect_failures(uint32_t n, baton_status last)
+{
+    const pair_sender *sender = &kit.senders[0];
+    assert_int_equal(sender->n_failed, n);
+    assert_int_equal(sender->n_notices, n);
+    assert_int_equal(sender->last_notice, last);
+    assert_int_equal(sender->end.status, last);
+}
+
+/* The transport does not let go of an endpoint that was closed by force: the user and the proxy
+ * hear of the end in time, and only what may still be read waits for it. */
+static void a_connection_that_does_not_close_keeps_nobody_waiting(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended: put: no progress");
+    bt_expect_log("a connection does not close");
+    pair_sender *sender = &kit.senders[0];
+    bt_tx *tx = sender->tx;
+    baton_sender_stats stats;
+    assert_ok(bt_tx_register(tx, data[0], PAIR_PAGE_BYTES, BATON_MEMORY_HOST));
+    pair_tokens(1, 0, 4 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 4 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.hangs = true}));
+    for (uint32_t i = 0; i < 4; i++) { /* read where it is, staged twice, and waiting for a slot */
+        const bt_tx_source source = {.data = data[0] + i * PAIR_PAGE_BYTES,
+                                     .bytes = PAIR_PAGE_BYTES};
+        assert_ok(bt_tx_push(tx, transfer, i, &source));
+    }
+    pair_advance(&kit, 9900);
+    assert_int_equal(sender->n_source_free, 2);
+    pair_advance(&kit, 200);
+    assert_int_equal(tx->peers->state, BT_TX_PEER_CLOSING);
+    uint32_t other[2 * PAIR_CHUNK];
+    pair_tokens(2, 0, 2 * PAIR_CHUNK, other);
+    baton_transfer later = pair_begin(&kit, 0, "later", other, 2 * PAIR_CHUNK, 0);
+    pair_advance(&kit, 9700);
+    assert_int_equal(sender->n_failed, 0);
+    pair_advance(&kit, 300);
+    bt_tx_get_stats(tx, &stats);
+    assert_int_equal(stats.transfers_live, 1);
+    expect_failures(2, BATON_ERR_CONNECT_TIMEOUT);
+    assert_int_equal(sender->end.transfer, later);
+    assert_int_equal(sender->n_source_free, 3);
+    const bt_tx_source late = {.data = data[0], .bytes = PAIR_PAGE_BYTES};
+    assert_fails(bt_tx_push(tx, transfer, 0, &late), BATON_ERR_NOT_FOUND, "ended");
+    assert_fails(bt_tx_post(tx, BT_TX_CANCEL, transfer), BATON_ERR_NOT_FOUND, "ended");
+
+    /* Nobody else waits for it either. */
+    pair_begin(&kit, 0, "at once", other, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    expect_failures(3, BATON_ERR_CONNECT_TIMEOUT);
+    pair_advance(&kit, 20000);
+    assert_int_equal(sender->n_source_free, 3);
+
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, NULL));
+    pair_advance(&kit, 1000);
+    assert_int_equal(sender->n_source_free, 4);
+    expect_failures(3, BATON_ERR_CONNECT_TIMEOUT);
+    bt_tx_get_stats(tx, &stats);
+    assert_int_equal(stats.transfers_live, 0);
+    assert_int_equal(stats.transfers_failed_total, 3);
+    assert_int_equal(stats.moves_refused_total, 0);
+    hand_off(0, "again", 4 * PAIR_CHUNK);
+    pair_run(&kit);
+    assert_int_equal(sender->n_done, 1);
+    assert_int_equal(pair_check(&kit, tokens, 4 * PAIR_CHUNK), 4 * PAIR_CHUNK);
+    pair_run(&kit);
+    pair_check_clean(&kit);
+    pair_destroy(&kit);
+}
+
+/* Nor does it hold up the end of the sender for long, or its memory. */
+static void a_sender_may_end_while_a_connection_does_not_close(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 4, .path = BATON_PATH_PUT});
+    bt_expect_log("connection ended");
+    bt_expect_log("a connection does not close");
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    assert_ok(bt_loop_set_faults(kit.net, BT_LOOP_ALL_LINKS, &(bt_loop_faults){.hangs = true}));
+    const bt_tx_source source = {.data = data[0], .bytes = PAIR_PAGE_BYTES};
+    assert_ok(bt_tx_push(kit.senders[0].tx, transfer, 0, &source));
+    pair_advance(&kit, 21000);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    pair_destroy(&kit);
+}
+
 /* Its bytes are on the way when the deadline passes: it waits for them, and its neighbours on the
  * same connection go on. */
 static void a_deadline_in_the_middle_of_a_put_costs_no_connection(void **state)
@@ -415,6 +506,8 @@ int main(void)
         bt_test(a_page_with_a_late_writer_is_not_used_again),
         bt_test(a_put_that_never_ends_costs_its_connection_and_no_page),
         bt_test(a_put_that_does_not_leave_fails_by_its_own_deadline),
+        bt_test(a_connection_that_does_not_close_keeps_nobody_waiting),
+        bt_test(a_sender_may_end_while_a_connection_does_not_close),
         bt_test(a_deadline_in_the_middle_of_a_put_costs_no_connection),
         bt_test(no_failed_allocation_frees_a_page_that_is_written),
         bt_test(an_endpoint_number_is_never_used_twice),

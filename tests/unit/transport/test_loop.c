@@ -314,6 +314,32 @@ static void a_stuck_writer_writes_after_its_endpoint_is_gone(void **state)
     end();
 }
 
+static void a_transport_that_hangs_reads_and_ends_nothing_until_it_goes_on(void **state)
+{
+    (void)state;
+    for (int is_cut = 0; is_cut < 2; is_cut++) {
+        begin(&(bt_loop_faults){.hangs = true});
+        post(0, PAGE, 1);
+        assert_no_event();
+        assert_ok(bt_worker_arm(pair.writer)); /* nothing to do for its owner */
+        bt_remote_release(pair.remote);
+        pair.remote = NULL;
+        bt_endpoint_close(pair.endpoint, BT_CLOSE_FORCE, 2);
+        pair.endpoint = NULL;
+        assert_no_event();
+        if (is_cut)
+            bt_loop_cut(net, 0);
+        else
+            assert_ok(bt_loop_set_faults(net, 0, NULL));
+        bt_event event = bt_pair_next_event(&pair);
+        assert_int_equal(event.kind, BT_EVENT_PUT);
+        assert_true(event.status < 0);
+        bt_pair_wait(&pair, BT_EVENT_CLOSED, 2);
+        assert_false(landed(0, PAGE));
+        end();
+    }
+}
+
 /* The proof that invariant 1 rests on. */
 static void a_late_put_does_not_land_after_the_targets_worker_is_destroyed(void **state)
 {
@@ -539,6 +565,7 @@ int main(void)
         bt_test(puts_fail_from_the_nth_on_in_the_call),
         bt_test(a_cut_link_fails_once_and_bytes_in_flight_still_land),
         bt_test(a_stuck_writer_writes_after_its_endpoint_is_gone),
+        bt_test(a_transport_that_hangs_reads_and_ends_nothing_until_it_goes_on),
         bt_test(a_late_put_does_not_land_after_the_targets_worker_is_destroyed),
         bt_test(a_put_to_freed_memory_is_counted_and_fails_the_endpoint),
         bt_test(an_unreachable_net_fails_new_endpoints),
