@@ -337,7 +337,7 @@ uint64_t bt_rx_progress(bt_rx *rx)
     bt_rx_regions_tick(rx);
     bt_rx_pump_queue(rx);
     uint64_t device_ns = bt_rx_device_wake_ns(rx, now_ns);
-    bool is_idle = rx->n_peers == 0 && rx->n_tickets == 0 && rx->n_pins == 0;
+    bool is_idle = rx->n_peers == 0 && rx->n_tickets == 0 && rx->n_pins == 0 && rx->n_debtors == 0;
     pthread_mutex_unlock(&rx->lock);
     if (is_idle)
         return BT_NEVER_NS;

@@ -153,6 +153,12 @@ typedef struct {
     uint64_t *digests;              /* [n_pages] pinned; NULL: the CPU takes them */
 } bt_rx_region;
 
+/* A process that may still write retired pages: its exit is the proof that they lack. */
+typedef struct {
+    int pidfd;
+    uint64_t regions; /* bit r: pages of region r */
+} bt_rx_debtor;
+
 typedef struct {
     char request[BT_REQUEST_ID_BYTES_MAX + 1];
     bt_request_state state;
@@ -195,6 +201,10 @@ struct bt_rx {
 
     bt_rx_region regions[BT_STORE_REGIONS_MAX];
     uint32_t next_generation;
+    bt_rx_debtor debtors[BT_STORE_REGIONS_MAX]; /* [n_debtors] */
+    uint32_t n_debtors;
+    uint64_t owed_for_ever; /* bit r: of region r, by those who cannot be watched */
+    uint64_t debtors_looked_ns;
     bt_memory *scratch; /* any connected sender may overwrite it, to measure; never a page */
 
     bt_rx_peer *peers;
@@ -346,8 +356,12 @@ baton_status bt_rx_regions_create(bt_rx *rx);
 void bt_rx_regions_destroy(bt_rx *rx);
 void bt_rx_regions_fill(bt_rx *rx, bt_msg_memreg_answer *answer);
 void *bt_rx_page_address(bt_rx *rx, bt_page_ref page);
-/* Replaces regions with retired pages by fresh ones once they have emptied. */
+/* Replaces regions with retired pages by fresh ones, and frees what has emptied once every process
+ * that might still write it has exited. */
 void bt_rx_regions_tick(bt_rx *rx);
+/* Pages of these regions (bit r: region r) are being retired, because the process of *pidfd (-1: it
+ * cannot be watched) may still write them. Takes *pidfd over: it is -1 then. */
+void bt_rx_regions_owe(bt_rx *rx, uint64_t regions, int *pidfd);
 
 /* Lookups and pins, rxlookup.c; they take the lock. */
 baton_status bt_rx_lookup(bt_rx *rx, const uint32_t *tokens, uint32_t n_tokens, baton_pin **pin_p,

@@ -369,6 +369,22 @@ void bt_rx_on_heartbeat(bt_rx *rx, bt_rx_peer *peer, const bt_message *message)
     bt_rx_answer(rx, BT_RX_ALLOC_PORT, &peer->routes[BT_RX_ALLOC_PORT], message, &answer);
 }
 
+/* Bit r: the peer has pages in quarantine in region r. */
+static uint64_t regions_of(const bt_rx *rx, const bt_rx_peer *peer)
+{
+    uint64_t regions = 0;
+    for (const bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
+        if (ticket->peer != peer || ticket->state != BT_TICKET_REVOKED)
+            continue;
+        for (uint32_t chunk = 0; chunk < ticket->n_chunks; chunk++) {
+            bt_page_ref page;
+            if (bt_grant_claims(ticket->grant, chunk, &page))
+                regions |= UINT64_C(1) << page.region;
+        }
+    }
+    return regions;
+}
+
 static void remove_peer(bt_rx *rx, bt_rx_peer *peer, bt_rx_ticket_change proof)
 {
     bt_rx_peer **link = &rx->peers;
@@ -381,6 +397,8 @@ static void remove_peer(bt_rx *rx, bt_rx_peer *peer, bt_rx_ticket_change proof)
     rx->out.peer_fds(rx->out.ctx, peer, bt_worker_fd(peer->worker), peer->pidfd, false);
     bt_worker_destroy(peer->worker);
     peer->worker = NULL;
+    if (proof == BT_TICKET_ON_PATIENCE)
+        bt_rx_regions_owe(rx, regions_of(rx, peer), &peer->pidfd);
     settle_tickets(rx, peer, proof);
     for (bt_rx_ticket *ticket = rx->first_ticket; ticket != NULL; ticket = ticket->next) {
         if (ticket->peer == peer) /* held: it needs its sender no more */

@@ -5,7 +5,9 @@
 #include "core/log.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 static baton_status add_region(bt_rx *rx, uint32_t slot, uint32_t n_pages)
 {
@@ -59,6 +61,9 @@ void bt_rx_regions_destroy(bt_rx *rx)
             bt_rx_device_region_free(rx, &rx->regions[i]);
         rx->regions[i] = (bt_rx_region){0};
     }
+    for (uint32_t i = 0; i < rx->n_debtors; i++)
+        close(rx->debtors[i].pidfd);
+    rx->n_debtors = 0;
     bt_memory_free(rx->scratch);
     rx->scratch = NULL;
 }
@@ -103,13 +108,17 @@ static bool free_slot(const bt_rx *rx, uint32_t *slot)
 }
 
 /* The fresh region comes first, so that capacity never dips; the old one empties and stays mapped
- * until the end: a writer that was never proven done may still write it. */
+ * while a writer that was never proven done may still write it. */
 static void replace_region(bt_rx *rx, uint32_t old)
 {
     uint32_t slot;
-    if (rx->options.pool_base != NULL || !free_slot(rx, &slot))
+    if (rx->options.pool_base != NULL)
         return;
-    baton_status status = add_region(rx, slot, rx->regions[old].n_pages);
+    baton_status status =
+        free_slot(rx, &slot)
+            ? add_region(rx, slot, rx->regions[old].n_pages)
+            : bt_fail(BATON_ERR_TOO_LARGE, "all %d regions are in use, or may still be written",
+                      BT_STORE_REGIONS_MAX);
     if (status != BATON_OK) {
         if (!rx->regions[old].is_stuck)
             bt_warn("receiver: region not replaced: %s region=%u", baton_last_error(), old);
@@ -120,8 +129,61 @@ static void replace_region(bt_rx *rx, uint32_t old)
     bt_warn("receiver: region with retired pages replaced region=%u by=%u", old, slot);
 }
 
+void bt_rx_regions_owe(bt_rx *rx, uint64_t regions, int *pidfd)
+{
+    if (regions == 0)
+        return;
+    if (*pidfd < 0 || rx->n_debtors == BT_STORE_REGIONS_MAX) {
+        rx->owed_for_ever |= regions;
+        return;
+    }
+    rx->debtors[rx->n_debtors++] = (bt_rx_debtor){*pidfd, regions};
+    *pidfd = -1;
+}
+
+/* The proof comes late: who has exited writes no more. */
+static void look_at_debtors(bt_rx *rx)
+{
+    uint64_t now_ns = bt_now_ns(rx->clock);
+    uint64_t again_ns = rx->options.timeouts.heartbeat_ms * BT_NS_PER_MS;
+    if (rx->n_debtors == 0 || bt_elapsed_ns(now_ns, rx->debtors_looked_ns) < again_ns)
+        return;
+    rx->debtors_looked_ns = now_ns;
+    for (uint32_t i = rx->n_debtors; i-- > 0;) {
+        struct pollfd exited = {.fd = rx->debtors[i].pidfd, .events = POLLIN};
+        if (poll(&exited, 1, 0) != 1)
+            continue;
+        close(rx->debtors[i].pidfd);
+        rx->debtors[i] = rx->debtors[--rx->n_debtors];
+    }
+}
+
+static bool is_owed(const bt_rx *rx, uint32_t region)
+{
+    uint64_t owed = rx->owed_for_ever;
+    for (uint32_t i = 0; i < rx->n_debtors; i++)
+        owed |= rx->debtors[i].regions;
+    return (owed >> region & 1) != 0;
+}
+
+/* What a GPU has to do with a region is not followed here: such a pool keeps its memory. */
+static void free_emptied(bt_rx *rx)
+{
+    for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
+        bt_rx_region *region = &rx->regions[i];
+        if (!region->used || !region->is_emptied || rx->device != NULL || is_owed(rx, i))
+            continue;
+        bt_rx_device_region_free(rx, region);
+        *region = (bt_rx_region){0};
+        bt_info("receiver: memory of a replaced region is free, its writers have exited region=%u",
+                i);
+    }
+}
+
 void bt_rx_regions_tick(bt_rx *rx)
 {
+    look_at_debtors(rx);
+    free_emptied(rx);
     for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++) {
         bt_rx_region *region = &rx->regions[i];
         if (!region->used || region->is_emptied)

@@ -4,6 +4,11 @@
 
 #include "support/test.h"
 
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <stdio.h>
 
 static rx_kit kit;
@@ -460,6 +465,66 @@ static void a_silent_peer_on_this_host_costs_its_region(void **state)
     rx_kit_close(&kit);
 }
 
+/* Proof that comes after the pages were given up: the memory and the slot come back. */
+static void an_exit_later_gives_the_regions_memory_back(void **state)
+{
+    (void)state;
+    open_kit(8);
+    kit.time.tick_ns = 1;
+    bt_expect_log("pages retired");
+    bt_expect_log("replaced");
+    pid_t child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    rx_kit_init(&kit, &alice, BATON_OK);
+    kit.rx->peers->pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+    assert_true(kit.rx->peers->pidfd >= 0);
+    rx_kit_prompt(&a, 1, 0, 3 * KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    const uint32_t old = a.runs[0].region;
+    rx_kit_advance_ms(&kit, 5000);
+    rx_kit_advance_ms(&kit, 60001);
+    rx_kit_advance_ms(&kit, 5000);
+    assert_int_equal(stats_now().peers, 0);
+    assert_true(kit.rx->regions[old].is_emptied && kit.rx->regions[old].memory != NULL);
+    assert_true(bt_rx_progress(kit.rx) != BT_NEVER_NS); /* it looks whether the process exits */
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    rx_kit_advance_ms(&kit, 500);
+    assert_false(kit.rx->regions[old].used);
+    assert_null(kit.rx->regions[old].memory);
+    assert_int_equal(stats_now().pages_total, 8);
+    assert_int_equal(stats_now().pages_free, 8);
+    assert_int_equal(bt_rx_progress(kit.rx), BT_NEVER_NS);
+    rx_kit_close(&kit);
+}
+
+/* Nobody watches these, so each costs its region for good: at the end of all slots the pool
+ * shrinks, is said once, and goes on. */
+static void regions_without_proof_have_a_bound(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_expect_log("pages retired");
+    bt_expect_log("replaced");
+    bt_expect_log("all 64 regions are in use, or may still be written");
+    for (uint32_t i = 0; i < BT_STORE_REGIONS_MAX; i++, alice.epoch++) {
+        rx_kit_init(&kit, &alice, BATON_OK);
+        rx_kit_prompt(&a, i, 0, KIT_CHUNK_TOKENS);
+        rx_kit_alloc(&kit, &alice, &a);
+        assert_int_equal(a.outcome, BT_ALLOC_GRANTED);
+        rx_kit_advance_ms(&kit, 5000);
+        rx_kit_advance_ms(&kit, 60001);
+        rx_kit_advance_ms(&kit, 5000);
+        drop_frames();
+    }
+    assert_true(bt_log_seen("all 64 regions") > 0);
+    assert_true(stats_now().pages_free > 0 && stats_now().pages_free < 4);
+    rx_kit_close(&kit);
+}
+
 static void a_silent_peer_that_speaks_again_settles_its_pages(void **state)
 {
     (void)state;
@@ -812,6 +877,8 @@ int main(void)
         bt_test(a_ticket_of_another_peer_is_out_of_reach),
         bt_test(heartbeats_keep_a_peer_and_name_tickets_that_are_unknown),
         bt_test(a_silent_peer_on_this_host_costs_its_region),
+        bt_test(an_exit_later_gives_the_regions_memory_back),
+        bt_test(regions_without_proof_have_a_bound),
         bt_test(a_silent_peer_that_speaks_again_settles_its_pages),
         bt_test(a_peer_elsewhere_that_has_hung_up_is_gone),
         bt_test(a_silent_peer_elsewhere_is_settled_by_its_worker),
