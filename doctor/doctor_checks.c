@@ -83,11 +83,11 @@ static void check_ucx_version(check *c)
                          "check LD_LIBRARY_PATH, or build against the UCX that is installed");
     else if (runs < 1014)
         bt_doctor_advise(
-            bt_doctor_find(
-                c->out, leaves_host(c->facts) ? BT_DOCTOR_WARNING : BT_DOCTOR_FINE, "ucx-old",
-                "UCX %s may abort the process when a peer resets a tcp connection that is "
-                "being made, and does when an RDMA device of its own goes away",
-                ucx->runtime_version),
+            bt_doctor_find(c->out, leaves_host(c->facts) ? BT_DOCTOR_WARNING : BT_DOCTOR_FINE,
+                           "ucx-old",
+                           "UCX %s aborts the process when a peer is killed while it connects over "
+                           "tcp, and when an RDMA device of its own goes away",
+                           ucx->runtime_version),
             "run engines under a supervisor, or build against a newer UCX (UCX_ROOT)");
 }
 

@@ -10,7 +10,7 @@
 #include "core/alloc.h"
 #include "core/fdroom.h"
 #include "transport/seal.h"
-#include "transport/ucx_greet.h"
+#include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
 
 void bt_ucx_fail(ucx_endpoint *endpoint, baton_status status, const char *detail)
@@ -44,29 +44,16 @@ static baton_status fail_to_connect(ucs_status_t status)
     return BATON_ERR_UNREACHABLE;
 }
 
-baton_status bt_ucx_handle_create(ucx_worker *worker, const void *address, size_t address_bytes,
-                                  const ucp_err_handler_t *handler, ucp_ep_h *handle_p)
+baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address_bytes,
+                            uint64_t user_data, bt_endpoint **endpoint_p)
 {
+    ucx_worker *worker = (ucx_worker *)base;
     bt_seal seal = {.kind = BT_SEAL_ADDRESS, .backend = BT_SEAL_UCX};
     bt_ucx_version(&seal.major, &seal.minor);
     BATON_TRY(bt_seal_open(address, address_bytes, &seal));
     enum { CONNECTION_FDS = 16 }; /* sockets of its lanes, and files of memory that is mapped */
     BATON_TRY(bt_fdroom_require(CONNECTION_FDS, "ucx: a connection"));
     BATON_TRY(bt_memroom_require(BT_UCX_ROOM_BYTES, "ucx: a connection"));
-    const ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
-                                                  UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
-                                                  UCP_EP_PARAM_FIELD_ERR_HANDLER,
-                                    .address = (const ucp_address_t *)seal.payload,
-                                    .err_mode = UCP_ERR_HANDLING_MODE_PEER,
-                                    .err_handler = *handler};
-    ucs_status_t status = ucp_ep_create(worker->handle, &params, handle_p);
-    return status == UCS_OK ? BATON_OK : fail_to_connect(status);
-}
-
-baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address_bytes,
-                            uint64_t user_data, bt_endpoint **endpoint_p)
-{
-    ucx_worker *worker = (ucx_worker *)base;
     ucx_endpoint *endpoint = bt_calloc(1, sizeof(*endpoint));
     if (endpoint == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for an endpoint");
@@ -75,21 +62,23 @@ baton_status bt_ucx_connect(bt_worker *base, const void *address, size_t address
         endpoint->id = (uint64_t)(uintptr_t)endpoint; /* unique here at least */
     endpoint->failed = (bt_op){.kind = BT_EVENT_FAILED, .owner = endpoint, .user_data = user_data};
     endpoint->closed = (bt_op){.kind = BT_EVENT_CLOSED, .owner = endpoint};
-    const ucp_err_handler_t handler = {.cb = on_failure, .arg = endpoint};
-    baton_status made =
-        bt_ucx_handle_create(worker, address, address_bytes, &handler, &endpoint->handle);
-    if (made < 0) {
+    const ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                                  UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                                                  UCP_EP_PARAM_FIELD_ERR_HANDLER,
+                                    .address = (const ucp_address_t *)seal.payload,
+                                    .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+                                    .err_handler = {.cb = on_failure, .arg = endpoint}};
+    ucs_status_t status = ucp_ep_create(worker->handle, &params, &endpoint->handle);
+    if (status != UCS_OK) {
         bt_free(endpoint);
-        return made;
+        return fail_to_connect(status);
     }
     bt_path path;
     bt_ucx_path(&endpoint->base, &path);
     endpoint->uses_verbs = bt_ucx_path_has_queue_pairs(&path);
     endpoint->uses_messages = bt_ucx_needs_messages(endpoint);
-    endpoint->greets = bt_ucx_must_greet(endpoint);
     endpoint->next = worker->endpoints;
     worker->endpoints = endpoint;
-    ucs_status_t status;
     if (endpoint->uses_verbs && (status = bt_ucx_wire(endpoint)) != UCS_OK)
         bt_ucx_fail(endpoint, bt_status_from_ucs(status), ucs_status_string(status));
     *endpoint_p = &endpoint->base;
@@ -150,7 +139,7 @@ static bool wait_to_close(ucx_endpoint *endpoint)
  * Over verbs flushes that are under way still have to read back. */
 static bool wait_for_landing(ucx_endpoint *endpoint)
 {
-    bool is_owed = endpoint->uses_messages ? endpoint->n_messages != 0 || endpoint->held != NULL
+    bool is_owed = endpoint->uses_messages ? endpoint->n_messages != 0
                                            : endpoint->uses_verbs && endpoint->n_ops != 0;
     if (!is_owed || endpoint->has_failed)
         return false;
@@ -163,8 +152,8 @@ static bool wait_for_landing(ucx_endpoint *endpoint)
  */
 bool bt_ucx_is_stuck(const ucx_endpoint *endpoint)
 {
-    return bt_ucx_is_older(14) && endpoint->uses_verbs && !endpoint->is_wired &&
-           !endpoint->has_failed && !endpoint->is_handed_back;
+    return bt_ucx_is_older(14) && bt_ucx_must_hold(endpoint) && !endpoint->has_failed &&
+           !endpoint->is_handed_back;
 }
 
 static bool wait_for_wire(ucx_endpoint *endpoint)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport/ucx_greet.h"
+#include "transport/ucx_message.h"
 
 #include <string.h>
 
@@ -168,19 +168,6 @@ ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const uc
         op->n_pending++;
     message->worker->n_answers += op == NULL && message->note == NULL;
     return UCS_OK;
-}
-
-/* Without attributes: any would have UCX ask for the target's id first. */
-ucs_status_t bt_ucx_message_send_short(ucp_ep_h handle, uint8_t *header, const ucx_fields *fields,
-                                       const void *data, size_t bytes)
-{
-    const ucp_request_param_t params = {0};
-    pack_header(header, fields);
-    ucs_status_ptr_t request =
-        ucp_am_send_nbx(handle, MESSAGE_ID, header, BT_UCX_HEADER_BYTES, data, bytes, &params);
-    if (UCS_PTR_IS_PTR(request))
-        ucp_request_free(request); /* it goes on by itself */
-    return UCS_PTR_IS_ERR(request) ? UCS_PTR_STATUS(request) : UCS_OK;
 }
 
 /* Sends a header alone. */
@@ -525,10 +512,6 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_byte
         take_answer(worker, &fields);
     else if (fields.type == BT_UCX_NOTE)
         take_note(worker, &fields, data, bytes, can_reply ? param->reply_ep : NULL);
-    else if (fields.type == BT_UCX_GREETING)
-        bt_ucx_take_greeting(worker, &fields, data, bytes);
-    else if (fields.type == BT_UCX_WELCOME)
-        bt_ucx_take_welcome(worker, &fields);
     return UCS_OK;
 }
 
@@ -562,7 +545,6 @@ void bt_ucx_messages_close(ucx_worker *worker)
     for (uint32_t i = 0; i < worker->n_senders; i++)
         bt_free(worker->senders[i].ahead);
     bt_free(worker->senders);
-    bt_ucx_ways_free(worker);
     bt_ucx_notes_clear(&worker->held);
     bt_ucx_notes_clear(&worker->received);
     bt_ucx_notes_clear(&worker->reported);

@@ -27,7 +27,6 @@
  *   RUNS and BOTH 16 u32 entries, 20 u32 bytes of the note (RUNS: 0), 24 bytes between list and
  *   note, 32 number
  *   NOTE 16 number, 24 bytes; FLUSH 16 flush, 24 sent; LANDED 16 flush, 24 landed, 32 refused
- *   GREETING 16 bytes of the address that is its data; WELCOME nothing more
  * The list is the beginning of the data, an entry for each run: 0 u64 address of the first piece,
  * 8 i64 from one to the next, 16 u32 pieces, 20 u32 bytes of each.
  *
@@ -60,8 +59,6 @@ typedef enum {
     BT_UCX_NOTE = 4,
     BT_UCX_RUNS = 5,
     BT_UCX_BOTH = 6,
-    BT_UCX_GREETING = 7, /* these two: ucx_greet.h */
-    BT_UCX_WELCOME = 8,
 } bt_ucx_message_type;
 
 typedef struct {
@@ -107,10 +104,6 @@ typedef struct {
     ucs_memory_type_t memory_type;
 } ucx_sending;
 ucs_status_t bt_ucx_message_send(ucx_message *message, ucp_ep_h handle, const ucx_sending *sending);
-/* Sends what UCX can send at once as it is; header[BT_UCX_HEADER_BYTES] and data live as long as
- * the endpoint. */
-ucs_status_t bt_ucx_message_send_short(ucp_ep_h handle, uint8_t *header, const ucx_fields *fields,
-                                       const void *data, size_t bytes);
 void bt_ucx_put_u64(uint8_t *at, uint64_t value);
 uint64_t bt_ucx_get_u64(const uint8_t *at);
 

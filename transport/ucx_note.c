@@ -90,9 +90,7 @@ baton_status bt_ucx_send(bt_endpoint *base, const void *bytes, size_t n_bytes)
     if (note == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "ucx: no memory for a message of %zu bytes", n_bytes);
     if (endpoint->notes.first == NULL && endpoint->n_rma_flushed == endpoint->n_rma_puts) {
-        ucs_status_t status = endpoint->greets && bt_ucx_must_hold(endpoint)
-                                  ? bt_ucx_hold_note(endpoint, note)
-                                  : bt_ucx_send_note(endpoint, note);
+        ucs_status_t status = bt_ucx_send_note(endpoint, note);
         return status == UCS_OK ? BATON_OK : bt_fail_ucs(status, "sending %zu bytes", n_bytes);
     }
     note->n_before = endpoint->n_rma_puts;

@@ -295,18 +295,10 @@ ucs_status_t bt_ucx_post_flush(bt_op *op)
     return request == NULL ? read_back(op) : UCS_OK;
 }
 
-ucs_status_t bt_ucx_post_whole_flush(bt_op *op)
-{
-    const ucx_endpoint *endpoint = op->owner;
-    ucs_status_t status = endpoint->uses_messages ? bt_ucx_ask_landed(op) : UCS_OK;
-    if (status == UCS_OK && (!endpoint->uses_messages || endpoint->n_rma_puts != 0))
-        status = bt_ucx_post_flush(op);
-    return status;
-}
-
 static ucs_status_t flush_rma(bt_op *op)
 {
-    return bt_ucx_must_hold(op->owner) ? bt_ucx_hold_flush(op, false) : bt_ucx_post_flush(op);
+    return bt_ucx_must_hold(op->owner) ? bt_ucx_hold(op, NULL, NULL, NULL, 0)
+                                       : bt_ucx_post_flush(op);
 }
 
 /* The first part, that of whoever starts a flush, ends. Counts on failure too: parts that were
@@ -327,9 +319,12 @@ baton_status bt_ucx_start_flush(ucx_endpoint *endpoint, bt_op *op)
 {
     op->n_pending++;
     endpoint->n_ops++;
-    return end_of_start(endpoint, op,
-                        bt_ucx_must_hold(endpoint) ? bt_ucx_hold_flush(op, true)
-                                                   : bt_ucx_post_whole_flush(op));
+    ucs_status_t status = UCS_OK;
+    if (endpoint->uses_messages)
+        status = bt_ucx_ask_landed(op);
+    if (status == UCS_OK && (!endpoint->uses_messages || endpoint->n_rma_puts != 0))
+        status = flush_rma(op);
+    return end_of_start(endpoint, op, status);
 }
 
 baton_status bt_ucx_flush_rma(ucx_endpoint *endpoint, bt_op *op)

@@ -33,7 +33,6 @@ struct ucx_memory {
 
 typedef struct ucx_held ucx_held;
 typedef struct ucx_message ucx_message;
-typedef struct ucx_way ucx_way;
 struct ucx_message_slab;
 
 /* Bytes of a bt_endpoint_send, at either end. */
@@ -79,8 +78,6 @@ typedef struct {
     ucx_notes held;     /* messages that came before what they must stay behind */
     ucx_notes received; /* to be reported */
     ucx_notes reported; /* valid until the next progress */
-    ucx_way *ways;      /* back to writers that have greeted (ucx_greet.h) */
-    bool has_way_news;
 } ucx_worker;
 
 /* Where the last put of a kind of memory went; key NULL: nowhere yet. */
@@ -104,12 +101,9 @@ struct ucx_endpoint {
     bool uses_messages;  /* for puts to host memory */
     bool waits_to_close;
     bool is_flushing_for_notes;
-    bool uses_verbs; /* puts go over a queue pair */
-    bool greets;     /* is wired by a greeting (ucx_greet.h), once something is held */
-    bool is_greeting;
-    bool is_wired; /* the peer has answered */
-    bt_op hello;   /* finds that out; never reported */
-    uint8_t greeting[40];
+    bool uses_verbs;           /* puts go over a queue pair */
+    bool is_wired;             /* the peer has answered */
+    bt_op hello;               /* finds that out; never reported */
     ucx_held *held;            /* what is posted then */
     ucx_last_put last_puts[2]; /* to host memory, to device memory */
     uint64_t read_back;        /* what reading back brings; nobody looks at it */
@@ -154,9 +148,6 @@ baton_status bt_ucx_worker_arm(bt_worker *worker);
 uint32_t bt_ucx_worker_progress(bt_worker *worker, bt_event *events, uint32_t max);
 baton_status bt_ucx_connect(bt_worker *worker, const void *address, size_t address_bytes,
                             uint64_t user_data, bt_endpoint **endpoint_p);
-/* UCX's endpoint alone. The address is sealed, and not trusted. */
-baton_status bt_ucx_handle_create(ucx_worker *worker, const void *address, size_t address_bytes,
-                                  const ucp_err_handler_t *handler, ucp_ep_h *handle_p);
 void bt_ucx_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
 /* Lets go of the endpoint whatever it is doing; for a worker that is destroyed. */
 void bt_ucx_force(ucx_endpoint *endpoint);
@@ -179,23 +170,18 @@ baton_status bt_ucx_put(bt_endpoint *endpoint, bt_memory *local, bt_remote *remo
 baton_status bt_ucx_flush(bt_endpoint *endpoint, uint64_t user_data);
 baton_status bt_ucx_send(bt_endpoint *endpoint, const void *bytes, size_t n_bytes);
 
-/* ucx_wire.c: what goes over queue pairs, or behind a greeting, is held as another part of op until
- * the peer has answered. wire starts to find out; drop ends what is held; a note is taken over. */
+/* ucx_wire.c: what goes over queue pairs is held as another part of op until the peer has answered.
+ * wire starts to find out; drop ends what is held. */
 ucs_status_t bt_ucx_wire(ucx_endpoint *endpoint);
-void bt_ucx_wired(ucx_endpoint *endpoint);
 bool bt_ucx_must_hold(const ucx_endpoint *endpoint);
 ucs_status_t bt_ucx_hold(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
                          uint32_t n_runs);
-ucs_status_t bt_ucx_hold_flush(bt_op *op, bool is_whole);
-ucs_status_t bt_ucx_hold_note(ucx_endpoint *endpoint, ucx_note *note);
 void bt_ucx_drop_held(ucx_endpoint *endpoint, baton_status status, const char *detail);
 void bt_ucx_remote_free(ucx_remote *remote);
 /* Posts as parts of op. A flush over queue pairs reads back behind it. */
 ucs_status_t bt_ucx_post_runs(bt_op *op, bt_memory *local, bt_remote *remote, const bt_run *runs,
                               uint32_t n_runs);
 ucs_status_t bt_ucx_post_flush(bt_op *op);
-/* Of messages too. */
-ucs_status_t bt_ucx_post_whole_flush(bt_op *op);
 
 /* The endpoint is of no more use: reports FAILED once. detail is static. */
 void bt_ucx_fail(ucx_endpoint *endpoint, baton_status status, const char *detail);

@@ -3,7 +3,7 @@
 #include "core/fdroom.h"
 #include "core/log.h"
 #include "transport/seal.h"
-#include "transport/ucx_greet.h"
+#include "transport/ucx_message.h"
 #include "transport/ucx_state.h"
 
 enum {
@@ -145,8 +145,7 @@ int bt_ucx_worker_fd(bt_worker *worker)
 baton_status bt_ucx_worker_arm(bt_worker *base)
 {
     ucx_worker *worker = (ucx_worker *)base;
-    if (worker->done.first != NULL || worker->received.first != NULL || worker->n_parked != 0 ||
-        worker->has_way_news)
+    if (worker->done.first != NULL || worker->received.first != NULL || worker->n_parked != 0)
         return BATON_ERR_BUSY;
     ucs_status_t status = ucp_worker_arm(worker->handle);
     if (status == UCS_ERR_BUSY)
@@ -185,8 +184,6 @@ uint32_t bt_ucx_worker_progress(bt_worker *base, bt_event *events, uint32_t max)
     for (uint32_t round = 0; round < PROGRESS_ROUNDS_MAX && worker->received.first == NULL; round++)
         if (ucp_worker_progress(worker->handle) == 0)
             break;
-    if (worker->has_way_news)
-        bt_ucx_ways_progress(worker);
     if (worker->n_closing != 0)
         bt_ucx_close_waiting(worker);
     uint32_t n = report_messages(worker, events, max);

@@ -122,7 +122,7 @@ static void receivers_that_restart_leave_nothing_at_a_sender(void **state)
             snprintf(name, sizeof(name), "%u-%u", round, s);
             hand_over(w.senders[s % N_PATHS], at[s], name, &prompts[s], N_CHUNKS, s);
         }
-        while (so_far.done < SLOTS || so_far.ready < SLOTS)
+        while ((so_far.done < SLOTS || so_far.ready < SLOTS) && so_far.failed == 0)
             turn(&w, &so_far);
         assert_int_equal(so_far.failed, 0);
         for (uint32_t s = 0; s < SLOTS; s++)
@@ -183,8 +183,9 @@ static void senders_that_restart_leave_nothing_at_a_receiver(void **state)
             snprintf(name, sizeof(name), "%u-%u", round, s);
             hand_over(w.senders[s], at, name, &prompts[s], N_CHUNKS, s);
         }
-        while (so_far.done < SLOTS || so_far.ready < SLOTS)
+        while ((so_far.done < SLOTS || so_far.ready < SLOTS) && so_far.failed == 0)
             turn(&w, &so_far);
+        assert_int_equal(so_far.failed, 0);
         for (uint32_t s = 0; s < SLOTS; s++)
             check_landed(receiver, &prompts[s]);
         if (round % ROUNDS_TO_REST == ROUNDS_TO_REST - 1) {
