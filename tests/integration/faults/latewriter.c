@@ -54,6 +54,7 @@ static baton_status open_sender(const late_orders *orders, baton_sender **sender
                                           .path = orders->is_mapped ? BATON_PATH_MAPPED
                                                                     : BATON_PATH_STAGED,
                                           .admin = "off",
+                                          .timeouts = late_timeouts(),
                                           .progress = BATON_PROGRESS_MANUAL,
                                           .data = {.data_devices = &device,
                                                    .n_data_devices = device[0] != 0,

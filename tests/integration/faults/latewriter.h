@@ -4,6 +4,7 @@
 #ifndef BT_TESTS_LATEWRITER_H
 #define BT_TESTS_LATEWRITER_H
 #include <baton/layout.h>
+#include <baton/options.h>
 
 #include <stdint.h>
 #include <string.h>
@@ -13,6 +14,8 @@ enum {
     LATE_PAGE_BYTES = 1 << 20,
     LATE_CHUNKS = 2,
     LATE_TOKENS = LATE_CHUNKS * LATE_CHUNK_TOKENS,
+    /* Connecting takes seconds on an emulated machine whose host is busy. */
+    LATE_PATIENCE_MS = 30000,
     LATE_OLD = 0x11, /* what the writer writes */
     LATE_NEW = 0x22,
     LATE_OLD_PROMPT = 100, /* its first token */
@@ -41,6 +44,12 @@ static inline baton_layout late_layout(void)
                           .block_tokens = 8,
                           .tp_size = 1,
                           .pp_size = 1};
+}
+
+static inline baton_timeouts late_timeouts(void)
+{
+    return (baton_timeouts){
+        .connect_ms = LATE_PATIENCE_MS, .init_ms = LATE_PATIENCE_MS, .alloc_ms = LATE_PATIENCE_MS};
 }
 
 static inline void late_tokens(uint32_t first, uint32_t *tokens)

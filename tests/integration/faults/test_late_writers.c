@@ -2,8 +2,10 @@
 /* The classic failure over real paths: decode gives a request up, its pages are used again, and the
  * old prefill still writes. The old writer is a process of its own (latewriter.c) that is stopped
  * in the middle of a copy: into a page that it has mapped, or behind a put whose bytes still wait
- * in the receiver's socket. The receiver is driven by the test, on a clock that the test can move
- * on. Arguments: the writer; for verbs also UCX_TLS and the device of either side. */
+ * in the receiver's socket, in the writer's device, which says them again and again until a link
+ * that was cut takes them (rc), or in the writer itself (ud). The receiver is driven by the test,
+ * on a clock that the test can move on. Arguments: the writer; for verbs, in a virtual machine
+ * (tests/rdma), also UCX_TLS, the device of either side, and the network device of the writer's. */
 #include "latewriter.h"
 
 #include <baton/receiver.h>
@@ -16,23 +18,26 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { HANG_GUARD_S = 60, SILENT_MS = 6000, RETIRE_MS = 61000 };
+enum { HANG_GUARD_S = 60, SILENT_MS = LATE_PATIENCE_MS + 1000, RETIRE_MS = 61000 };
 
 /* Mapped pages are written without tcp: who connects over it may be stopped before he has answered,
  * and UCX 1.13 ends a receiver's process that takes leave of such a peer. */
+typedef enum { IN_THE_PAGE, IN_THE_SOCKET, IN_THE_DEVICE, IN_THE_WRITER } whereabouts;
 typedef struct {
-    const char *transports; /* UCX_TLS of the writer */
+    const char *transports;  /* UCX_TLS of the writer */
+    whereabouts first_bytes; /* of the old request, once its writer has stopped */
     bool is_mapped;
 } way;
-static const way mapped = {"", true}, tcp = {"tcp", false};
+static const way mapped = {"", IN_THE_PAGE, true}, tcp = {"tcp", IN_THE_SOCKET, false};
 
 static const char *writer_program;
-static const char *verbs, *device, *writer_device; /* NULL: none */
+static const char *verbs, *device, *writer_device, *link_device; /* NULL: none */
 
 static uint64_t moved_on_ns;
 static _Atomic bool sender_is_gone;
@@ -54,7 +59,7 @@ typedef struct {
     baton_transfer transfer;
     uint8_t *source; /* the new request's */
     bt_page_ref old_pages[LATE_CHUNKS];
-    bool is_connected, is_done;
+    bool is_connected, is_given_up, was_written_late, is_done;
 } scene;
 
 static scene s;
@@ -69,12 +74,29 @@ static baton_receiver_stats stats(void)
     return now;
 }
 
+/* What leaves the writer's device gets lost, or does not any more. */
+static void cut_link(bool is_cut)
+{
+    char command[128];
+    snprintf(command, sizeof(command), "tc qdisc replace dev %s root netem loss %d%%", link_device,
+             is_cut ? 100 : 0);
+    assert_int_equal(system(command), 0);
+}
+
+/* A byte of the old request's first page. */
+static uint8_t old_byte(size_t at)
+{
+    return ((const volatile uint8_t *)bt_rx_page_address(s.receiver->rx, s.old_pages[0]))[at];
+}
+
 /* One turn of the receiver, and a look at the new sender's events. */
 static void turn(void)
 {
     baton_sender_event event;
     if (s.receiver != NULL)
         baton_receiver_progress(s.receiver);
+    if (s.receiver != NULL && s.is_given_up)
+        s.was_written_late = s.was_written_late || old_byte(0) == LATE_OLD;
     if (s.sender != NULL && baton_sender_poll(s.sender, &event, 1) == 1 &&
         event.kind != BATON_SENDER_SOURCE_FREE) {
         assert_int_equal(event.kind, BATON_SENDER_DONE);
@@ -123,6 +145,10 @@ static bool writer_has_ended(void)
 {
     return bt_child_has_ended(s.writer);
 }
+static bool was_written_late(void)
+{
+    return s.was_written_late;
+}
 static bool is_heard_no_more(void)
 {
     return stats().peers == 0;
@@ -135,6 +161,7 @@ static void open_receiver(void)
                                             .n_regions = LATE_CHUNKS,
                                             .admin = "off",
                                             .progress = BATON_PROGRESS_MANUAL,
+                                            .timeouts = {.silent_ms = LATE_PATIENCE_MS},
                                             .data = {.data_devices = &device,
                                                      .n_data_devices = device != NULL,
                                                      .no_tcp = s.how.is_mapped,
@@ -161,15 +188,15 @@ static void start_writer(bool is_on_another_host)
     assert_int_equal(send(s.fd, &orders, sizeof(orders), 0), sizeof(orders));
 }
 
-/* A byte of the old request's first page. */
-static uint8_t old_byte(size_t at)
+/* What was on its way comes only now, after the old request's end. What is in the writer comes when
+ * that goes on. */
+static void await_late_bytes(void)
 {
-    return ((const volatile uint8_t *)bt_rx_page_address(s.receiver->rx, s.old_pages[0]))[at];
-}
-
-static bool has_late_byte(void)
-{
-    return old_byte(0) == LATE_OLD;
+    if (s.how.first_bytes == IN_THE_WRITER)
+        return;
+    if (s.how.first_bytes == IN_THE_DEVICE)
+        cut_link(false);
+    run_until(was_written_late, "a late write");
 }
 
 /* The old request has its pages, the receiver sleeps, and the writer stops: half of the first page
@@ -177,27 +204,27 @@ static bool has_late_byte(void)
 static void begin(way how, bool is_on_another_host)
 {
     s = (scene){.how = how};
+    if (how.first_bytes == IN_THE_DEVICE)
+        cut_link(false); /* which a test that has failed may have left so */
     open_receiver();
     start_writer(is_on_another_host);
     run_until(is_granted, "the old request's grant");
     const bt_grant *grant = s.receiver->rx->first_ticket->grant;
     for (uint32_t i = 0; i < LATE_CHUNKS; i++)
         assert_true(bt_grant_page(grant, i, &s.old_pages[i]));
+    if (how.first_bytes == IN_THE_DEVICE)
+        cut_link(true);
     assert_int_equal(send(s.fd, "", 1, 0), 1);
     int status;
     assert_int_equal(waitpid(s.writer->pid, &status, WUNTRACED), s.writer->pid);
     assert_true(WIFSTOPPED(status));
-    if (how.is_mapped) {
-        assert_int_equal(old_byte(0), LATE_OLD);
-        assert_int_equal(old_byte(LATE_PAGE_BYTES - 1), 0);
-    } else if (verbs == NULL) {
-        assert_int_equal(old_byte(0), 0);
-    }
+    assert_int_equal(old_byte(0), how.is_mapped ? LATE_OLD : 0);
+    assert_int_equal(old_byte(LATE_PAGE_BYTES - 1), 0);
     assert_ok(baton_receiver_release(s.receiver, "old"));
     run_until(is_revoked, "the old request's end");
     assert_int_equal(stats().pages_quarantined, LATE_CHUNKS);
-    /* What was in the socket comes only now, after the end: a late write. */
-    run_until(has_late_byte, "a late write");
+    s.is_given_up = true;
+    await_late_bytes();
 }
 
 static void move_on(uint64_t ms)
@@ -212,9 +239,14 @@ static void begin_new(void)
 {
     const baton_layout layout = late_layout();
     const baton_sender_options sender = {.layout = layout,
+                                         .path =
+                                             verbs != NULL ? BATON_PATH_STAGED : BATON_PATH_AUTO,
                                          .skip_measure = true,
                                          .admin = "off",
-                                         .data = {.no_tcp = s.how.is_mapped}};
+                                         .timeouts = late_timeouts(),
+                                         .data = {.data_devices = &writer_device,
+                                                  .n_data_devices = writer_device != NULL,
+                                                  .no_tcp = s.how.is_mapped}};
     uint32_t tokens[LATE_TOKENS], n_keys, last_tokens;
     baton_key keys[LATE_CHUNKS];
     baton_key_chain chain;
@@ -295,7 +327,7 @@ static const way *ways(size_t *n)
     all[0] = mapped;
     all[1] = tcp;
     if (verbs != NULL)
-        all[0] = (way){verbs, false};
+        all[0] = (way){verbs, strcmp(verbs, "rc") == 0 ? IN_THE_DEVICE : IN_THE_WRITER, false};
     *n = verbs != NULL ? 1 : 2;
     return all;
 }
@@ -316,6 +348,7 @@ static void a_page_is_not_used_again_before_its_writer_is_done(void **state)
         run_until(new_is_done, "the new request's end");
         check_new();
         assert_false(was_early);
+        assert_true(s.was_written_late);
         end();
     }
 }
@@ -390,6 +423,7 @@ static void a_receiver_ends_under_a_writer(void **state)
         begin(all[i], false);
         baton_receiver_destroy(s.receiver);
         s.receiver = NULL;
+        s.is_given_up = false; /* the next one's pages are not the old request's */
         let_the_writer_go_on();
         open_receiver();
         begin_new();
@@ -401,13 +435,17 @@ static void a_receiver_ends_under_a_writer(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 && argc != 5)
+    if (argc != 2 && argc != 6)
         return 2;
     writer_program = argv[1];
-    if (argc == 5) {
+    if (argc == 6) {
         verbs = argv[2];
         device = argv[3];
         writer_device = argv[4];
+        link_device = argv[5];
+        setenv("UCX_TLS", verbs, 1);
+        if (strcmp(verbs, "rc") == 0)
+            setenv("UCX_RC_TIMEOUT", "1s", 1); /* seven times: for so long a link may be cut */
     }
     const struct CMUnitTest tests[] = {
         bt_child_test(a_page_is_not_used_again_before_its_writer_is_done),
