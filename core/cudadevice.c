@@ -2,10 +2,12 @@
 #include "core/cudadevice.h"
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "core/fail.h"
 
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 static bt_cu_address address_of(const void *memory)
 {
@@ -236,6 +238,26 @@ baton_status bt_cuda_record(const bt_cuda *cuda, bt_cu_stream stream, bt_cu_even
     if (status == BATON_OK)
         *event_p = event;
     return status;
+}
+
+static bool has_come(const bt_cuda *cuda, bt_cu_event event)
+{
+    if (bt_cuda_enter(cuda) != BATON_OK)
+        return true;
+    bt_cu_result result = cuda->driver->event_query(event);
+    bt_cuda_leave(cuda);
+    return result != BT_CU_NOT_READY;
+}
+
+bool bt_cuda_wait(const bt_cuda *cuda, bt_cu_event event, uint64_t until_ns)
+{
+    const struct timespec pause = {.tv_nsec = (long)(BT_NS_PER_MS / 10)};
+    while (!has_come(cuda, event)) {
+        if (bt_now_ns(&bt_clock_monotonic) >= until_ns)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return true;
 }
 
 baton_status bt_cuda_copy(const bt_cuda *cuda, void *to, const void *from, size_t bytes)

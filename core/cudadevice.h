@@ -48,7 +48,12 @@ void bt_cuda_free_pinned(const bt_cuda *cuda, void *memory); /* NULL is allowed.
 /* An event behind what is queued on the stream, which the caller destroys. Enters by itself.
  * Errors: STATE (the stream is being captured: the event would never come), NO_MEMORY, IO. */
 baton_status bt_cuda_record(const bt_cuda *cuda, bt_cu_stream stream, bt_cu_event *event_p);
-/* Copies between any two kinds of memory and waits for it. Errors: IO, INVALID_ARG. */
+/* Waits until the event has come; false: not until until_ns of the real clock, because a GPU knows
+ * no other, and the driver's own wait has no end. On a device that has failed all events have come.
+ */
+bool bt_cuda_wait(const bt_cuda *cuda, bt_cu_event event, uint64_t until_ns);
+/* Copies between any two kinds of memory and waits for it, without end, and on the default stream,
+ * which an engine's streams wait for: for tools and tests. Errors: IO, INVALID_ARG. */
 baton_status bt_cuda_copy(const bt_cuda *cuda, void *to, const void *from, size_t bytes);
 /* memory is the device's own. False too when the driver does not know the address. */
 bool bt_cuda_is_device_memory(const bt_cuda *cuda, const void *memory);

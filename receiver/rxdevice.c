@@ -10,7 +10,6 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 /* The driver rings the doorbell; this is for when it would not take the ring. */
 #define LOOK_AGAIN_NS BT_NS_PER_MS
@@ -452,6 +451,24 @@ void bt_rx_device_expect(const bt_rx *rx, bt_page_ref page, const bt_sample *sam
         bt_rows_expect(from, from);
 }
 
+/* To host_page, on our stream: the engine's own streams would wait for the default one. */
+static baton_status read_page(bt_rx *rx, const void *from, size_t bytes)
+{
+    rx_device *device = rx->device;
+    const bt_cuda_driver *driver = device->cuda->driver;
+    if (device->host_page == NULL)
+        BATON_TRY(bt_cuda_alloc_pinned(device->cuda, (size_t)rx->page_bytes, &device->host_page));
+    BATON_TRY(bt_cuda_enter(device->cuda));
+    bt_cu_result result =
+        driver->copy_async(address_of(device->host_page), address_of(from), bytes, device->stream);
+    if (result == BT_CU_SUCCESS)
+        result = driver->stream_synchronize(device->stream);
+    bt_cuda_leave(device->cuda);
+    if (result != BT_CU_SUCCESS)
+        return bt_fail_cuda(driver, result, "wanted %zu bytes of a page", bytes);
+    return BATON_OK;
+}
+
 baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, const bt_sample *sample,
                                  uint64_t *digest)
 {
@@ -463,10 +480,7 @@ baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, cons
         return BATON_OK;
     }
     if (region->memory->kind == BATON_MEMORY_CUDA_DEVICE) {
-        if (device->host_page == NULL)
-            BATON_TRY(
-                bt_cuda_alloc_pinned(device->cuda, (size_t)rx->page_bytes, &device->host_page));
-        BATON_TRY(bt_cuda_copy(device->cuda, device->host_page, from, bytes));
+        BATON_TRY(read_page(rx, from, bytes));
         from = device->host_page;
     }
     *digest = sample != NULL ? bt_sample_digest_page(sample, from) : bt_digest(from, bytes);
@@ -552,17 +566,11 @@ bool bt_rx_device_is_done(bt_rx *rx, bt_cu_event event)
            query(cuda, event) != BT_CU_NOT_READY;
 }
 
-/* Asks again and again: the driver's own wait has no end. By the real clock, as a GPU knows no
- * other. */
 bool bt_rx_device_wait(bt_rx *rx, bt_cu_event event, uint64_t until_ns)
 {
-    const struct timespec pause = {.tv_nsec = (long)(LOOK_AGAIN_NS / 10)};
-    while (!bt_rx_device_is_done(rx, event)) {
-        if (bt_now_ns(&bt_clock_monotonic) >= until_ns)
-            return false;
-        nanosleep(&pause, NULL);
-    }
-    return true;
+    bt_cuda *cuda;
+    return bt_transport_cuda(rx->transport, &cuda) != BATON_OK ||
+           bt_cuda_wait(cuda, event, until_ns);
 }
 
 /* To wait for the GPU would be for ever, and to free what it may still read or write is no choice:

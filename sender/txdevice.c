@@ -3,9 +3,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
-#include "kernels/digest_tiles.h"
-#include "kernels/kv_copies.h"
-#include "kernels/kv_kernels.h"
+#include "sender/txgather.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -17,57 +15,8 @@
 #define LOOK_AGAIN_NS BT_NS_PER_MS
 #define LOOK_AT_LOST_NS (100 * BT_NS_PER_MS)
 
-typedef enum { COPY_WAITING, COPY_READY, COPY_RUNNING } copy_state;
-
-typedef struct device_copy {
-    struct device_copy *next;
-    copy_state state;
-    bt_tx_transfer *transfer;
-    uint32_t chunk;
-    bt_tx_source *source;
-    uint64_t bytes;
-    bool *is_copying;       /* of a group of layers; NULL: the chunk's state says so */
-    bt_tx_digest_part part; /* of a group */
-    bool needs_host;
-    bool takes_digest;       /* on the GPU */
-    const bt_sample *sample; /* NULL: of all bytes */
-    uint32_t slot;           /* RUNNING */
-    uint64_t started_ns;
-    bt_tx_event source_free; /* lost: what is to be said should it end */
-} device_copy;
-
-typedef struct {
-    bt_cu_event gathered, done;
-} device_slot;
-
-struct bt_tx_device {
-    bt_tx *tx;
-    bt_cuda *cuda;
-    const bt_kv_kernels *kernels; /* NULL: none */
-    bool kernels_digest;
-    bt_cuda_waker *waker;
-    bt_cu_stream gathers, copies; /* ours */
-    bt_cu_stream watch;           /* waits for the users' events, only to wake the owner up */
-    bt_memory *device_memory;     /* registered pages; NULL: puts do not reach device memory */
-    void *device_pages;           /* [staging_chunks][page_bytes] */
-    bt_memory *pinned;            /* [staging_chunks][page_bytes]; made when first needed */
-    uint64_t *digests;            /* [staging_chunks] pinned; NULL: not the GPU's */
-    void *sample_room;            /* lines of one chunk, of the device; made when first needed */
-    uint8_t *parts;               /* [staging_chunks][part_bytes] pinned; made when first needed */
-    uint64_t part_bytes;          /* the most of a group of layers */
-    device_slot *slots;           /* [staging_chunks] */
-    uint32_t *free_slots;         /* stack */
-    uint32_t n_slots, n_free_slots;
-    device_copy *first, **last; /* oldest first */
-    device_copy *spare;
-    device_copy *lost; /* given up: their pages stay taken until they have ended after all */
-};
 typedef struct bt_tx_device tx_device;
-
-static bt_cu_address address_of(const void *memory)
-{
-    return (bt_cu_address)(uintptr_t)memory;
-}
+typedef bt_tx_device_copy device_copy;
 
 /* With the context entered. */
 static baton_status make_streams(tx_device *device)
@@ -84,21 +33,6 @@ static baton_status make_streams(tx_device *device)
     }
     if (result != BT_CU_SUCCESS)
         return bt_fail_cuda(driver, result, "wanted streams and events");
-    return BATON_OK;
-}
-
-static baton_status make_pages(tx_device *device)
-{
-    bt_tx *tx = device->tx;
-    size_t bytes;
-    if (!bt_mul_size(device->n_slots, (size_t)tx->page_bytes, &bytes))
-        return bt_fail(BATON_ERR_TOO_LARGE, "staging: %u pages of %" PRIu64 " bytes",
-                       device->n_slots, tx->page_bytes);
-    if (!tx->transport->reaches_device)
-        return bt_cuda_alloc(device->cuda, bytes, &device->device_pages);
-    BATON_TRY(
-        bt_memory_alloc(tx->transport, bytes, BATON_MEMORY_CUDA_DEVICE, &device->device_memory));
-    device->device_pages = device->device_memory->base;
     return BATON_OK;
 }
 
@@ -150,8 +84,7 @@ static baton_status get_device(bt_tx *tx, tx_device **device_p)
     return BATON_OK;
 }
 
-/* What was queued on our streams still writes our pages: it is waited for. The users' events are
- * not; nothing of ours is behind them but a ring for nobody. */
+/* The users' events are not waited for; nothing of ours is behind them but a ring for nobody. */
 static void destroy_streams(tx_device *device)
 {
     if (device->cuda == NULL || bt_cuda_enter(device->cuda) != BATON_OK)
@@ -159,8 +92,6 @@ static void destroy_streams(tx_device *device)
     const bt_cuda_driver *driver = device->cuda->driver;
     bt_cu_stream streams[] = {device->gathers, device->copies, device->watch};
     for (size_t i = 0; i < 3; i++) {
-        if (streams[i] != NULL && i < 2)
-            driver->stream_synchronize(streams[i]);
         if (streams[i] != NULL)
             driver->stream_destroy(streams[i]);
     }
@@ -206,20 +137,44 @@ static void free_memory(tx_device *device)
         bt_cuda_free(device->cuda, device->device_pages);
 }
 
+/* All that was queued for a RUNNING copy, or one that was given up, is done. */
+static baton_status has_ended(const tx_device *device, const device_copy *copy)
+{
+    baton_status status = query(device, device->slots[copy->slot].done);
+    return status == BATON_OK && copy->is_unmarked ? BATON_IN_PROGRESS : status;
+}
+
 /* Of those that were given up, one has still not ended. */
 static bool owes_copies(const tx_device *device)
 {
     const device_copy *copy = device->lost;
-    while (copy != NULL && query(device, device->slots[copy->slot].done) != BATON_IN_PROGRESS)
+    while (copy != NULL && has_ended(device, copy) != BATON_IN_PROGRESS)
         copy = copy->next;
     return copy != NULL;
+}
+
+/* What was queued on our streams still writes our pages: it is waited for as long as a copy that
+ * runs is, but not again for what was given up. */
+static bool streams_end(const tx_device *device)
+{
+    uint64_t put_ns = device->tx->options.timeouts.put_ms * BT_NS_PER_MS;
+    uint64_t until_ns = bt_deadline_ns(bt_now_ns(&bt_clock_monotonic), put_ns);
+    bool ends = !owes_copies(device);
+    for (const device_copy *copy = device->first; ends && copy != NULL; copy = copy->next) {
+        if (copy->state == BT_TX_COPY_RUNNING)
+            ends = !copy->is_unmarked &&
+                   bt_cuda_wait(device->cuda, device->slots[copy->slot].done, until_ns);
+    }
+    return ends;
 }
 
 /* To wait for the GPU would be for ever, and to free what it may still write is no choice: streams,
  * pages and the transport they are registered with stay until the process ends. */
 static void leave_memory(tx_device *device)
 {
-    bt_error("sender: the GPU has not ended its copies: %u pages are left to it", device->n_slots);
+    bt_error("sender: the GPU has not ended its copies in %u ms: %u pages are left to it, and what "
+             "was pushed may still be read",
+             device->tx->options.timeouts.put_ms, device->n_slots);
     bt_memory_abandon(device->pinned);
     bt_memory_abandon(device->device_memory);
     bt_transport_abandon(device->tx->transport);
@@ -230,10 +185,10 @@ void bt_tx_device_destroy(tx_device *device)
     if (device == NULL)
         return;
     bt_cuda_waker_close(device->waker);
-    if (owes_copies(device))
-        leave_memory(device);
-    else
+    if (streams_end(device))
         free_memory(device);
+    else
+        leave_memory(device);
     free_copies(device->first);
     free_copies(device->spare);
     free_copies(device->lost);
@@ -274,7 +229,7 @@ static baton_status start(bt_tx *tx, const device_copy *wanted)
         return bt_fail(BATON_ERR_NO_MEMORY, "sender: a copy of a GPU");
     bool has_digest = wanted->transfer->peer->digests != BT_DIGESTS_OFF;
     *copy = *wanted;
-    copy->state = wanted->source->ready != NULL ? COPY_WAITING : COPY_READY;
+    copy->state = wanted->source->ready != NULL ? BT_TX_COPY_WAITING : BT_TX_COPY_READY;
     copy->sample = sample;
     copy->takes_digest = has_digest && device->kernels_digest &&
                          (wanted->is_copying == NULL || wanted->part.to != NULL) &&
@@ -282,7 +237,7 @@ static baton_status start(bt_tx *tx, const device_copy *wanted)
     copy->needs_host |= has_digest && !copy->takes_digest;
     *device->last = copy;
     device->last = &copy->next;
-    if (copy->state == COPY_WAITING)
+    if (copy->state == BT_TX_COPY_WAITING)
         watch_event(device, copy->source->ready);
     return BATON_OK;
 }
@@ -342,156 +297,21 @@ static void remove_copy(tx_device *device, device_copy **at)
     device->spare = copy;
 }
 
-static baton_status make_sample_room(tx_device *device)
-{
-    const bt_tx *tx = device->tx;
-    const baton_layout *layout = &tx->options.layout;
-    uint64_t bytes = bt_sample_most_bytes(layout->n_layers, layout->n_planes, tx->page_bytes);
-    return bt_cuda_alloc(device->cuda, (size_t)bytes, &device->sample_room);
-}
-
-static uint64_t part_bytes_of(const bt_tx *tx)
-{
-    const baton_layout *layout = &tx->options.layout;
-    uint64_t lines = bt_sample_most_bytes(layout->n_layers, layout->n_planes, tx->page_bytes);
-    uint64_t tiles = sizeof(uint64_t) * bt_digest_n_tiles(tx->page_bytes);
-    return lines > tiles ? lines : tiles;
-}
-
-static baton_status make_parts(tx_device *device)
-{
-    device->part_bytes = part_bytes_of(device->tx);
-    return bt_cuda_alloc_pinned(device->cuda, (size_t)(device->n_slots * device->part_bytes),
-                                (void **)&device->parts);
-}
-
-static void *part_of(const tx_device *device, const device_copy *copy)
-{
-    return device->parts + copy->slot * device->part_bytes;
-}
-
-/* Of dense bytes on the device. One room is enough for the lines of all samples, which are taken
- * one after the other. */
-static baton_status take_digest(tx_device *device, const device_copy *copy, const void *from)
-{
-    const bt_kv_kernels *kernels = device->kernels;
-    uint64_t *digest = &device->digests[copy->slot];
-    if (!copy->takes_digest)
-        return BATON_OK;
-    if (copy->part.to != NULL && copy->sample != NULL)
-        return bt_sample_take_gpu(kernels, copy->sample, copy->source->first_layer,
-                                  copy->source->n_layers, from, part_of(device, copy),
-                                  device->gathers);
-    if (copy->part.to != NULL)
-        return kernels->digest_tiles(from, copy->bytes, part_of(device, copy), device->gathers);
-    if (copy->sample == NULL)
-        return kernels->digest(from, copy->bytes, digest, device->gathers);
-    if (device->sample_room == NULL)
-        BATON_TRY(make_sample_room(device));
-    return bt_sample_digest_gpu(kernels, copy->sample, from, device->sample_room, digest,
-                                device->gathers);
-}
-
-/* A digest of all bytes is taken on the way. */
-static baton_status gather_with_kernels(tx_device *device, const device_copy *copy, void *page)
-{
-    const bt_tx_source *source = copy->source;
-    const bt_kv_kernels *kernels = device->kernels;
-    uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
-    bool is_on_its_way = copy->takes_digest && copy->sample == NULL;
-    if (is_on_its_way && copy->part.to != NULL)
-        return kernels->gather_tiles(source->view, &source->tokens, source->first_layer, n_layers,
-                                     page, copy->bytes, part_of(device, copy), device->gathers);
-    BATON_TRY(kernels->gather(source->view, &source->tokens, source->first_layer, n_layers, page,
-                              copy->bytes, is_on_its_way ? &device->digests[copy->slot] : NULL,
-                              device->gathers));
-    return is_on_its_way ? BATON_OK : take_digest(device, copy, page);
-}
-
-/* The chunk, or a group of its layers, to `page` on the device, and its digest. */
-static baton_status gather(tx_device *device, const device_copy *copy, void *page)
-{
-    const bt_tx_source *source = copy->source;
-    const bt_cuda_driver *driver = device->cuda->driver;
-    if (source->view == NULL) {
-        bt_cu_result result = driver->copy_async(address_of(page), address_of(source->data),
-                                                 copy->bytes, device->gathers);
-        if (result != BT_CU_SUCCESS)
-            return bt_fail_cuda(driver, result, "wanted a copy");
-        return take_digest(device, copy, page);
-    }
-    if (device->kernels != NULL)
-        return gather_with_kernels(device, copy, page);
-    uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
-    return bt_kv_gather_copies(driver, source->view, &source->tokens, source->first_layer, n_layers,
-                               page, copy->bytes, device->gathers);
-}
-
-/* Queues gather and, for the host, the copy behind it; the slot's `done` is behind all. A source
- * that is put from where it is only has its digest taken. */
-static baton_status queue_copies(tx_device *device, const device_copy *copy)
-{
-    const bt_cuda_driver *driver = device->cuda->driver;
-    const device_slot *slot = &device->slots[copy->slot];
-    const bt_tx_source *source = copy->source;
-    uint64_t at = copy->slot * device->tx->page_bytes;
-    /* Without pages there are only sources that are put from where they are. */
-    uint8_t *page = device->device_pages != NULL ? (uint8_t *)device->device_pages + at : NULL;
-    BATON_TRY(source->is_direct ? take_digest(device, copy, source->data)
-                                : gather(device, copy, page));
-    bt_cu_stream last = device->gathers;
-    bt_cu_result result = BT_CU_SUCCESS;
-    if (copy->needs_host) {
-        last = device->copies;
-        result = driver->event_record(slot->gathered, device->gathers);
-        if (result == BT_CU_SUCCESS)
-            result = driver->stream_wait_event(last, slot->gathered, 0);
-        if (result == BT_CU_SUCCESS)
-            result = driver->copy_async(address_of((uint8_t *)device->pinned->base + at),
-                                        address_of(page), copy->bytes, last);
-    }
-    if (result == BT_CU_SUCCESS)
-        result = driver->event_record(slot->done, last);
-    if (result != BT_CU_SUCCESS)
-        return bt_fail_cuda(driver, result, "wanted a copy to the host");
-    bt_cuda_waker_queue(device->waker, device->cuda, last);
-    return BATON_OK;
-}
-
-static baton_status make_pinned(tx_device *device)
-{
-    return bt_memory_alloc(device->tx->transport,
-                           (size_t)device->n_slots * (size_t)device->tx->page_bytes,
-                           BATON_MEMORY_CUDA_HOST, &device->pinned);
-}
-
-static baton_status make_room(tx_device *device, const device_copy *copy)
-{
-    if (device->device_pages == NULL && !copy->source->is_direct)
-        BATON_TRY(make_pages(device));
-    if (copy->part.to != NULL && device->parts == NULL && copy->takes_digest)
-        BATON_TRY(make_parts(device));
-    return copy->needs_host && device->pinned == NULL ? make_pinned(device) : BATON_OK;
-}
-
-/* Starts a READY copy in a free slot. When queueing fails half way, what has been queued is waited
- * for before the slot may be used again: that happens once in the life of a device. */
+/* Starts a READY copy in a free slot. When queueing fails half way, the slot is taken until the GPU
+ * has done that half, and so is the source. */
 static baton_status run(tx_device *device, device_copy *copy)
 {
-    bt_tx *tx = device->tx;
-    BATON_TRY(make_room(device, copy));
+    BATON_TRY(bt_tx_gather_room(device, copy));
     BATON_TRY(bt_cuda_enter(device->cuda));
-    copy->slot = device->free_slots[device->n_free_slots - 1];
-    baton_status status = queue_copies(device, copy);
-    if (status != BATON_OK) {
-        device->cuda->driver->stream_synchronize(device->gathers);
-        device->cuda->driver->stream_synchronize(device->copies);
+    copy->slot = device->free_slots[--device->n_free_slots];
+    copy->state = BT_TX_COPY_RUNNING;
+    copy->started_ns = bt_now_ns(device->tx->clock);
+    copy->failure = bt_tx_gather_queue(device, copy);
+    if (copy->failure != BATON_OK) {
+        snprintf(device->failure, sizeof(device->failure), "%s", baton_last_error());
+        copy->is_unmarked = bt_tx_gather_mark(device, copy->slot) != BT_CU_SUCCESS;
     }
     bt_cuda_leave(device->cuda);
-    BATON_TRY(status);
-    device->n_free_slots--;
-    copy->state = COPY_RUNNING;
-    copy->started_ns = bt_now_ns(tx->clock);
     return BATON_OK;
 }
 
@@ -516,7 +336,7 @@ static void put_in_place(tx_device *device, const device_copy *copy)
     bool is_part = copy->part.to != NULL;
     uint64_t digest = copy->takes_digest && !is_part ? device->digests[copy->slot] : 0;
     if (copy->takes_digest && is_part)
-        memcpy(copy->part.to, part_of(device, copy), copy->part.bytes);
+        memcpy(copy->part.to, bt_tx_gather_part(device, copy), copy->part.bytes);
     if (source->is_direct) {
         source->has_digest = true;
         source->digest = digest;
@@ -544,26 +364,29 @@ static void put_in_place(tx_device *device, const device_copy *copy)
 static baton_status advance(tx_device *device, device_copy *copy)
 {
     bt_tx_source *source = copy->source;
-    if (copy->state == COPY_WAITING) {
+    if (copy->state == BT_TX_COPY_WAITING) {
         baton_status status = query(device, source->ready);
         if (status != BATON_OK)
             return status;
         bt_tx_source_is_there(source);
-        copy->state = COPY_READY;
+        copy->state = BT_TX_COPY_READY;
     }
-    if (copy->state == COPY_READY) {
+    if (copy->state == BT_TX_COPY_READY) {
         if (is_movable(device, copy))
             return BATON_OK;
         if (device->n_free_slots == 0)
             return BATON_IN_PROGRESS;
         BATON_TRY(run(device, copy));
     }
-    baton_status status = query(device, device->slots[copy->slot].done);
-    if (status == BATON_OK)
+    baton_status status = has_ended(device, copy);
+    if (status == BATON_IN_PROGRESS)
+        return status;
+    if (status == BATON_OK && copy->failure == BATON_OK) {
         put_in_place(device, copy);
-    else if (status < 0) /* a device that has failed runs nothing any more */
-        device->free_slots[device->n_free_slots++] = copy->slot;
-    return status;
+        return BATON_OK;
+    }
+    device->free_slots[device->n_free_slots++] = copy->slot; /* also of a device that has failed */
+    return copy->failure != BATON_OK ? bt_fail(copy->failure, "%s", device->failure) : status;
 }
 
 /* What it was for goes on. False: its transfer ended or failed, and may have taken other copies out
@@ -588,7 +411,7 @@ static bool finish(tx_device *device, const device_copy *copy, baton_status stat
 static bool is_late(const tx_device *device, const device_copy *copy, uint64_t now_ns)
 {
     uint64_t limit_ns = device->tx->options.timeouts.put_ms * BT_NS_PER_MS;
-    return copy->state == COPY_RUNNING && bt_elapsed_ns(now_ns, copy->started_ns) >= limit_ns;
+    return copy->state == BT_TX_COPY_RUNNING && bt_elapsed_ns(now_ns, copy->started_ns) >= limit_ns;
 }
 
 /* Takes a copy that never ends from its transfer, which can end then; page and source are not free.
@@ -634,7 +457,7 @@ static void find_lost(tx_device *device)
 {
     for (device_copy **at = &device->lost; *at != NULL;) {
         device_copy *copy = *at;
-        if (query(device, device->slots[copy->slot].done) == BATON_IN_PROGRESS) {
+        if (has_ended(device, copy) == BATON_IN_PROGRESS) {
             at = &copy->next;
             continue;
         }
@@ -662,7 +485,7 @@ uint64_t bt_tx_device_wake_ns(const bt_tx *tx, uint64_t now_ns)
     if (tx->device->first == NULL)
         return bt_deadline_ns(now_ns, LOOK_AT_LOST_NS);
     for (const device_copy *copy = tx->device->first; copy != NULL; copy = copy->next) {
-        if (copy->state == COPY_READY && tx->device->n_free_slots > 0)
+        if (copy->state == BT_TX_COPY_READY && tx->device->n_free_slots > 0)
             return now_ns;
     }
     return bt_deadline_ns(now_ns, LOOK_AGAIN_NS);
@@ -676,7 +499,7 @@ bool bt_tx_device_is_busy(bt_tx *tx, bt_tx_transfer *transfer)
     for (device_copy **at = &tx->device->first; *at != NULL;) {
         if ((*at)->transfer != transfer) {
             at = &(*at)->next;
-        } else if ((*at)->state == COPY_RUNNING) {
+        } else if ((*at)->state == BT_TX_COPY_RUNNING) {
             is_busy = true;
             at = &(*at)->next;
         } else {

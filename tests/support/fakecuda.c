@@ -283,6 +283,7 @@ static void counts(fakecuda_counts *out)
                              .events = fakecuda_gpu.n_events,
                              .queued = fakecuda_gpu.n_queued,
                              .copies_total = fakecuda_gpu.copies_total,
+                             .default_reads_total = fakecuda_gpu.default_reads_total,
                              .flushes_total = fakecuda_gpu.flushes_total,
                              .pageable_total = fakecuda_gpu.pageable_total,
                              .kernels_total = fakecuda_gpu.kernels_total,

@@ -42,6 +42,7 @@ typedef struct {
     uint32_t contexts, allocations, pins, streams, events; /* live */
     uint32_t queued;                                       /* operations that have not run */
     uint64_t copies_total, flushes_total;
+    uint64_t default_reads_total; /* copies to the host on the default stream */
     uint64_t pageable_total; /* asynchronous copies from or to host memory that is not pinned */
     uint64_t kernels_total;
     uint64_t spoiled_total; /* calls that would have spoiled a capture */

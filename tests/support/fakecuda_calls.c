@@ -287,6 +287,7 @@ EXPORT bt_cu_result cuPointerGetAttribute(void *value, int attribute, bt_cu_addr
 static bt_cu_result copy_now(op o)
 {
     fakecuda_gpu.copies_total++;
+    fakecuda_gpu.default_reads_total += !fakecuda_is_device(o.to);
     fakecuda_run_copy(&o);
     return fakecuda_gpu.broken;
 }

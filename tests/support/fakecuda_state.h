@@ -62,7 +62,8 @@ typedef struct {
     uint32_t fail_in[FAKECUDA_N_CALLS];
     bt_cu_result fail_with[FAKECUDA_N_CALLS];
     bt_cu_result broken;
-    uint64_t rng, copies_total, flushes_total, pageable_total, kernels_total, spoiled_total;
+    uint64_t rng, copies_total, default_reads_total, flushes_total, pageable_total, kernels_total,
+        spoiled_total;
     bool is_capturing;
     bt_cu_stream captured;
 } fakecuda_state;

@@ -485,10 +485,10 @@ static void a_copy_that_never_ends_is_given_up(void **state)
     }
 }
 
-/* In a process of its own, which leaves to the GPU what the GPU may still write. */
-static void a_sender_whose_gpu_hangs_can_still_be_destroyed(void **state)
+/* In a process of its own, which leaves to the GPU what the GPU may still write. is_young: nobody
+ * has given the copies up yet. */
+static void destroy_while_the_gpu_hangs(bool is_young)
 {
-    (void)state;
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
@@ -498,9 +498,10 @@ static void a_sender_whose_gpu_hangs_can_still_be_destroyed(void **state)
         pair_tokens(1, 0, PAIR_CHUNK, tokens);
         start("r", PAIR_CHUNK);
         gpu->set_mode(FAKECUDA_HELD);
-        pair_advance(&kit, 11000);
+        kit.senders[0].tx->options.timeouts.put_ms = is_young ? 50 : 10000;
+        pair_advance(&kit, is_young ? 0 : 11000);
         gpu->counts(&before);
-        bool is_failed = kit.senders[0].n_failed == 1;
+        bool is_failed = kit.senders[0].n_failed == !is_young;
         bt_transport *transport = kit.senders[0].tx->transport;
         bt_tx_destroy(kit.senders[0].tx);
         bt_transport_destroy(transport);
@@ -512,6 +513,62 @@ static void a_sender_whose_gpu_hangs_can_still_be_destroyed(void **state)
     int status = 0;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
+}
+
+static void a_sender_whose_gpu_hangs_can_still_be_destroyed(void **state)
+{
+    (void)state;
+    destroy_while_the_gpu_hangs(false);
+    destroy_while_the_gpu_hangs(true);
+}
+
+static void a_sender_that_is_destroyed_waits_for_a_gpu_that_works(void **state)
+{
+    (void)state;
+    for (size_t v = 0; v < N_VARIANTS; v++) {
+        open_variant(v);
+        pair_tokens(1, 0, 4 * PAIR_CHUNK, tokens);
+        gpu->set_mode(FAKECUDA_HELD);
+        start("r", 4 * PAIR_CHUNK);
+        pair_run(&kit);
+        gpu->set_mode(FAKECUDA_THREAD); /* from here on, beside us */
+        bt_tx_destroy(kit.senders[0].tx);
+        kit.senders[0].tx = NULL;
+        close_engine();
+    }
+}
+
+/* What was queued before the driver refused the rest still reads the source and writes our page. */
+static void a_copy_that_is_queued_half_way_fails_when_that_half_is_done(void **state)
+{
+    (void)state;
+    bt_expect_log("has not ended in 10000 ms");
+    for (uint32_t is_late = 0; is_late < 2; is_late++) {
+        open_engine(&paths[1]);
+        pair_sender *sender = &kit.senders[0];
+        pair_tokens(1, 0, PAIR_CHUNK, tokens);
+        start("r", PAIR_CHUNK);
+        pair_turn(&kit); /* its kernels, and its pages, are there before */
+        gpu->set_mode(FAKECUDA_HELD);
+        bt_fakekernels_use(NULL);
+        gpu->fail_call(FAKECUDA_COPY_ASYNC, 2, BT_CU_OUT_OF_MEMORY); /* the second row's */
+        pair_advance(&kit, 100);
+        assert_int_equal(sender->n_failed + sender->n_source_free, 0);
+        if (is_late)
+            pair_advance(&kit, 10000);
+        step_all();
+        pair_advance(&kit, 200);
+        assert_int_equal(sender->n_failed, 1);
+        assert_int_equal(sender->end.status, is_late ? BATON_ERR_GPU_TIMEOUT : BATON_ERR_NO_MEMORY);
+        assert_int_equal(sender->n_source_free, 1);
+        pair_check_clean(&kit);
+        gpu->set_mode(FAKECUDA_AT_ONCE);
+        pair_tokens(2, 0, PAIR_CHUNK, tokens);
+        start("again", PAIR_CHUNK);
+        pair_advance(&kit, 5);
+        assert_int_equal(sender->n_done, 1);
+        close_engine();
+    }
 }
 
 static void a_gpu_that_fails_fails_its_transfers_and_nothing_else(void **state)
@@ -635,6 +692,8 @@ int main(void)
         bt_test(cancel_waits_for_a_copy_in_flight_but_not_for_an_event),
         bt_test(a_copy_that_never_ends_is_given_up),
         bt_test(a_sender_whose_gpu_hangs_can_still_be_destroyed),
+        bt_test(a_sender_that_is_destroyed_waits_for_a_gpu_that_works),
+        bt_test(a_copy_that_is_queued_half_way_fails_when_that_half_is_done),
         bt_test(a_gpu_that_fails_fails_its_transfers_and_nothing_else),
         bt_test(whatever_cannot_be_had_fails_one_transfer_and_leaks_nothing),
         bt_test(without_a_driver_a_push_says_what_is_missing),
