@@ -381,6 +381,34 @@ static void messages_of_other_epochs_change_nothing(void **state)
     rx_kit_close(&kit);
 }
 
+/* What comes behind the data is believed as little. */
+static void a_commit_behind_the_data_of_another_epoch_changes_nothing(void **state)
+{
+    (void)state;
+    open_kit(4);
+    rx_kit_init(&kit, &alice, BATON_OK);
+    rx_kit_prompt(&a, 1, 0, KIT_CHUNK_TOKENS);
+    rx_kit_alloc(&kit, &alice, &a);
+    const bt_chunk_range range = {.count = 1};
+    for (int i = 0; i < 3; i++) {
+        bt_message commit = rx_kit_message(&alice, BT_MSG_COMMIT);
+        commit.epoch += i == 0;
+        commit.peer_epoch += i == 1;
+        commit.u.commit =
+            (bt_msg_commit){.name = a.name, .ranges = &range, .n_ranges = 1, .final = true};
+        bt_packwriter writer;
+        bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
+        assert_ok(bt_message_encode(&commit, &writer));
+        pthread_mutex_lock(&kit.rx->lock);
+        bt_rx_handle_behind(kit.rx, kit.rx->peers, writer.bytes, writer.n);
+        pthread_mutex_unlock(&kit.rx->lock);
+        bt_pack_release(&writer);
+        assert_int_equal(stats_now().messages_stale_total, i == 0 ? 1 : 2);
+        assert_int_equal(stats_now().pages_reserved, i < 2);
+    }
+    rx_kit_close(&kit);
+}
+
 static void a_ticket_of_another_peer_is_out_of_reach(void **state)
 {
     (void)state;
@@ -874,6 +902,7 @@ int main(void)
         bt_test(the_quietest_idle_peer_makes_room),
         bt_test(with_keys_an_epoch_is_of_who_said_init),
         bt_test(messages_of_other_epochs_change_nothing),
+        bt_test(a_commit_behind_the_data_of_another_epoch_changes_nothing),
         bt_test(a_ticket_of_another_peer_is_out_of_reach),
         bt_test(heartbeats_keep_a_peer_and_name_tickets_that_are_unknown),
         bt_test(a_silent_peer_on_this_host_costs_its_region),

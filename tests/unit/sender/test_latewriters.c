@@ -499,6 +499,31 @@ static void a_grant_that_cannot_be_is_not_written(void **state)
     }
 }
 
+/* More pages than lie where its key is for. */
+static bool forge_a_region(pair *k, const pair_frame *frame, const bt_message *message)
+{
+    (void)frame;
+    if (message->type != BT_MSG_MEMREG_ANSWER || k->filter_count++ != 0)
+        return true;
+    bt_message forged = *message;
+    forged.u.memreg_answer.regions[0].n_pages++;
+    bt_rx_send(k->rx, BT_RX_INIT_PORT, &k->senders[0].routes[BT_RX_INIT_PORT], &forged);
+    return false;
+}
+
+static void a_region_beyond_its_key_is_not_used(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    bt_expect_log("region 0 lies outside of what its key is for");
+    kit.filter = forge_a_region;
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    hand_off(0, "r", 2 * PAIR_CHUNK);
+    assert_int_equal(kit.senders[0].n_failed, 1);
+    assert_int_equal(kit.senders[0].end.status, BATON_ERR_BAD_MESSAGE);
+    pair_destroy(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -516,6 +541,7 @@ int main(void)
         bt_test(a_revoke_without_a_reason_is_no_success),
         bt_test(a_revoke_of_another_epoch_changes_nothing),
         bt_test(a_grant_that_cannot_be_is_not_written),
+        bt_test(a_region_beyond_its_key_is_not_used),
     };
     return bt_run_tests(tests);
 }

@@ -394,6 +394,27 @@ static bool lose_allocs(pair *k, const pair_frame *frame, const bt_message *mess
 
 /* Its ticket went with the old receiver: heartbeats must not speak of it to the new one, which
  * would not know it, while the new ALLOC is on its way. */
+/* "Is anybody there?": no answer to anything, and no word of a former life. */
+static void an_answer_that_nobody_asked_for_changes_nothing(void **state)
+{
+    (void)state;
+    pair_create(&kit, &(pair_options){.n_pages = 2, .path = BATON_PATH_PUT});
+    pair_tokens(1, 0, 2 * PAIR_CHUNK, tokens);
+    baton_transfer transfer = pair_begin(&kit, 0, "r", tokens, 2 * PAIR_CHUNK, 0);
+    pair_run(&kit);
+    bt_tx *tx = kit.senders[0].tx;
+    bt_message nothing = {
+        .type = BT_MSG_HEARTBEAT_ANSWER, .status = BATON_ERR_STALE, .peer_epoch = tx->epoch};
+    bt_rx_send(kit.rx, BT_RX_ALLOC_PORT, &kit.senders[0].routes[BT_RX_ALLOC_PORT], &nothing);
+    pair_run(&kit);
+    assert_int_equal(tx->stats.messages_stale_total, 0);
+    assert_int_equal(tx->stats.peers_lost_total, 0);
+    pair_push_all(&kit, 0, transfer, tokens, 2 * PAIR_CHUNK, data[0]);
+    pair_run(&kit);
+    assert_int_equal(kit.senders[0].n_done, 1);
+    pair_destroy(&kit);
+}
+
 static void a_queued_request_asks_a_restarted_receiver_again(void **state)
 {
     (void)state;
@@ -474,6 +495,7 @@ int main(void)
         bt_test(a_receiver_that_restarts_is_connected_again),
         bt_test(attempts_back_off_up_to_a_limit),
         bt_test(what_an_earlier_life_said_changes_nothing),
+        bt_test(an_answer_that_nobody_asked_for_changes_nothing),
         bt_test(a_queued_request_asks_a_restarted_receiver_again),
         bt_test(a_broken_connection_fails_what_moves_and_nothing_twice),
     };

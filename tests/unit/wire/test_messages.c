@@ -336,6 +336,31 @@ static void ranges_and_regions_out_of_bounds_are_refused(void **state)
                  "region 1 is larger than the address space");
 }
 
+/* A receiver answers with as many on its stack. */
+static void a_heartbeat_of_too_many_tickets_is_refused(void **state)
+{
+    (void)state;
+    static const uint8_t list[] = {0xdc, BT_HEARTBEAT_TICKETS_MAX >> 8,
+                                   BT_HEARTBEAT_TICKETS_MAX & 0xff};
+    static const bt_ticket_progress none[BT_HEARTBEAT_TICKETS_MAX];
+    static const uint8_t one_more[] = {0x94, 0, 0, 0, 0};
+    bt_message message = {.type = BT_MSG_HEARTBEAT,
+                          .v = BT_PROTOCOL_VERSION,
+                          .epoch = 1,
+                          .u.heartbeat = {.tickets = none, .n_tickets = BT_HEARTBEAT_TICKETS_MAX}};
+    size_t n = encode_sample(&message, buffer, sizeof(buffer));
+    assert_ok(bt_message_decode(buffer, n, &message));
+    size_t at = 0;
+    while (memcmp(buffer + at, list, sizeof(list)) != 0)
+        assert_true(++at + sizeof(list) <= n);
+    buffer[at + 2]++;
+    at += sizeof(list);
+    memmove(buffer + at + sizeof(one_more), buffer + at, n - at);
+    memcpy(buffer + at, one_more, sizeof(one_more));
+    assert_fails(bt_message_decode(buffer, n + sizeof(one_more), &message), BATON_ERR_BAD_MESSAGE,
+                 NULL);
+}
+
 static void scratch_areas_out_of_bounds_are_refused(void **state)
 {
     (void)state;
@@ -415,6 +440,7 @@ int main(void)
         bt_test(a_field_over_its_limit_is_not_encoded),
         bt_test(runs_that_overlap_or_leave_the_request_are_refused),
         bt_test(ranges_and_regions_out_of_bounds_are_refused),
+        bt_test(a_heartbeat_of_too_many_tickets_is_refused),
         bt_test(scratch_areas_out_of_bounds_are_refused),
         bt_test(older_peers_are_understood),
         bt_test(the_largest_messages_fit_a_frame),
