@@ -5,20 +5,22 @@
  *   RANKS    1 or 2 pairs of a sender and a receiver rank. Request 0 is moved by all ranks, request
  *            1 by rank 0 alone.
  *   PAGES    of each receiver's pool
- *   N0, N1   chunks of the requests, 1 or 2; the first chunk of both is the same
+ *   N0, N1   chunks of the requests, 1 or 2; the first chunk of both is the same. N1 0: no request 1
+ *   BESIDE   1: request 0 has one more rank, of which nothing is said but what the proxy hears
  *   MAPPED   1: written by copies into mapped memory. 0: by puts, which travel
  *   BEHIND   1: COMMIT goes behind the puts. 0: after a flush, through the socket
  *   LOCAL    1: both ends watch each other's process
  *   ATTEMPTS that the proxy makes of a request
  *   FAULTS   that may happen in a run
+ *   LATE     1: one fault is that a message is kept, and comes at any later time or never
  *
  * One process does what happens by itself; it ends when nothing can happen any more and all timers
  * have run out. The other lets faults happen. Every step is one handler of the C code, so what may
  * interleave is what may interleave there. Time passes only when nothing else can happen; a timer
  * that is early is a fault. */
-#define SLOTS 4 /* tickets of a receiver at once */
+#define SLOTS (3 + ATTEMPTS) /* tickets of a receiver at once, 4 or 5 */
 #define ROOM 3  /* messages in a channel: what does not fit is lost, as with ZeroMQ */
-#define LIVES 4 /* epochs of a sender, from 1 */
+#define LIVES (2 + FAULTS) /* epochs of a sender, from 1 */
 
 #define X(r, x) ((r) * 2 + (x))              /* transfer x of rank r */
 #define C(r, x, c) ((r) * 4 + (x) * 2 + (c)) /* its chunk c */
@@ -28,7 +30,7 @@
 #define K(r, e) ((r) * LIVES + (e)) /* the peer whose epoch is e */
 #define W(r, e) ((r) * 2 + (e) % 2) /* its wire */
 
-#define is_moved_by(x, r) ((x) == 0 || (r) == 0)
+#define is_moved_by(x, r) ((x) == 0 || ((r) == 0 && N1 > 0))
 #define n_chunks(x) ((x) == 0 -> N0 : N1)
 #define key_of(x, c) ((x) == 0 -> 1 + (c) : ((c) == 0 -> 1 : 3))
 #define full_mask(x) ((1 << n_chunks(x)) - 1)
@@ -72,21 +74,26 @@ mtype = { INIT, MEMREG, ALLOC, COMMIT, CANCEL, RELEASE, DRAINED, BEAT, WRITE,
           INIT_ANSWER, MEMREG_ANSWER, ALLOC_ANSWER, COMMIT_ANSWER, BYE_ANSWER, BEAT_ANSWER, REVOKE }
 
 /* type; epoch of who speaks; epoch that it is meant for; then, by type:
- *   INIT, INIT_ANSWER, MEMREG, MEMREG_ANSWER: number of the connection
+ *   INIT, INIT_ANSWER, MEMREG, MEMREG_ANSWER: number of the connection; INIT_ANSWER: and the worker
  *   ALLOC: request, id. RELEASE: request
  *   COMMIT: mask of chunks and FINAL, ticket, generation
  *   CANCEL, DRAINED: 1 if it has the nonce, ticket, generation
- *   BEAT: generations of the tickets of requests 0 and 1 */
+ *   BEAT: generations of the tickets of requests 0 and 1, number of the connection */
 chan to_receiver[RANKS] = [ROOM] of { mtype, byte, byte, byte, byte, byte };
 /* and, last, a status:
  *   ALLOC_ANSWER: id, ticket, generation, pages of chunks 0 and 1, outcome
  *   COMMIT_ANSWER: mask as asked, ticket, generation, -, -, status
  *   REVOKE: id of the ALLOC, ticket, generation
- *   BEAT_ANSWER: -, unknown generations 0 and 1 */
+ *   BEAT_ANSWER: number of the connection as asked (0: unasked), unknown generations 0 and 1 */
 chan to_sender[RANKS] = [ROOM] of { mtype, byte, byte, byte, byte, byte, byte, byte, byte };
-/* Connection, then WRITE: page, key, generation; COMMIT: mask, ticket, generation; then the epoch. */
+/* Worker that it is sent to, then WRITE: page, key, generation; COMMIT: mask, ticket, generation; then the epoch. */
 chan wire[RANKS * 2] = [ROOM] of { mtype, byte, byte, byte, byte, byte };
 chan notices = [ROOM] of { byte, byte, byte, bool }; /* request, attempt, rank, ready */
+#if LATE
+/* One message each way of rank 0 that has left its channel and has not come yet. */
+chan late_to_receiver = [1] of { mtype, byte, byte, byte, byte, byte };
+chan late_to_sender = [1] of { mtype, byte, byte, byte, byte, byte, byte, byte, byte };
+#endif
 
 #define FINAL 4
 #define ASKED 8 /* a COMMIT is under way */
@@ -108,8 +115,10 @@ mtype s_peer[RANKS] = PEER_DOWN;
 byte s_knows[RANKS];          /* epoch of the receiver; 0: none */
 byte s_connection[RANKS] = 1; /* number of the next endpoint */
 bool s_endpoint[RANKS];
+byte s_worker[RANKS]; /* of the receiver, at the other end */
 bool s_owes[RANKS];    /* the receiver must hear that an endpoint is gone */
 bool s_stopped[RANKS]; /* by a signal, perhaps in the middle of a copy */
+bool s_stalls[RANKS];  /* its engine computes and computes: no chunk comes */
 byte s_copies[RANKS];  /* 1 + chunk that is being copied */
 byte s_ids[RANKS];     /* of ALLOCs */
 mtype t_state[RANKS * 2] = NOWHERE;
@@ -127,9 +136,12 @@ byte t_bye_ticket[RANKS * 2], t_bye_generation[RANKS * 2];
 /* The receiver. */
 byte r_epoch[RANKS] = 1;
 byte r_next[RANKS];            /* the last generation given */
-byte r_complete[RANKS];        /* bit: this generation ended well */
+bool r_stopped[RANKS];
+byte r_workers[RANKS];         /* that it has made; each has another name */
+short r_complete[RANKS];       /* bit: this generation ended well */
 byte k_connection[RANKS * LIVES]; /* 0: this epoch is not known */
-byte k_seen[RANKS * LIVES];       /* ids of ALLOCs */
+byte k_worker[RANKS * LIVES];     /* made for it */
+short k_seen[RANKS * LIVES];      /* ids of ALLOCs */
 mtype k_state[RANKS * SLOTS] = NOWHERE;
 byte k_peer[RANKS * SLOTS], k_request[RANKS * SLOTS], k_attempt[RANKS * SLOTS];
 byte k_id[RANKS * SLOTS], k_generation[RANKS * SLOTS];
@@ -152,6 +164,11 @@ byte d_page[RANKS * 4];
 bool excused[2]; /* decode may miss chunks: a hold ended early, or the receiver restarted */
 bool is_stuck[RANKS]; /* the wires */
 
+byte o_state;     /* the rank beside */
+#define UNTOLD 0
+#define SLOW 1 /* takes its time */
+#define TOLD_ALL 2
+bool is_untold;   /* a notice to the proxy was lost */
 byte idle;        /* timers that have run out since something last moved */
 byte n_faults;
 bool is_hard;     /* a fault that may cost an attempt */
@@ -185,6 +202,8 @@ hidden mtype act, on, on_page, type, answer = NOWHERE, proof = NOWHERE;
 hidden mtype todo[RANKS * SLOTS] = NOWHERE; /* what happens to tickets */
 hidden mtype next[RANKS * 2] = NOWHERE;     /* and to transfers */
 hidden byte page_0, page_1, from, meant, a, b, v, w, m, status, mask, found, wanted;
+hidden byte is_foreign; /* what is heard is of another life or connection */
+#define changes_something assert(!is_foreign) /* Invariant 5: it changes nothing. */
 hidden byte flag, forgot, good, is_final, is_told = true, answer_1, answer_2, answer_3, answer_status, answers, greets;
 
 #include "receiver.pml"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The proxy, and the decode engine. Part of handoff.pml. */
-#define all_ranks(x) ((x) == 0 -> (1 << RANKS) - 1 : 1)
+#define all_ranks(x) ((x) == 0 -> (1 << (RANKS + BESIDE)) - 1 : 1)
 
 inline fail_request(x)
 {
@@ -42,6 +42,7 @@ inline proxy_hears()
 /* The same request once more, under a new name. */
 inline try_again(x)
 {
+    if :: x == 0 -> o_state = UNTOLD :: else fi;
     q_state[x] = WAITS; q_attempt[x] = 1; excused[x] = false; idle = 0;
     for (i : 0 .. RANKS - 1) {
         if
@@ -119,26 +120,41 @@ inline unpin(r, x)
 #define no_pin(x) (d_state[X(0, x)] != 1 && d_state[X(RANKS - 1, x)] != 1)
 
 #define RECEIVER(r) \
-    :: d_step { len(to_receiver[r]) > 0 -> receiver_hears(r); skip } \
-    :: d_step { !is_stuck[r] && len(wire[r * 2]) > 0 -> worker_hears(r, 0); skip } \
-    :: d_step { !is_stuck[r] && len(wire[r * 2 + 1]) > 0 -> worker_hears(r, 1); skip } \
-    :: d_step { LOCAL && s_epoch[r] > 1 && k_connection[K(r, 1)] != 0 -> \
+    :: d_step { !r_stopped[r] && len(to_receiver[r]) > 0 -> \
+                to_receiver[r] ? type, from, meant, a, b, v; receiver_hears(r); skip } \
+    :: d_step { !is_stuck[r] && !r_stopped[r] && len(wire[r * 2]) > 0 -> worker_hears(r, 0); skip } \
+    :: d_step { !is_stuck[r] && !r_stopped[r] && len(wire[r * 2 + 1]) > 0 -> worker_hears(r, 1); skip } \
+    :: d_step { LOCAL && !r_stopped[r] && s_epoch[r] > 1 && k_connection[K(r, 1)] != 0 -> \
                 proof = TICKET_ON_EXITED; lose_peer(r, 1); skip } \
-    :: d_step { LOCAL && s_epoch[r] > 2 && k_connection[K(r, 2)] != 0 -> \
-                proof = TICKET_ON_EXITED; lose_peer(r, 2); skip }
+    :: d_step { LOCAL && !r_stopped[r] && s_epoch[r] > 2 && k_connection[K(r, 2)] != 0 -> \
+                proof = TICKET_ON_EXITED; lose_peer(r, 2); skip } \
+    :: d_step { LOCAL && !r_stopped[r] && LIVES > 4 && s_epoch[r] > 3 && k_connection[K(r, 3)] != 0 -> \
+                proof = TICKET_ON_EXITED; lose_peer(r, 3); skip }
 /* A region with a retired page gives way to a fresh one elsewhere. */
 #define PAGE(r, i) \
-    :: d_step { p_state[P(r, i)] == PAGE_RETIRED -> p_state[P(r, i)] = PAGE_FREE; \
+    :: d_step { !r_stopped[r] && p_state[P(r, i)] == PAGE_RETIRED -> p_state[P(r, i)] = PAGE_FREE; \
                 p_memory[P(r, i)]++; idle = 0; skip }
+/* The rank beside: ready or failed, now or at any later time; and time may pass anew, for its sake. */
+#define BESIDE_TELLS(when) \
+    :: d_step { when -> o_state = TOLD_ALL; \
+                if :: q_state[0] == WAITS -> rank_ready(0, RANKS) :: else fi; skip } \
+    :: d_step { when -> o_state = TOLD_ALL; is_hard = true; \
+                if :: q_state[0] == WAITS -> fail_request(0) :: else fi; skip }
+#define BESIDE_NOW \
+    BESIDE_TELLS(o_state == UNTOLD) \
+    :: d_step { o_state == UNTOLD -> o_state = SLOW; is_hard = true; skip }
+#define BESIDE_LATER \
+    BESIDE_TELLS(o_state == SLOW) \
+    :: d_step { o_state == SLOW && idle > 2 -> idle = 0; skip }
 #define REQUEST(x) \
     :: d_step { q_state[x] == FAILED && q_attempt[x] + 1 < ATTEMPTS && no_transfer(x) && no_pin(x) -> \
                 try_again(x); skip }
 #define DECODE(r, x) \
-    :: d_step { q_release[X(r, x)] != 0 -> \
+    :: d_step { !r_stopped[r] && q_release[X(r, x)] != 0 -> \
                 release(r, x, q_release[X(r, x)] - 1); q_release[X(r, x)] = 0; skip } \
     :: d_step { q_lost[X(r, x)] != 0 -> \
                 flag = q_state[x] == WAITS && q_lost[X(r, x)] == 1 + q_attempt[x]; \
                 q_lost[X(r, x)] = 0; \
                 if :: flag -> fail_request(x) :: else fi; skip } \
-    :: d_step { q_state[x] == READY && d_state[X(r, x)] == 0 -> lookup(r, x); skip } \
-    :: d_step { d_state[X(r, x)] == 1 -> unpin(r, x); skip }
+    :: d_step { !r_stopped[r] && q_state[x] == READY && d_state[X(r, x)] == 0 -> lookup(r, x); skip } \
+    :: d_step { !r_stopped[r] && d_state[X(r, x)] == 1 -> unpin(r, x); skip }

@@ -47,7 +47,7 @@ inline notice(x, attempt, r, is_ready)
 {
     if
     :: len(notices) < ROOM -> notices ! x, attempt, r, is_ready
-    :: else
+    :: else -> is_untold = true
     fi
 }
 
@@ -294,7 +294,7 @@ inline lose_peer(r, epoch)
         :: else
         fi
     }
-    k_connection[K(r, epoch)] = 0; k_seen[K(r, epoch)] = 0;
+    k_connection[K(r, epoch)] = 0; k_worker[K(r, epoch)] = 0; k_seen[K(r, epoch)] = 0;
     idle = 0
 }
 
@@ -309,7 +309,7 @@ inline fall_silent(r, e)
     }
     if
     :: !LOCAL || !flag -> proof = TICKET_ON_UNPLUGGED; lose_peer(r, e)
-    :: else -> settle_peer(r, e)
+    :: else -> proof = NOWHERE; settle_peer(r, e) /* not what was proven of another */
     fi
 }
 
@@ -341,6 +341,7 @@ inline receiver_alloc(r)
         :: else
         fi
     }
+    changes_something;
     if
     :: t != SLOTS && k_state[T(r, t)] != TICKET_REVOKED -> answer_alloc(r, t)
     :: t != SLOTS && k_state[T(r, t)] == TICKET_REVOKED -> reply(ALLOC_ANSWER, b, 0, 0, REFUSED)
@@ -349,7 +350,7 @@ inline receiver_alloc(r)
         assert(e != SLOTS);
         k_seen[K(r, from)] = k_seen[K(r, from)] | (1 << b);
         r_next[r]++;
-        assert(r_next[r] < 8);
+        assert(r_next[r] < 15);
         k_state[T(r, e)] = TICKET_NEW; k_peer[T(r, e)] = from; k_request[T(r, e)] = a / 2;
         k_attempt[T(r, e)] = a % 2; k_id[T(r, e)] = b; k_generation[T(r, e)] = r_next[r]
     fi
@@ -358,6 +359,7 @@ inline receiver_alloc(r)
 inline receiver_commit(r)
 {
     find_named(r, b, v);
+    if :: t != SLOTS -> changes_something :: else fi;
     reply(COMMIT_ANSWER, a, b, v, STALE);
     if
     :: t == SLOTS && bit(r_complete[r], v) -> answer_status = COMPLETE
@@ -375,6 +377,7 @@ inline receiver_commit(r)
 inline receiver_drained(r)
 {
     find_named(r, b, v);
+    if :: t != SLOTS -> changes_something :: else fi;
     if
     :: t != SLOTS && k_state[T(r, t)] == TICKET_HELD && a == 0 -> t = SLOTS /* only with the nonce */
     :: else
@@ -415,13 +418,13 @@ inline release(r, request, attempt)
 inline receiver_init(r)
 {
     if
-    :: k_connection[K(r, from)] == 0 -> k_connection[K(r, from)] = a; idle = 0
+    :: k_connection[K(r, from)] == 0 -> idle = 0
     :: k_connection[K(r, from)] != 0 && a > k_connection[K(r, from)] ->
         /* The old endpoint is gone; with its worker, so is all that it still had on its way. */
         empty_wire(r, from); /* checked: worker */
         proof = TICKET_ON_UNPLUGGED;
         settle_peer(r, from);
-        k_connection[K(r, from)] = 0; /* so that what fails now is settled, too */
+        k_connection[K(r, from)] = 0; /* so that what fails now is settled, too; carry_out() */
         idle = 0
     :: else
     fi;
@@ -439,12 +442,13 @@ inline receiver_beat(r)
         :: else
         fi
     }
-    reply(BEAT_ANSWER, 0, g, w, OK)
+    reply(BEAT_ANSWER, v, g, w, OK)
 }
 
 inline receiver_hears(r)
 {
-    to_receiver[r] ? type, from, meant, a, b, v;
+    is_foreign = type != INIT && type != RELEASE &&
+                 (k_connection[K(r, from)] == 0 || meant != r_epoch[r]);
     if
     :: type == INIT -> receiver_init(r)
     :: type == RELEASE -> release(r, a / 2, a % 2); reply(BYE_ANSWER, 0, 0, 0, OK)
@@ -455,7 +459,7 @@ inline receiver_hears(r)
         :: type == MEMREG -> reply(MEMREG_ANSWER, a, 0, 0, STALE)
         :: type == ALLOC -> reply(ALLOC_ANSWER, b, 0, 0, STALE)
         :: type == COMMIT -> reply(COMMIT_ANSWER, a, b, v, STALE)
-        :: type == BEAT -> reply(BEAT_ANSWER, 0, 0, 0, STALE)
+        :: type == BEAT -> reply(BEAT_ANSWER, v, 0, 0, STALE)
         :: else -> reply(BYE_ANSWER, v, 0, 0, STALE)
         fi
     :: else ->
@@ -473,15 +477,16 @@ inline receiver_hears(r)
 /* What its worker brings: a put, or a COMMIT behind puts. */
 inline worker_hears(r, epoch)
 {
-    wire[W(r, epoch)] ? type, m, a, b, v, w; /* connection, as the message has it, epoch */
+    wire[W(r, epoch)] ? type, m, a, b, v, w; /* worker, as the message has it, epoch */
     from = w;
-    flag = k_connection[K(r, from)] == m;
+    flag = k_worker[K(r, from)] == m;
+    is_foreign = !flag;
     if
     :: type == WRITE && flag ->
         for (u : 0 .. 1) { /* the sender sees that it has arrived */
             if
             :: t_generation[X(r, u)] == v && t_out[X(r, u)] > 0 && s_epoch[r] == w &&
-               s_connection[r] - 1 == m -> t_out[X(r, u)]--
+               s_worker[r] == m -> t_out[X(r, u)]--
             :: else
             fi
         }

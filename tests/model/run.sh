@@ -7,13 +7,17 @@ top=$(cd "$here/../.." && pwd)
 
 usage() {
     cat <<'END'
-usage: tests/model/run.sh [--big] [--cycles] [--source DIR] [--keep DIR] [CONFIGURATION...]
+usage: tests/model/run.sh [--large | --sample] [--jobs N] [--cycles] [--keep DIR] [CONFIGURATION...]
 
 Checks the model (tests/model/handoff.pml) of sender, receiver and proxy with Spin, all states of
 each configuration; without names all those of CI, which takes 6 GiB at most. Exit status: 0 all
-hold, 1 an error was found, 77 there is no spin or no gcc.
+hold, 1 an error was found, 2 a search was not finished, 77 there is no spin or no gcc.
 
-  --big          the larger configurations instead: hours, and 48 GiB
+  --large        the larger configurations instead, one at a time: minutes, and 8 GiB
+  --sample       what is larger still, with 3 bits of a table of 4 GiB for a state instead of the
+                 state (-DBITSTATE), for 10 minutes: a part of it, so that finding nothing proves
+                 nothing
+  --jobs N       so many at a time, which share the 6 GiB (default 2)
   --cycles       looks for runs without an end instead (non-progress cycles)
   --first-error  an error is expected: builds the checker fast rather than a fast checker
   --source DIR   takes core/states.def and tests/model/*.pml from DIR (mutants.sh)
@@ -23,39 +27,57 @@ hold, 1 an error was found, 77 there is no spin or no gcc.
 END
 }
 
-# name RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS (see handoff.pml)
-quick_configurations() { echo "quick 1 3 2 2 1 0 1 1 1"; }
+# name RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS LATE BESIDE (see handoff.pml)
+quick_configurations() { echo "quick 1 3 2 2 1 0 1 1 1 0 0"; }
 configurations() {
     cat <<'END'
-mapped        1 3 2 2 1 0 1 2 1
-mapped-again  1 2 2 2 1 0 1 1 2
-flushed       1 3 2 2 0 0 0 2 1
-behind        1 3 2 2 0 1 0 2 1
-behind-again  1 2 2 1 0 1 0 1 2
-same-key      1 3 2 1 1 0 1 2 1
-full          1 2 2 2 1 0 1 2 1
-ranks         2 1 1 1 1 0 1 1 1
+behind         1 3 2 2 0 1 0 2 1 0 0
+late-behind    1 2 2 1 0 1 0 2 1 1 0
+beside         1 2 2 1 1 0 1 2 1 0 1
+same-key       1 3 2 1 1 0 1 2 1 0 0
+flushed        1 3 2 2 0 0 0 2 1 0 0
+beside-alone   1 2 2 0 1 0 1 2 1 0 1
+beside-flushed 1 2 2 0 0 0 0 2 1 0 1
+mapped         1 3 2 2 1 0 1 2 1 0 0
+late           1 2 2 1 1 0 1 2 1 1 0
+late-again     1 1 1 0 0 0 0 3 2 1 0
+full           1 2 2 2 1 0 1 2 1 0 0
+ranks          2 1 1 1 1 0 1 1 1 0 0
+mapped-again   1 2 2 2 1 0 1 1 2 0 0
+behind-again   1 2 2 1 0 1 0 1 2 0 0
 END
 }
-big_configurations() {
+large_configurations() {
     cat <<'END'
-big-mapped    1 3 2 2 1 0 1 2 2
-big-behind    1 3 2 2 0 1 0 2 2
-big-faults    1 2 2 1 1 0 1 3 1
-big-ranks     2 1 1 1 1 0 1 2 1
+large-again    1 2 2 1 1 0 1 2 2 0 0
+large-ranks    2 1 1 1 1 0 1 2 1 0 0
+large-faults   1 2 2 1 1 0 1 3 1 0 0
 END
+}
+sample_configurations() {
+    cat <<'END'
+sample-ranks   2 2 2 1 1 0 1 2 1 0 0
+END
+}
+all_configurations() {
+    quick_configurations
+    configurations
+    large_configurations
+    sample_configurations
 }
 
-source=$top list=configurations keep='' mem=6000 cycles=no optimize=-O1
+source=$top list=configurations keep='' mem=6000 jobs=2 cycles=no optimize=-O1 store=-DCOLLAPSE bits=(-w25)
 chosen=()
 while [ $# -gt 0 ]; do
     case "$1" in
-    --big) list=big_configurations mem=48000 ;;
+    --large) list=large_configurations mem=8000 jobs=1 ;;
+    --jobs) jobs=$2; shift ;;
+    --sample) list=sample_configurations mem=8000 jobs=1 store=-DBITSTATE bits=(-w35 -Q10) ;;
     --cycles) cycles=yes ;;
     --first-error) optimize=-O0 ;;
     --source) source=$2; shift ;;
     --keep) keep=$2; shift ;;
-    --list) quick_configurations; configurations; big_configurations; exit 0 ;;
+    --list) all_configurations; exit 0 ;;
     -h | --help) usage; exit 0 ;;
     -*) echo "run.sh: unknown option '$1'" >&2; usage >&2; exit 2 ;;
     *) chosen+=("$1") ;;
@@ -67,9 +89,16 @@ for tool in spin gcc; do
 done
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+set -m # every job is a group, so that its checker ends with it
+# shellcheck disable=SC2317  # the traps call it
+stop() {
+    for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
+    rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
 
-# check NAME RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS
+# check NAME RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS LATE BESIDE
 check() {
     local name=$1 dir=$work/$1 began=$SECONDS mode=(-DSAFETY) run=()
     mkdir -p "$dir"
@@ -77,12 +106,14 @@ check() {
     # cpp first: Spin would look for the tables beside the model, and for a line in each of them.
     gcc -E -P -x c -I"$source" -I"$source/tests/model" -DRANKS="$2" -DPAGES="$3" -DN0="$4" \
         -DN1="$5" -DMAPPED="$6" -DBEHIND="$7" -DLOCAL="$8" -DFAULTS="$9" -DATTEMPTS="${10}" \
+        -DLATE="${11}" -DBESIDE="${12}" \
         "$source/tests/model/handoff.pml" >model.pml
     spin -a model.pml >spin.out || { cat spin.out; return 2; }
     if [ $cycles = yes ]; then mode=(-DNP) run=(-l); fi
     # Nothing is local to a process here, so that there is no order to reduce.
-    gcc $optimize -w "${mode[@]}" -DCOLLAPSE -DNOREDUCE -DMEMLIM="$mem" -DVECTORSZ=4096 -o pan pan.c
-    ./pan "${run[@]}" -m100000 -w25 >pan.out 2>&1 || true
+    gcc $optimize -w "${mode[@]}" $store -DNOREDUCE -DMEMLIM=$((mem / jobs)) -DVECTORSZ=4096 \
+        -o pan pan.c
+    ./pan "${run[@]}" -m100000 "${bits[@]}" >pan.out 2>&1 || true
     local errors states depth memory
     errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' pan.out)
     depth=$(sed -n 's/.*depth reached \([0-9]*\),.*/\1/p' pan.out)
@@ -100,13 +131,29 @@ check() {
         grep -m 1 '^pan:1:' pan.out || cat pan.out
         return 1
     fi
-    echo "no errors"
+    if [ $store = -DBITSTATE ]; then
+        echo "no errors in a sample, $(sed -n 's/^\(hash factor: [0-9.]*\).*/\1/p' pan.out)"
+    else
+        echo "no errors"
+    fi
 }
 
-status=0
+status=0 running=0
+reap() {
+    wait -n || status=$?
+    running=$((running - 1))
+}
 while read -r name rest; do
     if [ ${#chosen[@]} -gt 0 ] && [[ " ${chosen[*]} " != *" $name "* ]]; then continue; fi
-    # shellcheck disable=SC2086  # nine numbers
-    check "$name" $rest || status=$?
-done < <(if [ ${#chosen[@]} -gt 0 ]; then quick_configurations; configurations; big_configurations; else $list; fi)
+    if [ $running -ge "$jobs" ]; then reap; fi
+    # shellcheck disable=SC2086  # eleven numbers
+    (
+        result=0
+        report=$(check "$name" $rest) || result=$?
+        echo "$report"
+        exit $result
+    ) &
+    running=$((running + 1))
+done < <(if [ ${#chosen[@]} -gt 0 ]; then all_configurations; else $list; fi)
+while [ $running -gt 0 ]; do reap; done
 exit $status

@@ -55,13 +55,14 @@ inline transfer_move(r, x)
         say_to_receiver(r, DRAINED, 1, t_ticket[X(r, x)], t_generation[X(r, x)])
     :: on == XFER_ON_ALLOC ->
         s_ids[r]++;
-        assert(s_ids[r] < 8);
+        assert(s_ids[r] < 15);
         t_id[X(r, x)] = s_ids[r];
         say_to_receiver(r, ALLOC, x * 2 + t_attempt[X(r, x)], t_id[X(r, x)], 0)
     :: else
     fi;
     if
     :: t_state[X(r, x)] == XFER_ENDED ->
+        assert(is_hard || on == XFER_ON_DONE); /* what is lost, late or doubled ends nothing */
         notice(x, t_attempt[X(r, x)], r, on == XFER_ON_DONE);
         forget_transfer(r, x)
     :: else
@@ -74,7 +75,7 @@ inline say_commit(r, x)
     :: !BEHIND ->
         say_to_receiver(r, COMMIT, t_commit[X(r, x)] - ASKED, t_ticket[X(r, x)], t_generation[X(r, x)])
     :: BEHIND && len(wire[W(r, s_epoch[r])]) < ROOM ->
-        wire[W(r, s_epoch[r])] ! COMMIT, s_connection[r] - 1, t_commit[X(r, x)] - ASKED,
+        wire[W(r, s_epoch[r])] ! COMMIT, s_worker[r], t_commit[X(r, x)] - ASKED,
             t_ticket[X(r, x)], t_generation[X(r, x)], s_epoch[r]
     :: else
     fi
@@ -187,6 +188,7 @@ inline sender_alloc_answer(r)
         :: else
         fi
     }
+    if :: x != 2 -> changes_something :: else fi;
     if
     :: x == 2
     :: x != 2 && status == STALE -> forgot = true
@@ -214,10 +216,11 @@ inline sender_commit_answer(r)
         :: else
         fi
     }
+    if :: x != 2 -> changes_something :: else fi;
     if
     :: x == 2
-    :: x != 2 && from != s_knows[r] -> forgot = true /* STALE of another life */
-    :: x != 2 && from == s_knows[r] && (status == REFUSED || status == STALE) ->
+    :: x != 2 && from != s_knows[r] && status == STALE -> forgot = true /* of another life */
+    :: x != 2 && (from == s_knows[r] || status != STALE) && (status == REFUSED || status == STALE) ->
         t_revoked[X(r, x)] = t_revoked[X(r, x)] || status == REFUSED;
         next[X(r, x)] = XFER_ON_FAIL
     :: else ->
@@ -242,6 +245,7 @@ inline sender_revoked(r)
     }
     if
     :: x != 2 ->
+        changes_something;
         flag = t_state[X(r, x)] != XFER_WAIT_GRANT;
         t_revoked[X(r, x)] = true;
         next[X(r, x)] = XFER_ON_FAIL
@@ -256,12 +260,15 @@ inline sender_revoked(r)
 inline sender_beat_answer(r)
 {
     if
-    :: status == STALE -> forgot = true
+    :: a != s_connection[r] - 1 /* checked: beat; unasked, or of an earlier connection */
+    :: a == s_connection[r] - 1 && status == STALE -> forgot = true
     :: else ->
         for (u : 0 .. 1) {
             if
             :: t_generation[X(r, u)] != 0 && t_state[X(r, u)] != XFER_COMMITTING &&
-               (t_generation[X(r, u)] == b || t_generation[X(r, u)] == v) -> next[X(r, u)] = XFER_ON_FAIL
+               (t_generation[X(r, u)] == b || t_generation[X(r, u)] == v) ->
+                changes_something;
+                next[X(r, u)] = XFER_ON_FAIL
             :: else
             fi
         }
@@ -273,6 +280,7 @@ inline sender_bye_answer(r)
     for (u : 0 .. 1) {
         if
         :: t_bye[X(r, u)] != NOWHERE && (t_bye[X(r, u)] == RELEASE || t_bye_generation[X(r, u)] == a) ->
+            changes_something;
             t_bye[X(r, u)] = NOWHERE; t_bye_ticket[X(r, u)] = 0; t_bye_generation[X(r, u)] = 0
         :: else
         fi
@@ -283,7 +291,9 @@ inline sender_init_answer(r)
 {
     if
     :: s_peer[r] == PEER_INIT && a == s_connection[r] ->
-        s_knows[r] = from; s_endpoint[r] = true; s_connection[r]++; s_owes[r] = false;
+        changes_something;
+        s_knows[r] = from; s_endpoint[r] = true; s_worker[r] = b; s_connection[r]++;
+        s_owes[r] = false;
         peer_move(r, PEER_ON_ACCEPTED);
         say_to_receiver(r, MEMREG, s_connection[r] - 1, 0, 0)
     :: else
@@ -295,6 +305,7 @@ inline sender_memreg_answer(r)
     if
     :: s_peer[r] == PEER_MEMREG && a == s_connection[r] - 1 && status == STALE -> forgot = true
     :: s_peer[r] == PEER_MEMREG && a == s_connection[r] - 1 && status == OK ->
+        changes_something;
         peer_move(r, PEER_ON_REGIONS);
         peer_move(r, PEER_ON_MEASURED);
         for (u : 0 .. 1) {
@@ -309,11 +320,13 @@ inline sender_memreg_answer(r)
 
 inline sender_hears(r)
 {
-    to_sender[r] ? type, from, meant, a, b, v, w, m, status;
     forgot = false;
+    is_foreign = meant != s_epoch[r] ||
+                 (type != INIT_ANSWER && status != STALE && from != s_knows[r]) ||
+                 (type == BEAT_ANSWER && a != s_connection[r] - 1);
     if
     :: meant != s_epoch[r] || /* checked: epoch */
-       (type != INIT_ANSWER && status != STALE && from != s_knows[r])
+       (type != INIT_ANSWER && status != STALE && from != s_knows[r]) /* checked: life */
     :: else ->
         if
         :: type == INIT_ANSWER -> sender_init_answer(r)
@@ -326,7 +339,7 @@ inline sender_hears(r)
         fi
     fi;
     if
-    :: forgot -> peer_down(r, false, true)
+    :: forgot -> changes_something; peer_down(r, false, true)
     :: else
     fi
 }
@@ -341,7 +354,7 @@ inline hello(r)
 
 inline closed(r)
 {
-    s_endpoint[r] = false;
+    s_endpoint[r] = false; s_worker[r] = 0;
     for (u : 0 .. 1) { t_out[X(r, u)] = 0 }
     peer_move(r, PEER_ON_CLOSED);
     greets = 1 + r
@@ -370,7 +383,7 @@ inline end_copy(r)
 
 inline post_put(r, x, chunk)
 {
-    wire[W(r, s_epoch[r])] ! WRITE, s_connection[r] - 1, t_page[C(r, x, chunk)], key_of(x, chunk),
+    wire[W(r, s_epoch[r])] ! WRITE, s_worker[r], t_page[C(r, x, chunk)], key_of(x, chunk),
         t_generation[X(r, x)], s_epoch[r];
     t_chunk[C(r, x, chunk)] = POSTED; t_out[X(r, x)]++;
     idle = 0
@@ -388,15 +401,16 @@ inline flushed(r, x)
 
 #define acts(r) (!s_stopped[r] && s_copies[r] == 0)
 #define may_write(r, x, c) \
-    (acts(r) && t_state[X(r, x)] == XFER_MOVING && (c) < n_chunks(x) && t_chunk[C(r, x, c)] == IDLE)
+    (acts(r) && !s_stalls[r] && t_state[X(r, x)] == XFER_MOVING && (c) < n_chunks(x) && t_chunk[C(r, x, c)] == IDLE)
 /* The transport says so: the other end has gone, or its worker has. */
 #define is_broken(r) \
     (s_endpoint[r] && s_peer[r] != PEER_CLOSING && \
-     (s_knows[r] != r_epoch[r] || k_connection[K(r, s_epoch[r])] != s_connection[r] - 1))
+     (s_knows[r] != r_epoch[r] || k_worker[K(r, s_epoch[r])] != s_worker[r]))
 #define is_exited(r) (LOCAL && s_endpoint[r] && s_peer[r] != PEER_CLOSING && s_knows[r] != r_epoch[r])
 
 #define SENDER(r) \
-    :: d_step { acts(r) && len(to_sender[r]) > 0 -> sender_hears(r); skip } \
+    :: d_step { acts(r) && len(to_sender[r]) > 0 -> \
+                to_sender[r] ? type, from, meant, a, b, v, w, m, status; sender_hears(r); skip } \
     :: d_step { acts(r) && s_peer[r] == PEER_DOWN && wants_peer(r) -> hello(r); skip } \
     :: d_step { acts(r) && s_peer[r] == PEER_CLOSING -> closed(r); skip } \
     :: d_step { acts(r) && is_exited(r) -> peer_down(r, true, false); skip } \

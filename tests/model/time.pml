@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Timers, what must hold at the end, and the process in which all happens. Part of handoff.pml. */
+#define LAST 11 /* timer */
+#define runs(r) (!s_stopped[r] && !r_stopped[r] && !s_stalls[r] && !is_stuck[r])
+#define all_run (runs(0) && runs(RANKS - 1))
+
 inline say_again(r)
 {
     if
@@ -22,8 +26,9 @@ inline say_again(r)
     fi;
     for (t : 0 .. SLOTS - 1) {
         if
-        :: k_state[T(r, t)] == TICKET_REVOKED -> say_revoke(r, t)
-        :: k_state[T(r, t)] == TICKET_HELD && q_state[k_request[T(r, t)]] == WAITS &&
+        :: r_stopped[r]
+        :: !r_stopped[r] && k_state[T(r, t)] == TICKET_REVOKED -> say_revoke(r, t)
+        :: !r_stopped[r] && k_state[T(r, t)] == TICKET_HELD && q_state[k_request[T(r, t)]] == WAITS &&
            q_attempt[k_request[T(r, t)]] == k_attempt[T(r, t)] &&
            !bit(q_ranks[k_request[T(r, t)]], r) -> /* STATUS */
             rank_ready(k_request[T(r, t)], r)
@@ -32,15 +37,19 @@ inline say_again(r)
     }
 }
 
-#define is_named(r, t) \
-    (k_generation[T(r, t)] == t_generation[X(r, 0)] || k_generation[T(r, t)] == t_generation[X(r, 1)])
+#define names(r, x, t) \
+    (k_generation[T(r, t)] == t_generation[X(r, x)] || \
+     (t_state[X(r, x)] == XFER_WAIT_GRANT && k_id[T(r, t)] == t_id[X(r, x)] && \
+      k_peer[T(r, t)] == s_epoch[r]))
+#define is_named(r, t) (names(r, 0, t) || names(r, 1, t))
+#define may_move(r, t) (k_state[T(r, t)] == TICKET_GRANTED || k_state[T(r, t)] == TICKET_QUEUED)
 #define is_heard(r, e) ((e) == s_epoch[r] && !s_stopped[r] && s_knows[r] == r_epoch[r])
 
 inline compare_tickets(r)
 {
     if
-    :: s_stopped[r] || s_peer[r] != PEER_READY
-    :: !s_stopped[r] && s_peer[r] == PEER_READY &&
+    :: s_stopped[r] || r_stopped[r] || s_peer[r] != PEER_READY
+    :: !s_stopped[r] && !r_stopped[r] && s_peer[r] == PEER_READY &&
        (s_knows[r] != r_epoch[r] || k_connection[K(r, s_epoch[r])] == 0) -> peer_down(r, false, true)
     :: else ->
         for (u : 0 .. 1) {
@@ -60,34 +69,40 @@ inline compare_tickets(r)
 /* Nothing heard, or nobody's ticket. */
 inline silence(r)
 {
+    if
+    :: r_stopped[r] && !s_stopped[r] && s_peer[r] == PEER_READY -> peer_down(r, false, false)
+    :: else
+    fi;
     for (e : 1 .. LIVES - 1) {
         if
-        :: k_connection[K(r, e)] != 0 && !is_heard(r, e) -> fall_silent(r, e)
+        :: !r_stopped[r] && k_connection[K(r, e)] != 0 && !is_heard(r, e) -> fall_silent(r, e)
         :: else
         fi
     }
     for (t : 0 .. SLOTS - 1) {
         if
-        :: k_state[T(r, t)] == TICKET_GRANTED && !is_named(r, t) -> todo[T(r, t)] = TICKET_ON_FAIL
+        :: !r_stopped[r] && may_move(r, t) && !is_named(r, t) -> todo[T(r, t)] = TICKET_ON_FAIL
         :: else
         fi
     }
 }
 
-/* No answer within the time of a stage. */
+/* No answer within the time of a stage. Who only owes the receiver the end of an endpoint asks on. */
+#define waits_for_connection(r) \
+    ((s_peer[r] == PEER_INIT && (t_state[X(r, 0)] != NOWHERE || t_state[X(r, 1)] != NOWHERE)) || \
+     s_peer[r] == PEER_MEMREG || t_out[X(r, 0)] > 0 || t_out[X(r, 1)] > 0 || \
+     (BEHIND && (t_commit[X(r, 0)] != 0 || t_commit[X(r, 1)] != 0)))
+#define waits_for_answer(r, x) \
+    (t_commit[X(r, x)] != 0 || (t_state[X(r, x)] == XFER_WAIT_GRANT && t_generation[X(r, x)] == 0))
 inline stages_end(r)
 {
     if
     :: s_stopped[r]
-    :: !s_stopped[r] && (s_peer[r] == PEER_INIT || s_peer[r] == PEER_MEMREG ||
-       t_out[X(r, 0)] > 0 || t_out[X(r, 1)] > 0 ||
-       (BEHIND && (t_commit[X(r, 0)] != 0 || t_commit[X(r, 1)] != 0))) -> peer_down(r, false, false)
+    :: !s_stopped[r] && waits_for_connection(r) -> peer_down(r, false, false)
     :: else ->
         for (u : 0 .. 1) {
             if
-            :: t_commit[X(r, u)] != 0 ||
-               (t_state[X(r, u)] == XFER_WAIT_GRANT && t_generation[X(r, u)] == 0) ->
-                next[X(r, u)] = XFER_ON_FAIL
+            :: waits_for_answer(r, u) -> next[X(r, u)] = XFER_ON_FAIL
             :: else
             fi
         }
@@ -102,10 +117,13 @@ inline deadlines_pass(r)
         :: else
         fi
     }
+}
+
+inline tickets_pass(r)
+{
     for (t : 0 .. SLOTS - 1) {
         if
-        :: k_state[T(r, t)] == TICKET_GRANTED || k_state[T(r, t)] == TICKET_QUEUED ->
-            todo[T(r, t)] = TICKET_ON_FAIL
+        :: !r_stopped[r] && may_move(r, t) -> todo[T(r, t)] = TICKET_ON_FAIL
         :: else
         fi
     }
@@ -120,7 +138,7 @@ inline patience_ends(r)
             flag = flag || (k_state[T(r, u)] == TICKET_REVOKED && k_peer[T(r, u)] == e)
         }
         if
-        :: flag && k_connection[K(r, e)] != 0 -> lose_peer(r, e)
+        :: flag && !r_stopped[r] && k_connection[K(r, e)] != 0 -> lose_peer(r, e)
         :: else
         fi
     }
@@ -130,11 +148,33 @@ inline leases_end(r)
 {
     for (t : 0 .. SLOTS - 1) {
         if
-        :: k_state[T(r, t)] == TICKET_HELD -> todo[T(r, t)] = TICKET_ON_EXPIRED
+        :: !r_stopped[r] && k_state[T(r, t)] == TICKET_HELD -> todo[T(r, t)] = TICKET_ON_EXPIRED
         :: else
         fi
     }
 }
+
+/* Invariant 3, wait by wait: once a timer has run out and nothing has come of it, whoever runs has
+ * nothing left that it was for, whatever the other side does. */
+#define a_ticket(r, t, is_so) (r_stopped[r] || !(is_so))
+#define no_ticket(r, what) \
+    (what(r, 0) && what(r, 1) && what(r, 2) && what(r, 3) && what(r, SLOTS - 1))
+#define is_heard_of(r, t) a_ticket(r, t, may_move(r, t) && !is_heard(r, k_peer[T(r, t)]))
+#define is_named_still(r, t) a_ticket(r, t, may_move(r, t) && !is_named(r, t))
+#define has_time(r, t) a_ticket(r, t, may_move(r, t))
+#define is_settled(r, t) a_ticket(r, t, k_state[T(r, t)] == TICKET_REVOKED)
+#define is_let_go(r, t) a_ticket(r, t, k_state[T(r, t)] == TICKET_HELD)
+
+#define nothing_forgotten(r) (s_stopped[r] || r_stopped[r] || s_peer[r] != PEER_READY || \
+                              (s_knows[r] == r_epoch[r] && k_connection[K(r, s_epoch[r])] != 0))
+#define nothing_silent(r) (no_ticket(r, is_heard_of) && no_ticket(r, is_named_still) && \
+                           !(r_stopped[r] && !s_stopped[r] && s_peer[r] == PEER_READY))
+#define no_stage(r) (s_stopped[r] || !(waits_for_connection(r) || waits_for_answer(r, 0) || \
+                                       waits_for_answer(r, 1)))
+#define no_transfer_at(r) (s_stopped[r] || (t_state[X(r, 0)] == NOWHERE && t_state[X(r, 1)] == NOWHERE))
+#define no_live_ticket(r) no_ticket(r, has_time)
+#define no_quarantine(r) no_ticket(r, is_settled)
+#define no_hold(r) no_ticket(r, is_let_go)
 
 /* Invariants 3, 4 and 6: whatever happened, everything has ended, and nothing is missing. */
 inline check_end()
@@ -160,7 +200,10 @@ inline leave_requests()
 {
     for (x : 0 .. 1) {
         if
-        :: q_state[x] == WAITS -> fail_request(x)
+        :: q_state[x] == WAITS ->
+            /* Invariant 6: whoever runs has told the proxy. */
+            assert(is_untold || !all_run || (x == 0 && o_state == SLOW));
+            fail_request(x)
         :: else
         fi
     }
@@ -168,7 +211,10 @@ inline leave_requests()
 
 inline go_on()
 {
-    for (i : 0 .. RANKS - 1) { s_stopped[i] = false; is_stuck[i] = false }
+    assert(q_state[0] != WAITS && q_state[1] != WAITS);
+    for (i : 0 .. RANKS - 1) {
+        s_stopped[i] = false; r_stopped[i] = false; s_stalls[i] = false; is_stuck[i] = false
+    }
     i = 0; idle = 0
 }
 
@@ -176,15 +222,25 @@ inline go_on()
  * back. */
 #define AT_ALL_RANKS(stage, what) \
     :: d_step { idle == stage -> idle++; for (j : 0 .. RANKS - 1) { what(j) }; skip }
-#define TIME \
+#define AND_THEN(stage, has_worked, what) \
+    :: d_step { idle == stage -> idle++; \
+                for (j : 0 .. RANKS - 1) { assert(has_worked(j)); what(j) }; skip }
+#if BESIDE
+#define TIME BESIDE_LATER OWN_TIME
+#else
+#define TIME OWN_TIME
+#endif
+#define OWN_TIME \
     :: d_step { idle < 3 -> idle++; for (j : 0 .. RANKS - 1) { say_again(j) }; skip } \
     AT_ALL_RANKS(3, compare_tickets) \
-    AT_ALL_RANKS(4, silence) \
-    AT_ALL_RANKS(5, stages_end) \
-    AT_ALL_RANKS(6, deadlines_pass) \
-    AT_ALL_RANKS(7, patience_ends) \
-    AT_ALL_RANKS(8, leases_end) \
-    :: d_step { idle == 9 -> idle++; leave_requests(); skip } \
+    AND_THEN(4, nothing_forgotten, silence) \
+    AND_THEN(5, nothing_silent, stages_end) \
+    AND_THEN(6, no_stage, deadlines_pass) \
+    AND_THEN(7, no_transfer_at, tickets_pass) \
+    AND_THEN(8, no_live_ticket, patience_ends) \
+    AND_THEN(9, no_quarantine, leases_end) \
+    :: d_step { idle == 10 -> idle++; assert(no_hold(0) && no_hold(RANKS - 1)); \
+                leave_requests(); skip } \
     :: d_step { idle == LAST && !all_run -> go_on(); skip } \
     :: d_step { idle == LAST && all_run -> check_end(); is_over = true; skip }
 
@@ -197,7 +253,13 @@ inline carry_out()
             run_tickets(j);
             if
             :: answers == j && answer == INIT_ANSWER && k_connection[K(j, from)] == 0 ->
-                k_connection[K(j, from)] = answer_1
+                k_connection[K(j, from)] = answer_1;
+                r_workers[j]++;
+                k_worker[K(j, from)] = r_workers[j]
+            :: else
+            fi;
+            if
+            :: answers == j && answer == INIT_ANSWER -> answer_2 = k_worker[K(j, from)]
             :: else
             fi;
             if
@@ -214,13 +276,10 @@ inline carry_out()
     }
 }
 
-#define LAST 10
-#define all_run \
-    (!s_stopped[0] && !s_stopped[RANKS - 1] && !is_stuck[0] && !is_stuck[RANKS - 1])
-
 active proctype world()
 {
     d_step {
+        if :: N1 == 0 -> q_state[1] = SERVED :: else fi;
         for (i : 0 .. RANKS - 1) {
             for (x : 0 .. 1) {
                 if
@@ -244,6 +303,9 @@ active proctype world()
     PAGE(0, 2)
 #endif
     REQUEST(0)
+#if BESIDE
+    BESIDE_NOW
+#endif
     REQUEST(1)
     DECODE(0, 0)
     DECODE(0, 1)
