@@ -18,6 +18,8 @@ enum {
     RING_RECORDS = 4096,
     N_QUESTIONS = 1024, /* STATUS questions whose answers are still recognised */
     MAX_FRAME_BYTES = 64 << 10,
+    NOTICE_FRAME_BYTES = 4 * BT_NOTICE_BYTES_MAX, /* ours fit BT_NOTICE_BYTES_MAX */
+    NOTICES_AHEAD = 1024,     /* of one connection, read before they are looked at: 4 MiB at most */
     N_POLLED = 3,             /* besides the dealers */
     GATE_MS = 100,            /* until a gate that could do nothing is looked at again */
     ANSWERS_PER_WAKEUP = 256, /* so that one loud peer does not keep the rest waiting */
@@ -314,7 +316,7 @@ static void *run(void *arg)
 static baton_status open_pull(bt_kvcontrol *control)
 {
     bt_zmq_options options = {
-        .type = ZMQ_PULL, .recv_messages = 65536, .max_part_bytes = MAX_FRAME_BYTES};
+        .type = ZMQ_PULL, .recv_messages = NOTICES_AHEAD, .max_part_bytes = NOTICE_FRAME_BYTES};
     BATON_TRY(bt_security_open_server(control->context, &control->options.security,
                                       control->options.host, &control->hearing));
     bt_security_apply(&control->hearing, &options);
