@@ -143,9 +143,10 @@ static void an_earlier_attempts_notices_never_complete_a_later_one(void **state)
     char earlier[8][BT_ATTEMPT_ID_BYTES];
     for (int attempt = 0; attempt < 8; attempt++) {
         bt_kvwait_add(table, &entry, 2, true);
-        for (int i = 0; i < attempt; i++) {
-            assert_int_equal(hear(table, earlier[i], 0, 2), BT_HEARD_LATE);
-            assert_int_equal(hear(table, earlier[i], 1, 2), BT_HEARD_LATE);
+        for (uint32_t i = 0; i < 2 * (uint32_t)attempt; i++) {
+            bt_heard heard = hear(table, earlier[i / 2], (int)(i % 2), 2);
+            /* Of two ids with one place in the memory of ended attempts, the first is forgotten. */
+            assert_true(heard == BT_HEARD_LATE || heard == BT_HEARD_UNKNOWN);
         }
         assert_int_equal(hear(table, entry.id, 0, 2), BT_HEARD_MATCHED);
         assert_false(entry.ready || entry.failed);
