@@ -51,8 +51,8 @@ uint64_t bt_tx_device_wake_ns(const bt_tx *tx, uint64_t now_ns);
 bool bt_tx_device_is_busy(bt_tx *tx, bt_tx_transfer *transfer);
 /* The page of a source goes back. */
 void bt_tx_device_give(bt_tx *tx, bt_tx_source *source);
-/* Waits for the GPU, for put_ms at most, and not when it owes a copy that was given up: then what it
- * may still touch is left to it. NULL is allowed. */
+/* Waits for the GPU, for put_ms at most, and not when it owes a copy that was given up: then what
+ * it may still touch is left to it. NULL is allowed. */
 void bt_tx_device_destroy(struct bt_tx_device *device);
 
 #endif
