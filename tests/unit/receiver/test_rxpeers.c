@@ -113,17 +113,23 @@ static void a_probe_measures_and_gets_no_pages(void **state)
     rx_kit_close(&kit);
 }
 
-static void a_mismatch_is_refused_with_every_field(void **state)
+static bt_message init_of_alice(void)
 {
-    (void)state;
-    open_kit(4);
-    bt_expect_log("peer refused");
-    bt_message init = rx_kit_message(&alice, BT_MSG_INIT), answer;
+    bt_message init = rx_kit_message(&alice, BT_MSG_INIT);
     init.u.init = (bt_msg_init){.name = bt_blob_of_text("kit"),
                                 .world = 1,
                                 .layout = rx_kit_layout(),
                                 .seed = bt_blob_of(kit.rx->root.last.bytes, BATON_KEY_BYTES),
                                 .connection = 1};
+    return init;
+}
+
+static void a_mismatch_is_refused_with_every_field(void **state)
+{
+    (void)state;
+    open_kit(4);
+    bt_expect_log("peer refused");
+    bt_message init = init_of_alice(), answer;
     init.u.init.layout.n_layers = 3;
     init.u.init.layout.head_dim = 5;
     rx_kit_send(&kit, &alice, BT_RX_INIT_PORT, &init);
@@ -154,23 +160,20 @@ static void a_mismatch_is_refused_with_every_field(void **state)
 static void every_field_of_a_layout_is_looked_at(void **state)
 {
     (void)state;
-#define FIELD(name)                         \
-    {                                       \
-#name, offsetof(baton_layout, name) \
-    }
     static const struct {
         const char *name;
         size_t offset;
-    } fields[] = {FIELD(dtype),    FIELD(n_layers),     FIELD(n_planes), FIELD(n_kv_heads),
-                  FIELD(head_dim), FIELD(chunk_tokens), FIELD(tp_size),  FIELD(pp_size)};
+    } fields[] = {{"dtype", offsetof(baton_layout, dtype)},
+                  {"n_layers", offsetof(baton_layout, n_layers)},
+                  {"n_planes", offsetof(baton_layout, n_planes)},
+                  {"n_kv_heads", offsetof(baton_layout, n_kv_heads)},
+                  {"head_dim", offsetof(baton_layout, head_dim)},
+                  {"chunk_tokens", offsetof(baton_layout, chunk_tokens)},
+                  {"tp_size", offsetof(baton_layout, tp_size)},
+                  {"pp_size", offsetof(baton_layout, pp_size)}};
     open_kit(4);
     bt_expect_log("peer refused");
-    bt_message init = rx_kit_message(&alice, BT_MSG_INIT), answer;
-    init.u.init = (bt_msg_init){.name = bt_blob_of_text("kit"),
-                                .world = 1,
-                                .layout = rx_kit_layout(),
-                                .seed = bt_blob_of(kit.rx->root.last.bytes, BATON_KEY_BYTES),
-                                .connection = 1};
+    bt_message init = init_of_alice(), answer;
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         char text[512], wanted[64];
         init.u.init.layout = rx_kit_layout();
