@@ -68,10 +68,10 @@ const void *bt_tx_gather_part(const tx_device *device, const device_copy *copy)
  * one after the other. */
 static baton_status take_digest(tx_device *device, const device_copy *copy, const void *from)
 {
-    const bt_kv_kernels *kernels = device->kernels;
-    uint64_t *digest = &device->digests[copy->slot];
     if (!copy->takes_digest)
         return BATON_OK;
+    const bt_kv_kernels *kernels = device->kernels;
+    uint64_t *digest = &device->digests[copy->slot];
     if (copy->part.to != NULL && copy->sample != NULL)
         return bt_sample_take_gpu(kernels, copy->sample, copy->source->first_layer,
                                   copy->source->n_layers, from, part_of(device, copy),
