@@ -36,6 +36,16 @@ static uint64_t minor_faults(void)
     return (uint64_t)usage.ru_minflt;
 }
 
+/* ThreadSanitizer would touch its own memory for each page, which faults. */
+__attribute__((no_sanitize("thread"))) static uint64_t faults_of_touching(volatile uint8_t *bytes,
+                                                                          size_t n, size_t page)
+{
+    uint64_t before = minor_faults();
+    for (size_t at = 0; at < n; at += page)
+        bytes[at] = (uint8_t)(bytes[at + 1] + 1);
+    return minor_faults() - before;
+}
+
 static void populated_pages_cost_no_fault_and_keep_what_they_hold(void **state)
 {
     (void)state;
@@ -52,11 +62,7 @@ static void populated_pages_cost_no_fault_and_keep_what_they_hold(void **state)
     bool is_populated = bt_remote_populate(pair.remote, base, BT_SUITE_REGION_BYTES);
     assert_true(bt_suite_tested->can_map || !is_populated);
     if (is_populated) {
-        volatile uint8_t *bytes = mapped;
-        uint64_t before = minor_faults();
-        for (size_t page = 0; page < PAGES; page++)
-            bytes[page * PAGE] = (uint8_t)(bytes[page * PAGE + 1] + 1);
-        assert_true(minor_faults() - before < PAGES / 4);
+        assert_true(faults_of_touching(mapped, BT_SUITE_REGION_BYTES, PAGE) < PAGES / 4);
         for (size_t page = 0; page < PAGES; page++)
             assert_int_equal(((uint8_t *)pair.pool->base)[page * PAGE], 0x5b);
     }
