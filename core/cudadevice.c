@@ -240,19 +240,19 @@ baton_status bt_cuda_record(const bt_cuda *cuda, bt_cu_stream stream, bt_cu_even
     return status;
 }
 
-static bool has_come(const bt_cuda *cuda, bt_cu_event event)
+bt_cu_result bt_cuda_query(const bt_cuda *cuda, bt_cu_event event)
 {
     if (bt_cuda_enter(cuda) != BATON_OK)
-        return true;
+        return BT_CU_INVALID_CONTEXT;
     bt_cu_result result = cuda->driver->event_query(event);
     bt_cuda_leave(cuda);
-    return result != BT_CU_NOT_READY;
+    return result;
 }
 
 bool bt_cuda_wait(const bt_cuda *cuda, bt_cu_event event, uint64_t until_ns)
 {
     const struct timespec pause = {.tv_nsec = (long)(BT_NS_PER_MS / 10)};
-    while (!has_come(cuda, event)) {
+    while (bt_cuda_query(cuda, event) == BT_CU_NOT_READY) {
         if (bt_now_ns(&bt_clock_monotonic) >= until_ns)
             return false;
         nanosleep(&pause, NULL);

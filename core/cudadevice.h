@@ -48,6 +48,8 @@ void bt_cuda_free_pinned(const bt_cuda *cuda, void *memory); /* NULL is allowed.
 /* An event behind what is queued on the stream, which the caller destroys. Enters by itself.
  * Errors: STATE (the stream is being captured: the event would never come), NO_MEMORY, IO. */
 baton_status bt_cuda_record(const bt_cuda *cuda, bt_cu_stream stream, bt_cu_event *event_p);
+/* SUCCESS: the event has come; NOT_READY: not yet; else the device has failed. Enters by itself. */
+bt_cu_result bt_cuda_query(const bt_cuda *cuda, bt_cu_event event);
 /* Waits until the event has come; false: not until until_ns of the real clock, because a GPU knows
  * no other, and the driver's own wait has no end. On a device that has failed all events have come.
  */

@@ -82,8 +82,7 @@ static const bt_config_entry common_entries[] = {
      .fallback = "lo",
      .help = "Network devices of the data path: lo, eth0, mlx5_0:1; several RDMA devices are "
              "rails. auto: the RDMA devices that are best for this process and its memory_kind, at "
-             "most "
-             "two, or lo. Its ports have no authentication: this network must be closed."},
+             "most two, or lo. Its ports have no authentication: this network must be closed."},
     {AT(data_tcp), .type = BT_CONFIG_BOOL, .fallback = "true",
      .help = "Whether bytes may go over tcp; without, only shared memory and RDMA."},
     {AS("data_lanes", data.data_lanes), .type = BT_CONFIG_UINT32, .min = 1, .max = 8,

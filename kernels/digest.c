@@ -4,6 +4,7 @@
  * and still in the cache. */
 #include "kernels/digest.h"
 
+#include "kernels/digest_tiles.h"
 #include "kernels/kv_rows.h"
 
 #include <assert.h>
@@ -71,7 +72,7 @@ void bt_digester_begin(bt_digester *d, uint8_t *page, uint64_t bytes, bool whole
     *d = (bt_digester){
         .page = page,
         .bytes = bytes,
-        .n_tiles = bytes / BT_DIGEST_TILE_BYTES + (bytes % BT_DIGEST_TILE_BYTES != 0),
+        .n_tiles = bt_digest_n_tiles(bytes),
         .fold = whole_stripes ? bt_fold_best() : NULL,
         .kind = streams ? BT_FOLD_STREAM : BT_FOLD_COPY,
     };

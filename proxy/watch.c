@@ -7,7 +7,7 @@
 typedef struct {
     bt_watch *watch;
     bt_leg leg;
-    int idx;
+    const bt_worker *worker;
     bool is_owing;       /* during a look: some leg has heard nothing for long */
     uint64_t heard_ms;   /* when bytes came last, for whichever request; 0: never */
     uint64_t asked_ms;   /* the question under way */
@@ -71,14 +71,12 @@ static void ask(seat *quiet)
 {
     static const bt_http_call_ops ops = {.on_done = on_done};
     bt_proxy_loop *pl = quiet->watch->pl;
-    const bt_proxy *proxy = pl->proxy;
-    const bt_worker_pool *pool = quiet->leg == BT_LEG_PREFILL ? &proxy->prefill : &proxy->decode;
-    const bt_worker_address *at = &pool->workers[quiet->idx].at;
-    bt_http_client_request request = {.host = at->host,
-                                      .port = at->port,
+    uint32_t silent_ms = pl->proxy->options.ms.silent;
+    bt_http_client_request request = {.host = quiet->worker->at.host,
+                                      .port = quiet->worker->at.port,
                                       .path = "/health",
-                                      .connect_ms = proxy->options.ms.silent,
-                                      .total_ms = proxy->options.ms.silent,
+                                      .connect_ms = silent_ms,
+                                      .total_ms = silent_ms,
                                       .fresh = true,
                                       .ops = &ops,
                                       .ctx = quiet};
@@ -131,9 +129,11 @@ baton_status bt_watch_create(bt_proxy_loop *pl, bt_watch **watch_p)
     if (watch == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "proxy: watch of engines");
     watch->pl = pl;
+    const bt_worker_pool *pools[BT_N_LEGS] = {&pl->proxy->prefill, &pl->proxy->decode};
     for (int leg = 0; leg < BT_N_LEGS; leg++) {
         for (int i = 0; i < BT_MAX_WORKERS; i++)
-            watch->seats[leg][i] = (seat){.watch = watch, .leg = (bt_leg)leg, .idx = i};
+            watch->seats[leg][i] =
+                (seat){.watch = watch, .leg = (bt_leg)leg, .worker = &pools[leg]->workers[i]};
     }
     baton_status status = bt_timer_create(pl->loop, look, watch, &watch->timer);
     if (status != BATON_OK) {

@@ -487,21 +487,12 @@ baton_status bt_rx_device_digest(bt_rx *rx, bt_page_ref page, size_t bytes, cons
     return BATON_OK;
 }
 
-static bt_cu_result query(const bt_cuda *cuda, bt_cu_event event)
-{
-    if (bt_cuda_enter(cuda) != BATON_OK)
-        return BT_CU_INVALID_CONTEXT;
-    bt_cu_result result = cuda->driver->event_query(event);
-    bt_cuda_leave(cuda);
-    return result;
-}
-
 /* Counts batches whose event has come. */
 static void count_done(rx_device *device)
 {
     while (device->first != NULL && device->status == BATON_OK) {
         copy_batch *batch = device->first;
-        bt_cu_result result = query(device->cuda, batch->done);
+        bt_cu_result result = bt_cuda_query(device->cuda, batch->done);
         if (result == BT_CU_NOT_READY)
             return;
         if (result != BT_CU_SUCCESS) {
@@ -563,7 +554,7 @@ bool bt_rx_device_is_done(bt_rx *rx, bt_cu_event event)
 {
     bt_cuda *cuda;
     return bt_transport_cuda(rx->transport, &cuda) != BATON_OK ||
-           query(cuda, event) != BT_CU_NOT_READY;
+           bt_cuda_query(cuda, event) != BT_CU_NOT_READY;
 }
 
 bool bt_rx_device_wait(bt_rx *rx, bt_cu_event event, uint64_t until_ns)

@@ -16,6 +16,12 @@ static bt_cu_address address_of(const void *memory)
     return (bt_cu_address)(uintptr_t)memory;
 }
 
+/* A group's own, or all that the view has. */
+static uint32_t layers_of(const bt_tx_source *source)
+{
+    return source->n_layers != 0 ? source->n_layers : source->view->n_layers;
+}
+
 static baton_status make_pages(tx_device *device)
 {
     bt_tx *tx = device->tx;
@@ -91,7 +97,7 @@ static baton_status gather_with_kernels(tx_device *device, const device_copy *co
 {
     const bt_tx_source *source = copy->source;
     const bt_kv_kernels *kernels = device->kernels;
-    uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
+    uint32_t n_layers = layers_of(source);
     bool is_on_its_way = copy->takes_digest && copy->sample == NULL;
     if (is_on_its_way && copy->part.to != NULL)
         return kernels->gather_tiles(source->view, &source->tokens, source->first_layer, n_layers,
@@ -116,9 +122,8 @@ static baton_status gather(tx_device *device, const device_copy *copy, void *pag
     }
     if (device->kernels != NULL)
         return gather_with_kernels(device, copy, page);
-    uint32_t n_layers = source->n_layers != 0 ? source->n_layers : source->view->n_layers;
-    return bt_kv_gather_copies(driver, source->view, &source->tokens, source->first_layer, n_layers,
-                               page, copy->bytes, device->gathers);
+    return bt_kv_gather_copies(driver, source->view, &source->tokens, source->first_layer,
+                               layers_of(source), page, copy->bytes, device->gathers);
 }
 
 baton_status bt_tx_gather_queue(tx_device *device, const device_copy *copy)

@@ -32,11 +32,8 @@ static bool has_line(void *ctx)
     return has;
 }
 
-bt_child *rdma_receiver(const char *devices, const char *tls)
+void rdma_wait_listening(bt_child *receiver)
 {
-    set_transports(tls);
-    bt_child *receiver = bt_child_start(
-        "baton-perf", (const char *const[]){"--role", "receiver", "--devices", devices, NULL});
     bt_wait_until(has_line, receiver, "a receiver that listens");
     char *text = bt_child_text(receiver->out);
     const char *at = strstr(text, "--peer ");
@@ -44,6 +41,14 @@ bt_child *rdma_receiver(const char *devices, const char *tls)
     snprintf(receiver->ready, sizeof(receiver->ready), "%s", at + strlen("--peer "));
     receiver->ready[strcspn(receiver->ready, " \n")] = '\0';
     free(text);
+}
+
+bt_child *rdma_receiver(const char *devices, const char *tls)
+{
+    set_transports(tls);
+    bt_child *receiver = bt_child_start(
+        "baton-perf", (const char *const[]){"--role", "receiver", "--devices", devices, NULL});
+    rdma_wait_listening(receiver);
     return receiver;
 }
 

@@ -11,6 +11,8 @@ void rdma_need_devices(unsigned n);
 /* baton-perf as a receiver on these devices; ready. tls: UCX_TLS of both sides from here on, NULL:
  * UCX's own. */
 bt_child *rdma_receiver(const char *devices, const char *tls);
+/* Until a baton-perf that was started as a receiver by other means is ready for rdma_sender. */
+void rdma_wait_listening(bt_child *receiver);
 /* A sender to it; arguments separated by spaces. */
 bt_child *rdma_sender(const bt_child *receiver, const char *devices, const char *arguments);
 /* Waits for its end, which must be this exit status; what it wrote, until the next call. */

@@ -25,15 +25,6 @@ static void make_network(void)
                away, getenv("BATON_BIN"), away, away);
 }
 
-static bool has_line(void *ctx)
-{
-    const bt_child *child = ctx;
-    char *text = bt_child_text(child->out);
-    bool has = strchr(text, '\n') != NULL;
-    free(text);
-    return has;
-}
-
 /* A receiver beyond the link; ready. */
 static bt_child *tcp_receiver(void)
 {
@@ -44,14 +35,8 @@ static bt_child *tcp_receiver(void)
     bt_child *receiver =
         bt_child_start("baton-perf", (const char *const[]){"--role", "receiver", "--devices", "w1",
                                                            "--listen", "10.78.0.2:0", NULL});
-    bt_wait_until(has_line, receiver, "a receiver that listens");
+    rdma_wait_listening(receiver);
     setenv("BATON_BIN", here, 1);
-    char *text = bt_child_text(receiver->out);
-    const char *at = strstr(text, "--peer ");
-    assert_non_null(at);
-    snprintf(receiver->ready, sizeof(receiver->ready), "%s", at + strlen("--peer "));
-    receiver->ready[strcspn(receiver->ready, " \n")] = '\0';
-    free(text);
     return receiver;
 }
 

@@ -353,6 +353,14 @@ static void a_page_is_not_used_again_before_its_writer_is_done(void **state)
     }
 }
 
+/* The new request gets through, with its own bytes. */
+static void hand_over_anew(const char *what)
+{
+    begin_new();
+    run_until(new_is_done, what);
+    check_new();
+}
+
 /* Nor when nothing is heard of the writer any more: whoever is stopped is silent, too. After a
  * minute its pages are given up for good, and fresh ones take their place elsewhere. */
 static void a_writer_that_stays_silent_costs_pages_and_no_capacity(void **state)
@@ -369,9 +377,7 @@ static void a_writer_that_stays_silent_costs_pages_and_no_capacity(void **state)
         move_on(RETIRE_MS);
         run_until(pool_is_whole, "fresh regions");
         assert_int_equal(stats().pages_free, LATE_CHUNKS);
-        begin_new();
-        run_until(new_is_done, "the new request's end");
-        check_new();
+        hand_over_anew("the new request's end");
         let_the_writer_go_on();
         check_new();
         end();
@@ -388,9 +394,7 @@ static void a_writer_that_is_killed_gives_its_pages_back(void **state)
         begin(all[i], false);
         bt_child_kill(s.writer);
         run_until(all_is_free, "the pages of a writer that has exited");
-        begin_new();
-        run_until(new_is_done, "the new request's end");
-        check_new();
+        hand_over_anew("the new request's end");
         end();
     }
 }
@@ -405,9 +409,7 @@ static void a_silent_writer_elsewhere_is_cut_off_with_its_worker(void **state)
     move_on(SILENT_MS);
     run_until(is_heard_no_more, "the end of the silent peer");
     assert_int_equal(stats().pages_free, LATE_CHUNKS);
-    begin_new();
-    run_until(new_is_done, "the new request's end");
-    check_new();
+    hand_over_anew("the new request's end");
     let_the_writer_go_on();
     check_new();
     end();
@@ -426,9 +428,7 @@ static void a_receiver_ends_under_a_writer(void **state)
         s.is_given_up = false; /* the next one's pages are not the old request's */
         let_the_writer_go_on();
         open_receiver();
-        begin_new();
-        run_until(new_is_done, "a hand-off to the next receiver");
-        check_new();
+        hand_over_anew("a hand-off to the next receiver");
         end();
     }
 }
