@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const fakecuda *the_gpu;
-static uint64_t digests_total;
+static _Atomic uint64_t digests_total; /* both ends launch, each on its own thread */
 
 /* A launch's arguments; addresses are the device's until it runs. */
 typedef struct {
