@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
 
-#include "bench/load_options.h"
+#include "bench/load/load_options.h"
 
 static bt_load_options options;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
 
-#include "bench/load_progress.h"
-#include "bench/load_report.h"
+#include "bench/load/load_progress.h"
+#include "bench/load/load_report.h"
 #include "core/alloc.h"
 #include "http/jsonscan.h"
 

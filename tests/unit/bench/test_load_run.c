@@ -2,7 +2,7 @@
 /* Whole runs against a fake server over loopback. */
 #include "fake_openai.h"
 
-#include "bench/load_report.h"
+#include "bench/load/load_report.h"
 
 #include <signal.h>
 #include <stdio.h>

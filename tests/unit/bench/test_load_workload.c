@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/test.h"
 
-#include "bench/load_workload.h"
+#include "bench/load/load_workload.h"
 #include "http/jsonscan.h"
 
 #include <stdio.h>

@@ -5,8 +5,8 @@
  * Thread rule: owner thread (the loop's). */
 #ifndef BT_BENCH_LOAD_CALL_H
 #define BT_BENCH_LOAD_CALL_H
-#include "bench/load_options.h"
-#include "bench/load_record.h"
+#include "bench/load/load_options.h"
+#include "bench/load/load_record.h"
 #include "core/clock.h"
 #include "http/httpclient.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench/load_record.h"
+#include "bench/load/load_record.h"
 
 #include "core/alloc.h"
 

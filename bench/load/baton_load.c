@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* baton-load: load generator for OpenAI-compatible servers. */
-#include "bench/load_report.h"
+#include "bench/load/load_report.h"
 
 #include <signal.h>
 #include <stdio.h>

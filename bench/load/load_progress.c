@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench/load_progress.h"
+#include "bench/load/load_progress.h"
 
 #include <inttypes.h>
 #include <stdio.h>

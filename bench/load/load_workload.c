@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench/load_workload.h"
+#include "bench/load/load_workload.h"
 
 #include "core/alloc.h"
 #include "core/fail.h"

@@ -4,7 +4,7 @@
  * Thread rule: any thread (no state). */
 #ifndef BT_BENCH_LOAD_REPORT_H
 #define BT_BENCH_LOAD_REPORT_H
-#include "bench/load_run.h"
+#include "bench/load/load_run.h"
 #include "core/strbuf.h"
 
 /* Milliseconds; all 0 when n is 0. Percentiles interpolate between the two nearest values. */

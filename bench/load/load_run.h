@@ -9,8 +9,8 @@
  * Thread rule: owner thread. */
 #ifndef BT_BENCH_LOAD_RUN_H
 #define BT_BENCH_LOAD_RUN_H
-#include "bench/load_options.h"
-#include "bench/load_record.h"
+#include "bench/load/load_options.h"
+#include "bench/load/load_record.h"
 
 enum { BT_LOAD_MODEL_BYTES = 256 };
 

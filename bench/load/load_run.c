@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench/load_run.h"
+#include "bench/load/load_run.h"
 
-#include "bench/load_call.h"
-#include "bench/load_model.h"
-#include "bench/load_progress.h"
-#include "bench/load_workload.h"
+#include "bench/load/load_call.h"
+#include "bench/load/load_model.h"
+#include "bench/load/load_progress.h"
+#include "bench/load/load_workload.h"
 #include "core/alloc.h"
 #include "core/fail.h"
 

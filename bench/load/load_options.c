@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench/load_options.h"
+#include "bench/load/load_options.h"
 
 #include "core/fail.h"
 #include "http/httpmsg.h"

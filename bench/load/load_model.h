@@ -3,7 +3,7 @@
  * Thread rule: owner thread (the loop's). */
 #ifndef BT_BENCH_LOAD_MODEL_H
 #define BT_BENCH_LOAD_MODEL_H
-#include "bench/load_options.h"
+#include "bench/load/load_options.h"
 #include "http/httpclient.h"
 
 /* Runs the loop until the answer is there; name[cap] gets the id of the first model that

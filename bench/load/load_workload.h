@@ -5,7 +5,7 @@
  * Thread rule: any thread once created. */
 #ifndef BT_BENCH_LOAD_WORKLOAD_H
 #define BT_BENCH_LOAD_WORKLOAD_H
-#include "bench/load_options.h"
+#include "bench/load/load_options.h"
 #include "core/strbuf.h"
 
 typedef struct bt_load_workload bt_load_workload;

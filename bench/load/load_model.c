@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench/load_model.h"
+#include "bench/load/load_model.h"
 
 #include "core/fail.h"
 #include "core/strbuf.h"
