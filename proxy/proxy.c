@@ -202,8 +202,10 @@ static baton_status open_all(bt_proxy *proxy)
         BATON_TRY(bt_worker_add(&proxy->prefill, BT_ROLE_PREFILL, &options->prefill[i]));
     for (uint32_t i = 0; i < options->n_decode; i++)
         BATON_TRY(bt_worker_add(&proxy->decode, BT_ROLE_DECODE, &options->decode[i]));
-    proxy->prefill.policy = options->prefill_policy;
-    proxy->decode.policy = options->decode_policy;
+    proxy->prefill.policy.policy = options->prefill_policy;
+    proxy->decode.policy.policy = options->decode_policy;
+    proxy->prefill.policy.seed = proxy->epoch;
+    proxy->decode.policy.seed = ~proxy->epoch;
     proxy->loops = bt_calloc(options->threads, sizeof(*proxy->loops));
     if (proxy->loops == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "proxy: %u threads", options->threads);

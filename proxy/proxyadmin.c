@@ -112,7 +112,7 @@ static void put_pool(bt_proxy_admin *admin, const bt_worker_pool *pool, const ch
     bt_jsonwriter *json = &admin->json;
     for (uint32_t i = 0; i < pool->n_workers; i++) {
         const bt_worker *worker = &pool->workers[i];
-        bool is_down = atomic_load_explicit(&worker->is_down, memory_order_relaxed);
+        bool is_down = atomic_load_explicit(&worker->load->is_down, memory_order_relaxed);
         const char *state = is_down ? "DOWN" : "UP";
         if (bt_admin_rows_next(&admin->rows, state) != BT_ROW_WRITE)
             continue;
@@ -122,9 +122,12 @@ static void put_pool(bt_proxy_admin *admin, const bt_worker_pool *pool, const ch
         bt_jw_text(json, "state", state);
         bt_jw_text(json, "text", role);
         bt_jw_u64(json, "ranks", worker->at.n_ranks);
-        bt_jw_u64(json, "transfers", atomic_load_explicit(&worker->inflight, memory_order_relaxed));
-        bt_jw_u64(json, "prompt_tokens",
-                  atomic_load_explicit(&worker->inflight_tokens, memory_order_relaxed));
+        bt_jw_u64(json, "transfers",
+                  atomic_load_explicit(&worker->load->legs, memory_order_relaxed));
+        bt_jw_u64(json, "queued_tokens",
+                  atomic_load_explicit(&worker->load->queued_tokens, memory_order_relaxed));
+        bt_jw_u64(json, "held_tokens",
+                  atomic_load_explicit(&worker->load->held_tokens, memory_order_relaxed));
         bt_jw_u64(json, "requests", atomic_load_explicit(&worker->requests, memory_order_relaxed));
         bt_jw_u64(json, "failures", atomic_load_explicit(&worker->failures, memory_order_relaxed));
         bt_jw_close(json);

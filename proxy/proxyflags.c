@@ -39,8 +39,12 @@ static const bt_args_option flags[] = {
     {NULL, "chat-mode", "MODE", NULL, "The same for chat [as --mode].", false},
     {NULL, "engines", "KIND", "baton",
      "baton, or lmcache: engines that know no notice_addr, STATUS and RELEASE.", false},
-    {NULL, "prefill-policy", "POLICY", "round_robin", "round_robin or least_loaded.", false},
-    {NULL, "decode-policy", "POLICY", "round_robin", "round_robin or least_loaded.", false},
+    {NULL, "prefill-policy", "POLICY", "round_robin",
+     "Which prefill engine: round_robin, random, power_of_two (the less loaded of two drawn) or "
+     "least_loaded (by prompt tokens queued there).",
+     false},
+    {NULL, "decode-policy", "POLICY", "round_robin",
+     "Which decode engine; the same (by tokens whose KV is held there).", false},
     {NULL, "notices", "N|auto", "auto",
      "How many notices make a hand-off ready; auto: one of every rank; 0: do not wait.", false},
     {NULL, "proxy-host", "ADDRESS", "localhost", "Where to listen for notices (ZMQ).", false},
@@ -132,6 +136,23 @@ static baton_status read_word(const bt_args *args, const char *name, const char 
     }
     return bt_fail(BATON_ERR_INVALID_ARG, "--%s: wanted %s or %s, found \"%s\"", name, words[0],
                    words[1], text);
+}
+
+static baton_status read_policy(const bt_args *args, const char *name, bt_policy *out)
+{
+    const char *text = bt_args_value(args, name);
+    char known[256] = "";
+    size_t n = 0;
+    for (unsigned i = 0; bt_policy_name(i) != NULL; i++) {
+        if (strcmp(bt_policy_name(i), text) == 0) {
+            *out = (bt_policy)i;
+            return BATON_OK;
+        }
+        n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i == 0 ? "" : ", ",
+                              bt_policy_name(i));
+    }
+    return bt_fail(BATON_ERR_INVALID_ARG, "--%s: wanted one of %s, found \"%s\"", name, known,
+                   text);
 }
 
 /* Lists. */
@@ -320,20 +341,17 @@ static baton_status read_handoff(const bt_args *args, bt_proxy_options *options)
 {
     static const char *const modes[] = {"early-first-token", "decode-first", NULL};
     static const char *const kinds[] = {"baton", "lmcache", NULL};
-    static const char *const policies[] = {"round_robin", "least_loaded", NULL};
-    unsigned mode, chat_mode, engines, prefill, decode;
+    unsigned mode, chat_mode, engines;
     BATON_TRY(read_word(args, "mode", modes, &mode));
     chat_mode = mode;
     if (bt_args_count(args, "chat-mode") > 0)
         BATON_TRY(read_word(args, "chat-mode", modes, &chat_mode));
     BATON_TRY(read_word(args, "engines", kinds, &engines));
-    BATON_TRY(read_word(args, "prefill-policy", policies, &prefill));
-    BATON_TRY(read_word(args, "decode-policy", policies, &decode));
+    BATON_TRY(read_policy(args, "prefill-policy", &options->prefill_policy));
+    BATON_TRY(read_policy(args, "decode-policy", &options->decode_policy));
     options->mode = (bt_mode)mode;
     options->chat_mode = (bt_mode)chat_mode;
     options->engines = (bt_engines)engines;
-    options->prefill_policy = (bt_policy)prefill;
-    options->decode_policy = (bt_policy)decode;
     uint32_t notices = 0;
     bool is_auto = strcmp(bt_args_value(args, "notices"), "auto") == 0;
     if (!is_auto)

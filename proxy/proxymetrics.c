@@ -134,19 +134,30 @@ static void print_times(const bt_metrics_view *view, bt_strbuf *out)
     }
 }
 
-typedef enum { WORKER_INFLIGHT, WORKER_REQUESTS, WORKER_FAILURES, WORKER_UP } worker_figure;
+typedef enum {
+    WORKER_INFLIGHT,
+    WORKER_QUEUED_TOKENS,
+    WORKER_HELD_TOKENS,
+    WORKER_REQUESTS,
+    WORKER_FAILURES,
+    WORKER_UP
+} worker_figure;
 
 static uint64_t figure_of(const bt_worker *worker, worker_figure figure)
 {
     switch (figure) {
     case WORKER_INFLIGHT:
-        return atomic_load_explicit(&worker->inflight, memory_order_relaxed);
+        return atomic_load_explicit(&worker->load->legs, memory_order_relaxed);
+    case WORKER_QUEUED_TOKENS:
+        return atomic_load_explicit(&worker->load->queued_tokens, memory_order_relaxed);
+    case WORKER_HELD_TOKENS:
+        return atomic_load_explicit(&worker->load->held_tokens, memory_order_relaxed);
     case WORKER_REQUESTS:
         return bt_counted(&worker->requests);
     case WORKER_FAILURES:
         return bt_counted(&worker->failures);
     case WORKER_UP:
-        return !atomic_load_explicit(&worker->is_down, memory_order_relaxed);
+        return !atomic_load_explicit(&worker->load->is_down, memory_order_relaxed);
     }
     return 0;
 }
@@ -170,6 +181,10 @@ static void print_workers(const bt_metrics_view *view, bt_strbuf *out)
 {
     print_worker_figure(view, WORKER_INFLIGHT, P "worker_inflight", BT_PROM_GAUGE,
                         "Legs an engine is working on.", out);
+    print_worker_figure(view, WORKER_QUEUED_TOKENS, P "worker_queued_tokens", BT_PROM_GAUGE,
+                        "Prompt tokens of those legs that the engine is to compute.", out);
+    print_worker_figure(view, WORKER_HELD_TOKENS, P "worker_held_tokens", BT_PROM_GAUGE,
+                        "Tokens whose KV those legs keep, or will keep, in the engine.", out);
     print_worker_figure(view, WORKER_REQUESTS, P "worker_requests_total", BT_PROM_COUNTER,
                         "Legs sent to an engine.", out);
     print_worker_figure(view, WORKER_FAILURES, P "worker_failures_total", BT_PROM_COUNTER,

@@ -86,17 +86,38 @@ bt_worker *bt_req_worker(const bt_req *req, bt_leg leg)
     return idx < 0 ? NULL : &pool_of(req, leg)->workers[idx];
 }
 
-static uint64_t tokens_of(const bt_req *req)
+/* What the leg brings to its engine. Room is reserved for what will be made, because nobody knows
+ * how much that is; limits that are hardly ever reached do not count as a whole. */
+static bt_burden burden_of(const bt_req *req, bt_leg leg)
 {
-    return req->plan == NULL ? 0 : req->plan->n_prompt_tokens;
+    enum { RESERVED_TOKENS = 2048 };
+    if (req->plan == NULL || req->state == BT_REQ_TOKENIZE)
+        return (bt_burden){0};
+    uint64_t n_prompt = req->plan->n_prompt_tokens;
+    bool is_limited = req->limit > 0 && req->limit < RESERVED_TOKENS;
+    uint64_t n_made = is_limited ? req->limit : RESERVED_TOKENS;
+    if (leg == BT_LEG_PREFILL)
+        return (bt_burden){.queued_tokens = n_prompt};
+    return (bt_burden){.queued_tokens = req->dialect == NULL ? n_prompt : 0,
+                       .held_tokens = n_prompt + n_made};
 }
 
 void bt_req_leave_worker(bt_req *req, bt_leg leg)
 {
     bool *is_on = leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode;
     if (*is_on)
-        bt_worker_end(bt_req_worker(req, leg), tokens_of(req));
+        bt_worker_end(bt_req_worker(req, leg), req->burden[leg]);
     *is_on = false;
+}
+
+void bt_req_note_computed(bt_req *req, bt_leg leg)
+{
+    bt_burden *burden = &req->burden[leg];
+    bool is_on = leg == BT_LEG_PREFILL ? req->is_on_prefill : req->is_on_decode;
+    if (!is_on || burden->queued_tokens == 0)
+        return;
+    bt_load_computed(bt_req_worker(req, leg)->load, *burden);
+    burden->queued_tokens = 0;
 }
 
 /* Picks and enters an engine for that leg; false when there is none left to try. */
@@ -105,13 +126,15 @@ static bool enter_worker(bt_req *req, bt_leg leg)
     bt_worker_pool *pool = pool_of(req, leg);
     uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
     bt_req_leave_worker(req, leg);
-    int idx = bt_worker_pick(pool, tried);
-    if (idx < 0 && req->is_retry_of_kv)
-        idx = bt_worker_pick(pool, 0);
+    bt_choice choice = bt_worker_pick(pool, tried);
+    if (choice.index < 0 && req->is_retry_of_kv)
+        choice = bt_worker_pick(pool, 0);
+    int idx = choice.index;
     *(leg == BT_LEG_PREFILL ? &req->prefill_idx : &req->decode_idx) = idx;
     if (idx < 0)
         return false;
-    bt_worker_begin(&pool->workers[idx], tokens_of(req));
+    req->burden[leg] = burden_of(req, leg);
+    bt_worker_begin(&pool->workers[idx], req->burden[leg]);
     *(leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode) = true;
     return true;
 }

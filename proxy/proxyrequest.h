@@ -70,6 +70,7 @@ typedef struct bt_req {
     uint64_t too_small;                   /* decode engines whose pool the prompt's KV never fits */
     int prefill_idx, decode_idx;          /* this attempt's engines, -1: none */
     bool is_on_prefill, is_on_decode;     /* counted in their load */
+    bt_burden burden[BT_N_LEGS];          /* ... as this */
     uint64_t limit;                       /* tokens to make in all; 0: none said */
     bt_timer *timer;
     uint64_t kv_deadline_ms;
@@ -117,6 +118,8 @@ bt_worker *bt_req_worker(const bt_req *req, bt_leg leg);
  * False: none is left, and the request has ended. */
 bool bt_req_enter_worker(bt_req *req, bt_leg leg);
 void bt_req_leave_worker(bt_req *req, bt_leg leg);
+/* The engine of that leg answers: no token of the prompt is to be computed there any more. */
+void bt_req_note_computed(bt_req *req, bt_leg leg);
 /* Starts a call to the attempt's engine of that leg, with the client's headers. path, slices and
  * ops are borrowed until its end. A failure to start ends the request. */
 typedef struct {

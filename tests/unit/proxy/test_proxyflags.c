@@ -91,7 +91,8 @@ static void engines_may_be_urls(void **state)
     (void)state;
     assert_ok(parse("--prefill http://p0:80 --prefill=p1:81 "
                     "--decode http://[::1]:82,init=1,2,alloc=3,4 --mode decode-first "
-                    "--chat-mode early-first-token --notices 2 --decode-policy least_loaded"));
+                    "--chat-mode early-first-token --notices 2 --decode-policy least_loaded "
+                    "--prefill-policy power_of_two"));
     assert_int_equal(options.n_prefill, 2);
     assert_string_equal(options.prefill[1].host, "p1");
     assert_string_equal(options.decode[0].host, "::1");
@@ -102,9 +103,11 @@ static void engines_may_be_urls(void **state)
     assert_int_equal(options.chat_mode, BT_MODE_EARLY_FIRST_TOKEN);
     assert_int_equal(options.notices, 2);
     assert_int_equal(options.decode_policy, BT_POLICY_LEAST_LOADED);
-    assert_int_equal(options.prefill_policy, BT_POLICY_ROUND_ROBIN);
+    assert_int_equal(options.prefill_policy, BT_POLICY_POWER_OF_TWO);
     assert_ok(parse("--prefill p:1 --decode d:2"));
     assert_int_equal(options.decode[0].n_ranks, 0);
+    assert_int_equal(options.prefill_policy, BT_POLICY_ROUND_ROBIN);
+    assert_int_equal(options.decode_policy, BT_POLICY_ROUND_ROBIN);
     free_args();
 }
 
@@ -116,6 +119,7 @@ static void wrong_values_are_named(void **state)
     } wrong[] = {
         {"--port 70000", "--port: wanted 0 to 65535"},
         {"--port x", "found \"x\""},
+        {"--decode-policy best", "--decode-policy: wanted one of round_robin, random,"},
         {"--mode fast", "--mode: wanted early-first-token"},
         {"--prefiller-port 1,2 --prefiller-host a,b,c", "as many hosts as ports"},
         {"--prefiller-port 1,x", "found \"x\""},

@@ -6,14 +6,19 @@
 
 static bt_worker_pool pool;
 
-static bt_worker_pool *pool_of(uint32_t n, bt_policy policy)
+static void fill(bt_worker_pool *engines, bt_role role, uint32_t n, bt_policy policy)
 {
-    memset(&pool, 0, sizeof(pool));
+    memset(engines, 0, sizeof(*engines));
     for (uint32_t i = 0; i < n; i++) {
         bt_worker_address at = {.host = "127.0.0.1", .port = (uint16_t)(8100 + i)};
-        assert_ok(bt_worker_add(&pool, BT_ROLE_PREFILL, &at));
+        assert_ok(bt_worker_add(engines, role, &at));
     }
-    pool.policy = policy;
+    engines->policy.policy = policy;
+}
+
+static bt_worker_pool *pool_of(uint32_t n, bt_policy policy)
+{
+    fill(&pool, BT_ROLE_PREFILL, n, policy);
     return &pool;
 }
 
@@ -24,7 +29,7 @@ static void round_robin_takes_everyone_once_per_round(void **state)
     for (int round = 0; round < 4; round++) {
         unsigned seen = 0;
         for (int i = 0; i < 3; i++)
-            seen |= 1u << bt_worker_pick(engines, 0);
+            seen |= 1u << bt_worker_pick(engines, 0).index;
         assert_int_equal(seen, 7);
     }
 }
@@ -33,52 +38,48 @@ static void equal_pools_are_not_married(void **state)
 {
     (void)state;
     static bt_worker_pool prefill, decode;
-    prefill = *pool_of(2, BT_POLICY_ROUND_ROBIN);
-    decode = *pool_of(2, BT_POLICY_ROUND_ROBIN);
-    decode.workers[0].role = decode.workers[1].role = BT_ROLE_DECODE;
+    fill(&prefill, BT_ROLE_PREFILL, 2, BT_POLICY_ROUND_ROBIN);
+    fill(&decode, BT_ROLE_DECODE, 2, BT_POLICY_ROUND_ROBIN);
     /* LMCache's proxies take one counter modulo both lengths: P0 only ever meets D0. */
     unsigned pairs = 0;
     for (int i = 0; i < 16; i++) {
-        int d = bt_worker_pick(&decode, 0);
-        int p = bt_worker_pick(&prefill, 0);
+        int d = bt_worker_pick(&decode, 0).index;
+        int p = bt_worker_pick(&prefill, 0).index;
         pairs |= 1u << (2 * p + d);
     }
     assert_int_equal(pairs, 15);
 }
 
-static void least_loaded_counts_legs_and_tokens(void **state)
+static void legs_are_counted_while_they_last(void **state)
 {
     (void)state;
-    bt_worker_pool *engines = pool_of(3, BT_POLICY_LEAST_LOADED);
-    bt_worker_begin(&engines->workers[0], 100);
-    bt_worker_begin(&engines->workers[0], 100);
-    bt_worker_begin(&engines->workers[1], 100000);
-    assert_int_equal(bt_worker_pick(engines, 0), 2);
-    bt_worker_begin(&engines->workers[2], 5000);
-    assert_int_equal(bt_worker_pick(engines, 0), 0);
-    bt_worker_end(&engines->workers[1], 100000);
-    assert_int_equal(bt_worker_pick(engines, 0), 1);
-    bt_worker_end(&engines->workers[0], 100);
-    bt_worker_end(&engines->workers[0], 100);
-    bt_worker_end(&engines->workers[2], 5000);
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(engines->workers[i].inflight + engines->workers[i].inflight_tokens, 0);
+    bt_worker_pool *engines = pool_of(2, BT_POLICY_LEAST_LOADED);
+    const bt_burden burden = {.queued_tokens = 100, .held_tokens = 7};
+    bt_worker_begin(&engines->workers[0], burden);
+    assert_int_equal(bt_worker_pick(engines, 0).index, 1);
+    assert_int_equal(engines->workers[0].load->legs, 1);
+    assert_int_equal(engines->loads[0].queued_tokens, 100);
+    assert_int_equal(engines->loads[0].held_tokens, 7);
+    bt_worker_end(&engines->workers[0], burden);
+    assert_int_equal(bt_load_cost(&engines->loads[0]), 0);
+    assert_int_equal(engines->workers[0].requests, 1);
 }
 
 static void unreachable_engine_is_the_last_choice_until_it_answers(void **state)
 {
     (void)state;
     bt_worker_pool *engines = pool_of(2, BT_POLICY_LEAST_LOADED);
-    bt_worker_begin(&engines->workers[1], 1 << 20);
+    const bt_burden heavy = {.queued_tokens = 1 << 20};
+    bt_worker_begin(&engines->workers[1], heavy);
     bt_worker_failed(&engines->workers[0], true);
-    assert_int_equal(bt_worker_pick(engines, 0), 1);
-    assert_int_equal(bt_worker_pick(engines, 2), 0);
+    assert_int_equal(bt_worker_pick(engines, 0).index, 1);
+    assert_int_equal(bt_worker_pick(engines, 2).index, 0);
     bt_worker_failed(&engines->workers[0], false);
-    assert_int_equal(bt_worker_pick(engines, 0), 1);
+    assert_int_equal(bt_worker_pick(engines, 0).index, 1);
     bt_worker_answered(&engines->workers[0]);
-    assert_int_equal(bt_worker_pick(engines, 0), 0);
+    assert_int_equal(bt_worker_pick(engines, 0).index, 0);
     assert_int_equal(engines->workers[0].failures, 2);
-    bt_worker_end(&engines->workers[1], 1 << 20);
+    bt_worker_end(&engines->workers[1], heavy);
 }
 
 static void tried_engines_are_not_named_again(void **state)
@@ -86,10 +87,10 @@ static void tried_engines_are_not_named_again(void **state)
     (void)state;
     bt_worker_pool *engines = pool_of(2, BT_POLICY_ROUND_ROBIN);
     for (int i = 0; i < 4; i++)
-        assert_int_equal(bt_worker_pick(engines, 1), 1);
-    assert_int_equal(bt_worker_pick(engines, 3), -1);
+        assert_int_equal(bt_worker_pick(engines, 1).index, 1);
+    assert_int_equal(bt_worker_pick(engines, 3).index, -1);
     static bt_worker_pool empty;
-    assert_int_equal(bt_worker_pick(&empty, 0), -1);
+    assert_int_equal(bt_worker_pick(&empty, 0).index, -1);
 }
 
 static void bad_addresses_and_too_many_are_refused(void **state)
@@ -111,7 +112,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         bt_test(round_robin_takes_everyone_once_per_round),
         bt_test(equal_pools_are_not_married),
-        bt_test(least_loaded_counts_legs_and_tokens),
+        bt_test(legs_are_counted_while_they_last),
         bt_test(unreachable_engine_is_the_last_choice_until_it_answers),
         bt_test(tried_engines_are_not_named_again),
         bt_test(bad_addresses_and_too_many_are_refused),

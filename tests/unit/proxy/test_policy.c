@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Policies over simulated engines: loads in an array, and nothing behind them. */
+#include "proxy/policy.h"
+#include "support/test.h"
+
+#include <stdio.h>
+
+enum { MANY = 1000 };
+
+static bt_load loads[MANY];
+static uint64_t tried[(MANY + 63) / 64];
+static uint32_t picked[MANY];
+
+static bt_policy_state state_of(bt_policy policy)
+{
+    memset(loads, 0, sizeof(loads));
+    memset(tried, 0, sizeof(tried));
+    memset(picked, 0, sizeof(picked));
+    return (bt_policy_state){.policy = policy, .seed = 42};
+}
+
+static bt_policy_ask ask_of(uint32_t n)
+{
+    return (bt_policy_ask){.loads = loads, .n = n, .tried = tried};
+}
+
+static void pick_n(bt_policy_state *policy, uint32_t n_engines, uint32_t n_picks)
+{
+    bt_policy_ask ask = ask_of(n_engines);
+    for (uint32_t i = 0; i < n_picks; i++) {
+        bt_choice choice = bt_policy_pick(policy, &ask);
+        assert_in_range(choice.index, 0, n_engines - 1);
+        picked[choice.index]++;
+    }
+}
+
+static void every_policy_has_a_name_and_names_an_untried_engine_that_is_up(void **unused)
+{
+    (void)unused;
+    for (unsigned p = 0; p < BT_N_POLICIES; p++) {
+        bt_policy_state policy = state_of((bt_policy)p);
+        bt_policy_ask ask = ask_of(70);
+        assert_non_null(bt_policy_name(p));
+        assert_int_equal(bt_policy_pick(&policy, &(bt_policy_ask){.loads = loads}).index, -1);
+        /* Of seventy, 3 and 66 are left, and 3 is down. */
+        tried[0] = ~(UINT64_C(1) << 3);
+        tried[1] = 0x3f & ~(UINT64_C(1) << 2);
+        loads[3].is_down = true;
+        assert_int_equal(bt_policy_candidates(&ask), 1);
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(bt_policy_pick(&policy, &ask).index, 66);
+        loads[66].is_down = true; /* nothing is up: then one that is down */
+        assert_int_equal(bt_policy_candidates(&ask), 2);
+        tried[1] |= UINT64_C(1) << 2;
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(bt_policy_pick(&policy, &ask).index, 3);
+        tried[0] = UINT64_MAX;
+        assert_int_equal(bt_policy_candidates(&ask), 0);
+        assert_int_equal(bt_policy_pick(&policy, &ask).index, -1);
+    }
+    assert_null(bt_policy_name(BT_N_POLICIES));
+}
+
+static void the_same_seed_makes_the_same_picks(void **unused)
+{
+    (void)unused;
+    for (unsigned p = 0; p < BT_N_POLICIES; p++) {
+        bt_policy_state one = state_of((bt_policy)p), same = one, other = one;
+        bt_policy_ask ask = ask_of(50);
+        uint32_t n_differ = 0;
+        other.seed = 43;
+        for (int i = 0; i < 200; i++) {
+            int index = bt_policy_pick(&one, &ask).index;
+            assert_int_equal(bt_policy_pick(&same, &ask).index, index);
+            n_differ += bt_policy_pick(&other, &ask).index != index;
+        }
+        bool is_by_lot = p == BT_POLICY_RANDOM || p == BT_POLICY_POWER_OF_TWO;
+        assert_int_equal(n_differ > 100, is_by_lot);
+    }
+}
+
+static void lots_fall_on_everyone_alike(void **unused)
+{
+    (void)unused;
+    bt_policy_state policy = state_of(BT_POLICY_RANDOM);
+    pick_n(&policy, 10, 10000);
+    /* 1000 each; 30 is the standard deviation. */
+    for (int i = 0; i < 10; i++)
+        assert_in_range(picked[i], 850, 1150);
+}
+
+/* Also when most of the pool is down, so that draws hardly ever hit. */
+static void lots_fall_on_the_few_that_are_up_alike(void **unused)
+{
+    (void)unused;
+    bt_policy_state policy = state_of(BT_POLICY_RANDOM);
+    for (uint32_t i = 0; i < MANY; i++)
+        loads[i].is_down = i % 250 != 7;
+    pick_n(&policy, MANY, 4000);
+    for (uint32_t i = 7; i < MANY; i += 250)
+        assert_in_range(picked[i], 850, 1150);
+}
+
+/* Balls into bins: m = 20 n. With one choice the fullest is far above the mean, with two hardly. */
+static uint32_t fullest(bt_policy p, uint32_t n, uint32_t n_picks)
+{
+    bt_policy_state policy = state_of(p);
+    bt_policy_ask ask = ask_of(n);
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < n_picks; i++) {
+        int index = bt_policy_pick(&policy, &ask).index;
+        bt_load_add(&loads[index], (bt_burden){.queued_tokens = 100});
+    }
+    for (uint32_t i = 0; i < n; i++)
+        most = loads[i].legs > most ? loads[i].legs : most;
+    return most;
+}
+
+static void of_two_drawn_the_lighter_keeps_a_pool_even(void **unused)
+{
+    (void)unused;
+    assert_true(fullest(BT_POLICY_RANDOM, 200, 4000) > 28);
+    assert_true(fullest(BT_POLICY_POWER_OF_TWO, 200, 4000) <= 24);
+    assert_int_equal(fullest(BT_POLICY_LEAST_LOADED, 200, 4000), 20);
+    assert_int_equal(fullest(BT_POLICY_ROUND_ROBIN, 200, 4000), 20);
+}
+
+static void one_that_is_heavy_gets_nothing_of_two(void **unused)
+{
+    (void)unused;
+    bt_policy_state policy = state_of(BT_POLICY_POWER_OF_TWO);
+    bt_load_add(&loads[1], (bt_burden){.held_tokens = 1 << 20});
+    pick_n(&policy, 3, 300);
+    assert_int_equal(picked[1], 0);
+    /* Alone it gets all. */
+    tried[0] = 5;
+    bt_policy_ask ask = ask_of(3);
+    bt_choice choice = bt_policy_pick(&policy, &ask);
+    assert_int_equal(choice.index, 1);
+    assert_string_equal(choice.why, "only");
+}
+
+static void least_loaded_counts_legs_queued_and_held_tokens(void **unused)
+{
+    (void)unused;
+    bt_policy_state policy = state_of(BT_POLICY_LEAST_LOADED);
+    bt_policy_ask ask = ask_of(3);
+    const bt_burden small = {.queued_tokens = 100}, large = {.queued_tokens = 100000};
+    const bt_burden held = {.held_tokens = 5000};
+    bt_load_add(&loads[0], small);
+    bt_load_add(&loads[0], small);
+    bt_load_add(&loads[1], large);
+    assert_int_equal(bt_policy_pick(&policy, &ask).index, 2);
+    bt_load_add(&loads[2], held);
+    assert_int_equal(bt_policy_pick(&policy, &ask).index, 0);
+    bt_load_computed(&loads[1], large);
+    assert_int_equal(bt_policy_pick(&policy, &ask).index, 1);
+    bt_load_remove(&loads[1], (bt_burden){0});
+    bt_load_remove(&loads[0], small);
+    bt_load_remove(&loads[0], small);
+    bt_load_remove(&loads[2], held);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(bt_load_cost(&loads[i]), 0);
+}
+
+static void equals_take_turns(void **unused)
+{
+    (void)unused;
+    bt_policy_state policy = state_of(BT_POLICY_LEAST_LOADED);
+    pick_n(&policy, 7, 70);
+    for (int i = 0; i < 7; i++)
+        assert_int_equal(picked[i], 10);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        bt_test(every_policy_has_a_name_and_names_an_untried_engine_that_is_up),
+        bt_test(the_same_seed_makes_the_same_picks),
+        bt_test(lots_fall_on_everyone_alike),
+        bt_test(lots_fall_on_the_few_that_are_up_alike),
+        bt_test(of_two_drawn_the_lighter_keeps_a_pool_even),
+        bt_test(one_that_is_heavy_gets_nothing_of_two),
+        bt_test(least_loaded_counts_legs_queued_and_held_tokens),
+        bt_test(equals_take_turns),
+    };
+    return bt_run_tests(tests);
+}
