@@ -136,13 +136,12 @@ static void try_next_address(bt_http_call *call, baton_status status, const char
     bt_call_finish(call, status, text);
 }
 
-void bt_call_connect_failed(bt_http_call *call, int err)
+void bt_call_connect_failed(bt_http_call *call, baton_status status, const char *reason)
 {
-    char text[256];
+    char text[BT_ERROR_TEXT_BYTES];
     snprintf(text, sizeof(text), "http: connecting to %s port %u: %s", call->origin->host,
-             call->origin->port, uv_strerror(err));
-    try_next_address(call, err == UV_ETIMEDOUT ? BATON_ERR_CONNECT_TIMEOUT : BATON_ERR_UNREACHABLE,
-                     text);
+             call->origin->port, reason);
+    try_next_address(call, status, text);
 }
 
 static void add_address(bt_http_call *call, const struct sockaddr *address, size_t bytes)

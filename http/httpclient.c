@@ -110,28 +110,30 @@ void bt_http_client_stats_get(const bt_http_client *client, bt_http_client_stats
     *stats = client->stats;
 }
 
-static bt_client_origin *find_origin(bt_http_client *client, const char *host, uint16_t port)
+static bt_client_origin *find_origin(bt_http_client *client, const bt_http_client_request *request)
 {
     for (bt_client_origin *origin = client->origins; origin != NULL; origin = origin->next) {
-        if (origin->port == port && strcasecmp(origin->host, host) == 0)
+        if (origin->port == request->port && origin->tls == request->tls &&
+            strcasecmp(origin->host, request->host) == 0)
             return origin;
     }
     return NULL;
 }
 
-static bt_client_origin *get_origin(bt_http_client *client, const char *host, uint16_t port)
+static bt_client_origin *get_origin(bt_http_client *client, const bt_http_client_request *request)
 {
-    bt_client_origin *origin = find_origin(client, host, port);
+    bt_client_origin *origin = find_origin(client, request);
     if (origin != NULL)
         return origin;
-    size_t bytes = strlen(host) + 1;
+    size_t bytes = strlen(request->host) + 1;
     origin = bt_calloc(1, sizeof(*origin) + bytes);
     if (origin == NULL) {
         bt_fail(BATON_ERR_NO_MEMORY, "http: an origin");
         return NULL;
     }
-    memcpy(origin->host, host, bytes);
-    origin->port = port;
+    memcpy(origin->host, request->host, bytes);
+    origin->port = request->port;
+    origin->tls = request->tls;
     origin->next = client->origins;
     client->origins = origin;
     return origin;
@@ -255,7 +257,7 @@ static baton_status copy_request(bt_http_call *call, const bt_http_client_reques
 {
     format_head(&call->head, request);
     call->body = bt_calloc(request->n_body, sizeof(*call->body));
-    call->origin = get_origin(call->client, request->host, request->port);
+    call->origin = get_origin(call->client, request);
     if (call->head.failed || call->body == NULL || call->origin == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "http: a call");
     if (request->n_body > 0)

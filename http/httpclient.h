@@ -16,6 +16,7 @@
 #define BT_HTTP_HTTPCLIENT_H
 #include "http/httploop.h"
 #include "http/httpmsg.h"
+#include "http/httptls.h"
 
 typedef struct bt_http_client bt_http_client;
 typedef struct bt_http_call bt_http_call;
@@ -56,8 +57,9 @@ typedef struct {
 typedef struct {
     const char *host; /* name or numeric address, no brackets */
     uint16_t port;
-    const char *method; /* NULL: "GET" */
-    const char *path;   /* "/v1/models?x=1" */
+    bt_tls_context *tls; /* a client's; borrowed until the client is destroyed. NULL: plain HTTP */
+    const char *method;  /* NULL: "GET" */
+    const char *path;    /* "/v1/models?x=1" */
     /* Host and Content-Length are added; Host, Content-Length, Transfer-Encoding and Connection
      * given here are left out. */
     const bt_http_header *headers;
@@ -103,6 +105,7 @@ void bt_http_client_stats_get(const bt_http_client *client, bt_http_client_stats
 /* Starts a call; *call_p (may be NULL) is valid until on_done returns.
  * Errors: INVALID_ARG, NO_MEMORY; then there is no on_done. How a call fails (result->status):
  *   UNREACHABLE (no such host, refused), CONNECT_TIMEOUT, DEADLINE (first byte, gap or total),
+ *   AUTH (TLS could not be agreed on, or the certificate is not good),
  *   CLOSED (peer closed early), BAD_MESSAGE (not HTTP), TOO_LARGE (head), CANCELED, NO_MEMORY, IO.
  */
 baton_status bt_http_client_start(bt_http_client *client, const bt_http_client_request *request,

@@ -122,7 +122,8 @@ static void on_end(bt_client_conn *conn, int err)
         bt_client_conn_close(conn);
         return;
     }
-    if (err == UV_EOF)
+    bool is_whole = conn->out.tls == NULL || bt_tls_state_of(conn->out.tls) == BT_TLS_ENDED;
+    if (err == UV_EOF && is_whole)
         bt_http_parser_finish(&conn->parser);
     if (conn->parser.phase == BT_HTTP_PARSE_DONE && conn->parser.status / 100 != 1) {
         conn->parser.keep_alive = false;
@@ -140,24 +141,73 @@ static void on_end(bt_client_conn *conn, int err)
         bt_call_broken(conn->call, text);
 }
 
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
+/* The connection never came to be. */
+static void fail_connecting(bt_client_conn *conn, baton_status status, const char *reason)
 {
-    bt_client_conn *conn = stream->data;
-    if (n == 0)
-        return;
-    if (n < 0) {
-        on_end(conn, (int)n);
-        return;
-    }
+    char copy[BT_ERROR_TEXT_BYTES]; /* the connection's, which goes */
+    bt_http_call *call = conn->call;
+    snprintf(copy, sizeof(copy), "%s", reason);
+    call->conn = NULL;
+    bt_client_conn_close(conn);
+    bt_call_connect_failed(call, status, copy);
+}
+
+static bool take(void *ctx, const char *bytes, size_t n)
+{
+    bt_client_conn *conn = ctx;
     if (conn->call == NULL) { /* idle, and the server speaks unasked */
         bt_client_conn_close(conn);
-        return;
+        return false;
     }
     if (!conn->answered)
         bt_call_enter(conn->call, BT_HTTP_HEAD);
     conn->answered = true;
     bt_call_touch(conn->call);
-    feed(conn, buffer->base, (size_t)n);
+    feed(conn, bytes, n);
+    return conn->state != BT_CLIENT_CLOSED;
+}
+
+static void on_tls_failed(bt_client_conn *conn)
+{
+    const char *text = bt_tls_error_text(conn->out.tls);
+    bt_out_flush(&conn->out); /* what is said in the protocol's own words */
+    if (conn->call == NULL)
+        bt_client_conn_close(conn);
+    else if (conn->state == BT_CLIENT_CONNECTING)
+        fail_connecting(conn, BATON_ERR_AUTH, text);
+    else
+        bt_call_finish(conn->call, BATON_ERR_AUTH, text);
+}
+
+static void take_encrypted(bt_client_conn *conn, const char *bytes, size_t n)
+{
+    bt_tls_state state = bt_tls_receive(conn->out.tls, bytes, n, take, conn);
+    if (conn->state == BT_CLIENT_CLOSED)
+        return;
+    if (state == BT_TLS_FAILED) {
+        on_tls_failed(conn);
+        return;
+    }
+    bt_out_flush(&conn->out); /* errors: see on_written */
+    if (state == BT_TLS_OPEN && conn->state == BT_CLIENT_CONNECTING)
+        bt_call_connected(conn->call, conn);
+    else if (state == BT_TLS_ENDED)
+        on_end(conn, UV_EOF);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
+{
+    bt_client_conn *conn = stream->data;
+    if (n == 0)
+        return;
+    if (n < 0 && conn->state == BT_CLIENT_CONNECTING)
+        fail_connecting(conn, BATON_ERR_UNREACHABLE, uv_strerror((int)n));
+    else if (n < 0)
+        on_end(conn, (int)n);
+    else if (conn->out.tls != NULL)
+        take_encrypted(conn, buffer->base, (size_t)n);
+    else
+        take(conn, buffer->base, (size_t)n);
 }
 
 void bt_client_read_start(bt_client_conn *conn)
@@ -188,14 +238,24 @@ static void on_connected(uv_connect_t *connect, int err)
     if (call == NULL) /* canceled */
         return;
     if (err != 0) {
-        call->conn = NULL;
-        bt_client_conn_close(conn);
-        bt_call_connect_failed(call, err);
+        fail_connecting(conn,
+                        err == UV_ETIMEDOUT ? BATON_ERR_CONNECT_TIMEOUT : BATON_ERR_UNREACHABLE,
+                        uv_strerror(err));
         return;
     }
     uv_tcp_nodelay(&conn->tcp, 1);
     uv_tcp_keepalive(&conn->tcp, 1, KEEPALIVE_S); /* a machine that is gone says nothing */
-    bt_call_connected(call, conn);
+    if (conn->origin->tls == NULL) {
+        bt_call_connected(call, conn);
+        return;
+    }
+    baton_status status = bt_out_use_tls(&conn->out, conn->origin->tls, conn->origin->host);
+    if (status != BATON_OK) {
+        fail_connecting(conn, status, baton_last_error());
+        return;
+    }
+    bt_out_flush(&conn->out); /* errors: see on_written */
+    bt_client_read_start(conn);
 }
 
 baton_status bt_client_connect(bt_http_call *call)

@@ -34,7 +34,8 @@ typedef struct bt_client_origin {
     bt_client_conn *idle; /* the one used last is first */
     uint32_t n_idle;
     uint16_t port;
-    char host[]; /* 0-terminated */
+    bt_tls_context *tls; /* NULL: plain HTTP */
+    char host[];         /* 0-terminated */
 } bt_client_origin;
 
 struct bt_http_client {
@@ -50,7 +51,7 @@ struct bt_http_client {
 };
 
 typedef enum {
-    BT_CLIENT_CONNECTING,
+    BT_CLIENT_CONNECTING, /* the handshake of TLS included */
     BT_CLIENT_BUSY,
     BT_CLIENT_IDLE,
     BT_CLIENT_CLOSED,
@@ -115,7 +116,7 @@ void bt_client_read_stop(bt_client_conn *conn);
 void bt_call_enter(bt_http_call *call, bt_http_phase phase);
 void bt_call_touch(bt_http_call *call); /* bytes have come */
 void bt_call_connected(bt_http_call *call, bt_client_conn *conn);
-void bt_call_connect_failed(bt_http_call *call, int err);
+void bt_call_connect_failed(bt_http_call *call, baton_status status, const char *reason);
 /* Ends the call: detaches it, closes its connection unless that was kept, tells the user, frees. */
 void bt_call_finish(bt_http_call *call, baton_status status, const char *text);
 /* Sends it again on a fresh connection, if that is allowed; otherwise ends it. */

@@ -14,13 +14,14 @@
  * The parser is strict: whatever could be read in two ways (Content-Length beside
  * Transfer-Encoding, two lengths, folded headers, bare LF or CR, bad chunk sizes) is refused with
  * 400, and the connection is closed. Refusals the handler never sees: 400, 408, 413, 431, 501, 503,
- * 505.
+ * 505. Whoever speaks plain HTTP to a server with TLS gets 400, in plain HTTP.
  *
  * Thread rule: owner thread (the loop's). Other threads answer through bt_loop_post. */
 #ifndef BT_HTTP_HTTPSERVER_H
 #define BT_HTTP_HTTPSERVER_H
 #include "http/httploop.h"
 #include "http/httpmsg.h"
+#include "http/httptls.h"
 
 typedef struct bt_http_server bt_http_server;
 
@@ -43,6 +44,7 @@ typedef struct {
     const char *host;           /* numeric address ["127.0.0.1"]; borrowed during create */
     uint16_t port;              /* 0: any free one, see bt_http_server_port */
     bool reuse_port;            /* SO_REUSEPORT, so that several loops listen on one port */
+    bt_tls_context *tls;        /* a server's; borrowed. NULL: plain HTTP */
     int backlog;                /* [1024] */
     uint32_t max_connections;   /* [16384]; above, a connection gets 503 */
     size_t max_head_bytes;      /* request line and headers [64 KiB]; above: 431 */
@@ -60,6 +62,7 @@ typedef struct {
 /* All growing but n_connections and n_requests, which say what is there now. */
 typedef struct {
     uint64_t connections_total, requests_total, refused_total, gone_total, timeouts_total;
+    uint64_t tls_failed_total; /* handshakes and sessions that were broken off */
     uint64_t read_bytes_total, written_bytes_total;
     uint32_t n_connections, n_requests;
 } bt_http_server_stats;

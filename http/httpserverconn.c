@@ -80,12 +80,22 @@ static void on_shutdown(uv_shutdown_t *shutdown, int err)
     bt_free(shutdown);
 }
 
+/* With TLS, the end of a whole message is told from a cut. */
+static void say_goodbye(bt_conn *conn)
+{
+    if (conn->out.tls == NULL)
+        return;
+    bt_tls_end(conn->out.tls);
+    bt_out_flush(&conn->out); /* a broken connection shows itself as a read error */
+}
+
 /* Everything is written: closes our side and waits for the peer's, since closing a socket with
  * unread bytes resets it, and the peer might lose the answer. */
 static void shut(bt_conn *conn)
 {
     uv_shutdown_t *shutdown = bt_calloc(1, sizeof(*shutdown));
     conn->shut = true;
+    say_goodbye(conn);
     if (shutdown == NULL || uv_shutdown(shutdown, (uv_stream_t *)&conn->tcp, on_shutdown) != 0) {
         bt_free(shutdown);
         bt_conn_close(conn);
@@ -224,6 +234,8 @@ static void on_timer(uv_timer_t *timer)
         conn->server->stats.timeouts_total++;
         refuse(conn, 408, "the request did not arrive in time");
     } else if (!busy) {
+        if (conn->state == BT_CONN_READING)
+            say_goodbye(conn);
         bt_conn_close(conn);
     }
 }
@@ -391,6 +403,62 @@ static void on_read_end(bt_conn *conn, int err)
     leave(conn);
 }
 
+static void take(bt_conn *conn, const char *bytes, size_t n)
+{
+    if (conn->is_surplus)
+        refuse(conn, 503, "too many connections");
+    else if (conn->state != BT_CONN_READING || conn->pending_bytes > 0)
+        stash(conn, bytes, n);
+    else
+        feed(conn, bytes, n);
+}
+
+static bool on_plain(void *ctx, const char *bytes, size_t n)
+{
+    bt_conn *conn = ctx;
+    take(conn, bytes, n);
+    return conn->state != BT_CONN_CLOSED && conn->state != BT_CONN_LEAVING;
+}
+
+static void on_tls_failed(bt_conn *conn)
+{
+    bt_tls *tls = conn->out.tls;
+    conn->server->stats.tls_failed_total++;
+    bt_debug("http: session broken off peer=%s error='%s'", conn->peer, bt_tls_error_text(tls));
+    if (bt_tls_met_plain_http(tls)) {
+        bt_out_drop_tls(&conn->out);
+        refuse(conn, 400, "this port speaks TLS: ask it with https://");
+        return;
+    }
+    bt_out_flush(&conn->out); /* what is said in the protocol's own words */
+    bt_conn_close(conn);
+}
+
+static void on_tls_open(bt_conn *conn)
+{
+    if (conn->is_surplus)
+        refuse(conn, 503, "too many connections");
+    else if (bt_http_parser_is_fresh(&conn->parser))
+        set_timer(conn, conn->server->options.idle_timeout_ms);
+}
+
+static void take_encrypted(bt_conn *conn, const char *bytes, size_t n)
+{
+    bt_tls *tls = conn->out.tls;
+    bool was_open = bt_tls_state_of(tls) == BT_TLS_OPEN;
+    bt_tls_state state = bt_tls_receive(tls, bytes, n, on_plain, conn);
+    if (conn->state == BT_CONN_CLOSED)
+        return;
+    if (conn->out.wire.first != NULL)
+        bt_conn_wants_flush(conn);
+    if (state == BT_TLS_FAILED)
+        on_tls_failed(conn);
+    else if (state == BT_TLS_ENDED && conn->state != BT_CONN_LEAVING)
+        on_read_end(conn, UV_EOF);
+    else if (state == BT_TLS_OPEN && !was_open && conn->state == BT_CONN_READING)
+        on_tls_open(conn);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
     bt_conn *conn = stream->data;
@@ -405,10 +473,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
         conn->discarded_bytes += (size_t)n;
         if (conn->discarded_bytes > LINGER_BYTES)
             bt_conn_close(conn);
-    } else if (conn->state != BT_CONN_READING || conn->pending_bytes > 0) {
-        stash(conn, buffer->base, (size_t)n);
+    } else if (conn->out.tls != NULL) {
+        take_encrypted(conn, buffer->base, (size_t)n);
     } else {
-        feed(conn, buffer->base, (size_t)n);
+        take(conn, buffer->base, (size_t)n);
     }
 }
 
@@ -473,6 +541,22 @@ static void link_conn(bt_http_server *server, bt_conn *conn)
     server->stats.connections_total++;
 }
 
+/* A handshake has as much time as a head. */
+static void begin(bt_conn *conn)
+{
+    const bt_http_server_options *options = &conn->server->options;
+    if (options->tls != NULL && bt_out_use_tls(&conn->out, options->tls, NULL) != BATON_OK) {
+        bt_warn("http: connection dropped: %s peer=%s", baton_last_error(), conn->peer);
+        bt_conn_close(conn);
+    } else if (options->tls == NULL && conn->is_surplus) {
+        refuse(conn, 503, "too many connections");
+    } else {
+        set_timer(conn,
+                  options->tls != NULL ? options->header_timeout_ms : options->idle_timeout_ms);
+        start_reading(conn);
+    }
+}
+
 baton_status bt_conn_accept(bt_http_server *server)
 {
     bt_conn *conn = bt_calloc(1, sizeof(*conn));
@@ -499,11 +583,7 @@ baton_status bt_conn_accept(bt_http_server *server)
     }
     uv_tcp_nodelay(&conn->tcp, 1);
     describe_peer(conn);
-    if (server->stats.n_connections > server->options.max_connections) {
-        refuse(conn, 503, "too many connections");
-        return BATON_OK;
-    }
-    set_timer(conn, server->options.idle_timeout_ms);
-    start_reading(conn);
+    conn->is_surplus = server->stats.n_connections > server->options.max_connections;
+    begin(conn);
     return BATON_OK;
 }

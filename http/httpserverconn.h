@@ -56,8 +56,8 @@ struct bt_conn {
     bt_http_server *server;
     bt_conn *prev, *next;
     bt_conn_state state;
-    unsigned n_handles; /* not closed yet */
-    bool stream_reading, in_feed, keep_alive, shut, eof;
+    unsigned n_handles;                                              /* not closed yet */
+    bool stream_reading, in_feed, keep_alive, shut, eof, is_surplus; /* surplus: gets 503 */
     bt_http_parser parser;
     bt_out out;
     uint64_t written_seen; /* write timeout: written bytes when it was looked at last */

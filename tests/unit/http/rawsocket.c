@@ -2,6 +2,7 @@
 #include "rawsocket.h"
 
 #include "support/test.h"
+#include "tlskit.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -70,21 +71,13 @@ int raw_connect(uint16_t port)
     assert_true(fd >= 0);
     set_guard(fd);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    tlskit_connect(fd);
     return fd;
 }
 
-/* Calls are tried again when they are interrupted: where libuv uses io_uring, the kernel interrupts
- * calls of the thread that made the loop. */
 void raw_send(int fd, const void *bytes, size_t n)
 {
-    const char *at = bytes;
-    while (n > 0) {
-        ssize_t sent = TEMP_FAILURE_RETRY(send(fd, at, n, MSG_NOSIGNAL));
-        if (sent < 0) /* the peer may have had enough: what it answered tells */
-            return;
-        at += sent;
-        n -= (size_t)sent;
-    }
+    tlskit_send(fd, bytes, n);
 }
 
 void raw_send_text(int fd, const char *text)
@@ -99,7 +92,7 @@ size_t raw_read_until(int fd, const char *end, char *out, size_t cap)
     while (used + 1 < cap) {
         if (end_bytes > 0 && used >= end_bytes && strcmp(out + used - end_bytes, end) == 0)
             return used;
-        ssize_t got = TEMP_FAILURE_RETRY(recv(fd, out + used, cap - 1 - used, 0));
+        long got = tlskit_recv(fd, out + used, cap - 1 - used);
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             fail_msg("hang guard: nothing came after '%s'", out);
         if (got <= 0)
@@ -133,6 +126,7 @@ int raw_accept(int listener)
 {
     int fd = accept(listener, NULL, NULL);
     assert_true(fd >= 0);
+    tlskit_forget(fd);
     set_guard(fd);
     return fd;
 }

@@ -3,6 +3,7 @@
 
 #include "core/alloc.h"
 #include "support/test.h"
+#include "tlskit.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -125,6 +126,7 @@ void world_start(world *w, bt_http_server_options options)
     sem_init(&w->arrived, 0, 0);
     sem_init(&w->gone, 0, 0);
     w->out = bt_calloc(OUT_BYTES, 1);
+    options.tls = tlskit_server();
     options.on_request = world_on_request;
     options.ctx = w;
     assert_ok(bt_loop_create(&loop));

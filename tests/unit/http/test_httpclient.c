@@ -7,6 +7,7 @@
 #include "http/httpserver.h"
 #include "rawsocket.h"
 #include "scriptpeer.h"
+#include "tlskit.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -146,7 +147,7 @@ static void world_start(world *w, bt_http_client_options options)
     for (size_t i = 0; i < BIG_BYTES; i++)
         w->big[i] = (char)(i * 31 >> 3);
     assert_ok(bt_loop_create(&w->loop));
-    bt_http_server_options server = {.on_request = on_request, .ctx = w};
+    bt_http_server_options server = {.on_request = on_request, .ctx = w, .tls = tlskit_server()};
     assert_ok(bt_http_server_create(w->loop, &server, &w->server));
     w->port = bt_http_server_port(w->server);
     assert_ok(bt_http_client_create(w->loop, &options, &w->client));
@@ -166,6 +167,7 @@ static void start(world *w, seen *s, bt_http_client_request request)
 {
     s->world = w;
     request.host = request.host != NULL ? request.host : "127.0.0.1";
+    request.tls = request.port == 0 ? tlskit_client() : NULL;
     request.port = request.port != 0 ? request.port : w->port;
     request.ops = &ops;
     request.ctx = s;
@@ -630,6 +632,7 @@ static void a_call_survives_every_failed_allocation(void **state)
         world_start(&w, (bt_http_client_options){0});
         bt_http_client_request r = {.host = "127.0.0.1",
                                     .port = w.port,
+                                    .tls = tlskit_client(),
                                     .method = "POST",
                                     .path = "/",
                                     .body = body,
