@@ -21,6 +21,7 @@ static void free_exchange(bt_exchange *exchange)
     bt_loop_undefer(&exchange->notice);
     bt_http_head_free(&exchange->head);
     bt_free(exchange->target);
+    bt_free(exchange->extra);
     bt_free(exchange->body);
     bt_free(exchange);
 }
@@ -100,7 +101,7 @@ static baton_status check_headers(bt_http_headers list)
 }
 
 baton_status bt_respond_head(bt_conn *conn, unsigned status, const bt_http_header *headers,
-                             size_t n_headers, const char *framing)
+                             size_t n_headers, const char *framing, const char *extra)
 {
     bt_http_headers list = {headers, n_headers};
     char line[96];
@@ -112,6 +113,8 @@ baton_status bt_respond_head(bt_conn *conn, unsigned status, const bt_http_heade
         if (strcasecmp(headers[i].name, "connection") != 0)
             BATON_TRY(put_header(conn, headers[i].name, headers[i].value));
     }
+    if (extra != NULL)
+        BATON_TRY(put(conn, extra));
     BATON_TRY(put(conn, framing));
     if (!conn->keep_alive)
         BATON_TRY(put(conn, "Connection: close\r\n"));
@@ -160,7 +163,8 @@ static baton_status begin(bt_exchange *exchange, unsigned status, bt_http_header
         strcat(framing, "Connection: keep-alive\r\n");
     exchange->begun = true;
     bt_conn_wants_flush(conn);
-    return check_frame(exchange, bt_respond_head(conn, status, list.items, list.n, framing));
+    return check_frame(exchange,
+                       bt_respond_head(conn, status, list.items, list.n, framing, exchange->extra));
 }
 
 static baton_status check_open(const bt_exchange *exchange, bool begun)
@@ -170,6 +174,20 @@ static baton_status check_open(const bt_exchange *exchange, bool begun)
     if (exchange->begun != begun)
         return bt_fail(BATON_ERR_STATE, begun ? "http: the answer has not begun"
                                               : "http: the answer has begun already");
+    return BATON_OK;
+}
+
+baton_status bt_http_set_extra(bt_http_request *request, const bt_http_header *header)
+{
+    bt_exchange *exchange = exchange_of(request);
+    BATON_TRY(check_headers((bt_http_headers){header, 1}));
+    size_t cap = strlen(header->name) + strlen(header->value) + 5;
+    char *line = bt_calloc(cap, 1);
+    if (line == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "http: a header of %zu bytes", cap);
+    snprintf(line, cap, "%s: %s\r\n", header->name, header->value);
+    bt_free(exchange->extra);
+    exchange->extra = line;
     return BATON_OK;
 }
 

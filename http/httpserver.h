@@ -103,6 +103,11 @@ baton_status bt_http_respond_error(bt_http_request *request, unsigned status, co
 baton_status bt_http_respond_not_found(bt_http_request *request);
 baton_status bt_http_respond_not_allowed(bt_http_request *request, const char *allow);
 
+/* One more header for the answer, however and whenever it begins, also when it is an error; copied,
+ * and a later call replaces it. Of no effect once the answer has begun. Errors: INVALID_ARG (a
+ * header that must not be sent), NO_MEMORY. */
+baton_status bt_http_set_extra(bt_http_request *request, const bt_http_header *header);
+
 /* Starts a streamed answer. content_length: its exact size, or BT_HTTP_CHUNKED (to an HTTP/1.0
  * client: until close). Nothing is sent before this wakeup's callbacks are done.
  * Errors: CLOSED, STATE, INVALID_ARG, NO_MEMORY. */

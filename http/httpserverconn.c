@@ -207,7 +207,7 @@ static void refuse(bt_conn *conn, unsigned status, const char *text)
     n = n < sizeof(json) ? n : sizeof(json) - 1;
     snprintf(framing, sizeof(framing), "Content-Length: %zu\r\n", n);
     const bt_http_header type = {"Content-Type", "application/json"};
-    if (bt_respond_head(conn, status, &type, 1, framing) != BATON_OK ||
+    if (bt_respond_head(conn, status, &type, 1, framing, NULL) != BATON_OK ||
         bt_out_copy(&conn->out, json, n) != BATON_OK) {
         bt_conn_close(conn);
         return;

@@ -77,6 +77,7 @@ struct bt_exchange {
     bt_conn *conn; /* NULL: gone */
     bt_http_head head;
     char *body, *target;
+    char *extra; /* one more line of the answer's head; NULL: none */
     char peer[64];
     bool is_head, is_http10, begun, chunked, no_body;
     uint64_t left_bytes; /* of the announced length */
@@ -99,9 +100,9 @@ void bt_conn_wants_flush(bt_conn *conn);
 /* Closes when idle; otherwise after the request in flight. */
 void bt_conn_drain(bt_conn *conn);
 
-/* httprespond.c: writes status line, headers and framing. */
+/* httprespond.c: writes status line, headers, and whole lines: framing, and extra when not NULL. */
 baton_status bt_respond_head(bt_conn *conn, unsigned status, const bt_http_header *headers,
-                             size_t n_headers, const char *framing);
+                             size_t n_headers, const char *framing, const char *extra);
 /* The client went away: tells the handler, now. */
 void bt_exchange_gone(bt_exchange *exchange);
 /* The kernel took bytes: calls the drain function if it is due. */

@@ -53,6 +53,7 @@ typedef struct {
     int notices;           /* how many make an attempt ready; BT_NOTICES_AUTO: one of each rank */
     uint32_t max_inflight; /* requests at once; above, 503 [4096] */
     size_t max_body_bytes; /* [64 MiB] */
+    bool explain;          /* clients may ask which engines they got, and why */
     uint32_t retries;      /* attempts more than the first, at most [as given, 0 is none] */
     bt_proxy_deadlines ms;
 } bt_proxy_options;

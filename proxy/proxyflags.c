@@ -45,6 +45,10 @@ static const bt_args_option flags[] = {
      false},
     {NULL, "decode-policy", "POLICY", "round_robin",
      "Which decode engine; the same (by tokens whose KV is held there).", false},
+    {NULL, "explain", NULL, NULL,
+     "A request with X-Baton-Explain: 1 is told, in X-Baton-Route of its answer, which engines it "
+     "got, why, and how busy they were. Names engines: not for clients who must not know them.",
+     false},
     {NULL, "notices", "N|auto", "auto",
      "How many notices make a hand-off ready; auto: one of every rank; 0: do not wait.", false},
     {NULL, "proxy-host", "ADDRESS", "localhost", "Where to listen for notices (ZMQ).", false},
@@ -356,6 +360,7 @@ static baton_status read_handoff(const bt_args *args, bt_proxy_options *options)
     bool is_auto = strcmp(bt_args_value(args, "notices"), "auto") == 0;
     if (!is_auto)
         BATON_TRY(read_u32(args, "notices", 0, BT_MAX_RANKS, &notices));
+    options->explain = bt_args_count(args, "explain") > 0;
     options->notices = is_auto ? BT_NOTICES_AUTO : (int)notices;
     return read_u32(args, "retries", 0, 16, &options->retries);
 }

@@ -72,73 +72,6 @@ void bt_req_note_begun(bt_req *req)
     req->has_begun = true;
 }
 
-/* Engines of the attempt. */
-
-static bt_worker_pool *pool_of(const bt_req *req, bt_leg leg)
-{
-    bt_proxy *proxy = req->pl->proxy;
-    return leg == BT_LEG_PREFILL ? &proxy->prefill : &proxy->decode;
-}
-
-bt_worker *bt_req_worker(const bt_req *req, bt_leg leg)
-{
-    int idx = leg == BT_LEG_PREFILL ? req->prefill_idx : req->decode_idx;
-    return idx < 0 ? NULL : &pool_of(req, leg)->workers[idx];
-}
-
-/* What the leg brings to its engine. Room is reserved for what will be made, because nobody knows
- * how much that is; limits that are hardly ever reached do not count as a whole. */
-static bt_burden burden_of(const bt_req *req, bt_leg leg)
-{
-    enum { RESERVED_TOKENS = 2048 };
-    if (req->plan == NULL || req->state == BT_REQ_TOKENIZE)
-        return (bt_burden){0};
-    uint64_t n_prompt = req->plan->n_prompt_tokens;
-    bool is_limited = req->limit > 0 && req->limit < RESERVED_TOKENS;
-    uint64_t n_made = is_limited ? req->limit : RESERVED_TOKENS;
-    if (leg == BT_LEG_PREFILL)
-        return (bt_burden){.queued_tokens = n_prompt};
-    return (bt_burden){.queued_tokens = req->dialect == NULL ? n_prompt : 0,
-                       .held_tokens = n_prompt + n_made};
-}
-
-void bt_req_leave_worker(bt_req *req, bt_leg leg)
-{
-    bool *is_on = leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode;
-    if (*is_on)
-        bt_worker_end(bt_req_worker(req, leg), req->burden[leg]);
-    *is_on = false;
-}
-
-void bt_req_note_computed(bt_req *req, bt_leg leg)
-{
-    bt_burden *burden = &req->burden[leg];
-    bool is_on = leg == BT_LEG_PREFILL ? req->is_on_prefill : req->is_on_decode;
-    if (!is_on || burden->queued_tokens == 0)
-        return;
-    bt_load_computed(bt_req_worker(req, leg)->load, *burden);
-    burden->queued_tokens = 0;
-}
-
-/* Picks and enters an engine for that leg; false when there is none left to try. */
-static bool enter_worker(bt_req *req, bt_leg leg)
-{
-    bt_worker_pool *pool = pool_of(req, leg);
-    uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
-    bt_req_leave_worker(req, leg);
-    bt_choice choice = bt_worker_pick(pool, tried);
-    if (choice.index < 0 && req->is_retry_of_kv)
-        choice = bt_worker_pick(pool, 0);
-    int idx = choice.index;
-    *(leg == BT_LEG_PREFILL ? &req->prefill_idx : &req->decode_idx) = idx;
-    if (idx < 0)
-        return false;
-    req->burden[leg] = burden_of(req, leg);
-    bt_worker_begin(&pool->workers[idx], req->burden[leg]);
-    *(leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode) = true;
-    return true;
-}
-
 /* The hand-off will not be used: the receivers need not hold its pages until the lease runs out. */
 static void release_kv(bt_req *req)
 {
@@ -266,6 +199,7 @@ static bt_req *create(bt_proxy_loop *pl, bt_http_request *http, bt_route_id rout
     }
     name_request(req);
     bt_req_trace_begin(req);
+    req->is_explained = bt_req_wants_explanation(req);
     req->next = pl->requests;
     if (req->next != NULL)
         req->next->prev = req;
@@ -340,9 +274,9 @@ void bt_req_start_single(bt_proxy_loop *pl, bt_http_request *http, bt_route_id r
 /* Ours to say, or of no meaning to the engine. The engine must not compress: events are read. */
 static bool is_forwarded(bt_http_headers headers, const char *name)
 {
-    static const char *const ours[] = {"host",       "content-length",  "content-type",
-                                       "expect",     "accept-encoding", "x-request-id",
-                                       "traceparent"};
+    static const char *const ours[] = {"host",        "content-length",  "content-type",
+                                       "expect",      "accept-encoding", "x-request-id",
+                                       "traceparent", "x-baton-explain"};
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
         if (bt_slice_equals_nocase(bt_slice_of(name), ours[i]))
             return false;
@@ -522,7 +456,7 @@ static void tell_client(bt_req *req, const bt_req_failure *failure)
 static bool has_untried(const bt_req *req, bt_leg leg)
 {
     uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
-    return (uint32_t)__builtin_popcountll(tried) < pool_of(req, leg)->n_workers;
+    return (uint32_t)__builtin_popcountll(tried) < bt_req_pool(req, leg)->n_workers;
 }
 
 /* Marks the engines of the failed attempt, so that the next one tries others. */
@@ -691,7 +625,7 @@ static void fail_without_worker(bt_req *req, bt_leg leg)
 
 bool bt_req_enter_worker(bt_req *req, bt_leg leg)
 {
-    bool has_worker = enter_worker(req, leg);
+    bool has_worker = bt_req_choose_worker(req, leg);
     if (!has_worker)
         fail_without_worker(req, leg);
     return has_worker;

@@ -45,6 +45,13 @@ typedef struct {
     unsigned retry_after; /* seconds for the client; 0: none */
 } bt_req_failure;
 
+/* Why an engine was chosen, and how busy it was then. */
+typedef struct {
+    const char *why; /* NULL: none chosen yet */
+    uint32_t n_candidates, legs;
+    bt_burden load;
+} bt_explained;
+
 typedef struct bt_req {
     bt_proxy_loop *pl;
     bt_http_request *http;
@@ -71,6 +78,8 @@ typedef struct bt_req {
     int prefill_idx, decode_idx;          /* this attempt's engines, -1: none */
     bool is_on_prefill, is_on_decode;     /* counted in their load */
     bt_burden burden[BT_N_LEGS];          /* ... as this */
+    bool is_explained;                    /* the client asked why they were chosen */
+    bt_explained explained[BT_N_LEGS];    /* this is why, if so */
     uint64_t limit;                       /* tokens to make in all; 0: none said */
     bt_timer *timer;
     uint64_t kv_deadline_ms;
@@ -114,9 +123,13 @@ void bt_req_end_all(bt_proxy_loop *pl);
 /* Between the files that make up a request. */
 void bt_req_set_state(bt_req *req, bt_req_state state);
 bt_worker *bt_req_worker(const bt_req *req, bt_leg leg);
+bt_worker_pool *bt_req_pool(const bt_req *req, bt_leg leg);
 /* Picks an engine for that leg and counts the request in its load, until bt_req_leave_worker.
  * False: none is left, and the request has ended. */
 bool bt_req_enter_worker(bt_req *req, bt_leg leg);
+/* The same, but the request goes on. */
+bool bt_req_choose_worker(bt_req *req, bt_leg leg);
+bool bt_req_wants_explanation(const bt_req *req);
 void bt_req_leave_worker(bt_req *req, bt_leg leg);
 /* The engine of that leg answers: no token of the prompt is to be computed there any more. */
 void bt_req_note_computed(bt_req *req, bt_leg leg);

@@ -67,7 +67,7 @@ static void a_decode_engine_alone_has_the_prompt_to_compute(void **state)
     fake_nth(r.decode[0], 0);
     assert_true(gauge("queued_tokens", "decode", r.decode[0]) > 0);
     rig_leave(&held);
-    fake_wait_gone(r.decode[0], 1);
+    rig_wait_metric(&r, REQUESTS(499), 1);
     fake_set(r.decode[0], &(fake_script){.way = FAKE_HOLDS_BODY, .events = events});
     held = rig_begin(&r, "/v1/completions", body);
     rig_read_until(&held, "choices");
@@ -80,11 +80,90 @@ static void a_decode_engine_alone_has_the_prompt_to_compute(void **state)
     rig_close(&r);
 }
 
+/* Posts with X-Baton-Explain: 1; the route is written to text[1024], "" without one. */
+static unsigned post_explained(const char *body, char *text)
+{
+    reply answer = rig_post(&r, "/v1/completions", "X-Baton-Explain: 1\r\n", body);
+    const char *at = strstr(answer.head, "X-Baton-Route: ");
+    snprintf(text, 1024, "%.*s", at == NULL ? 0 : (int)strcspn(at + 15, "\r"),
+             at == NULL ? "" : at + 15);
+    unsigned status = answer.status;
+    reply_free(&answer);
+    return status;
+}
+
+/* role;engine="..."more, of that engine. */
+static void expect_route(const char *route, const char *role, const fake *engine, const char *more)
+{
+    char wanted[256];
+    snprintf(wanted, sizeof(wanted), "%s;engine=\"127.0.0.1:%u\";%s", role, fake_port(engine),
+             more);
+    if (strstr(route, wanted) == NULL)
+        fail_msg("wanted \"%s\" in \"%s\"", wanted, route);
+}
+
+static void a_client_that_asks_is_told_the_engines_and_why(void **state)
+{
+    static const char *const bodies[] = {
+        "{\"prompt\":[1,2,3],\"max_tokens\":4}", /* merged, streamed, and relayed answers */
+        "{\"prompt\":[1,2,3],\"max_tokens\":4,\"stream\":true}",
+        "{\"prompt\":[1,2,3],\"max_tokens\":4,\"n\":2}"};
+    char route[1024];
+    (void)state;
+    rig_open(&r, &(rig_options){.n_prefill = 2,
+                                .options.explain = true,
+                                .options.prefill_policy = BT_POLICY_LEAST_LOADED});
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(post_explained(bodies[i], route), 200);
+        expect_route(route, "decode", r.decode[0],
+                     "policy=round_robin;why=turn;candidates=1;of=1;legs=0;queued=0;held=0, ");
+        expect_route(route, ", prefill", r.prefill[i > 0],
+                     "policy=least_loaded;why=least;candidates=2;of=2;legs=0;queued=0;held=0");
+        rig_wait_metric(&r, REQUESTS(200), i + 1);
+    }
+    /* What is asked of us is not for the engines; and who does not ask is not told. */
+    assert_null(strcasestr(fake_nth(r.prefill[0], 0)->headers, "explain"));
+    reply answer = rig_post(&r, "/v1/completions", "", bodies[0]);
+    assert_null(strstr(answer.head, "X-Baton-Route"));
+    reply_free(&answer);
+    rig_close(&r);
+}
+
+/* Also an error says where it comes from; and no word of a prompt is said. */
+static void an_error_names_its_engines_and_a_retry_the_last_ones(void **state)
+{
+    char route[1024];
+    (void)state;
+    bt_expect_log("request failed");
+    rig_open(&r, &(rig_options){.n_prefill = 2, .options.explain = true, .options.retries = 1});
+    fake_set(r.prefill[0], &(fake_script){.status = 500, .body = "{}"});
+    assert_int_equal(post_explained("{\"prompt\":[77777],\"max_tokens\":4}", route), 200);
+    expect_route(route, "prefill", r.prefill[1], "policy=round_robin;why=turn;candidates=1;of=2;");
+    fake_set(r.prefill[1], &(fake_script){.status = 500, .body = "{}"});
+    assert_int_equal(post_explained("{\"prompt\":[77777],\"max_tokens\":4}", route), 502);
+    expect_route(route, "prefill", r.prefill[0], "");
+    assert_null(strstr(route, "77777"));
+    rig_close(&r);
+}
+
+static void nobody_is_told_unless_the_operator_allows_it(void **state)
+{
+    char route[1024];
+    (void)state;
+    rig_open(&r, &(rig_options){0});
+    assert_int_equal(post_explained("{\"prompt\":[1],\"max_tokens\":4}", route), 200);
+    assert_string_equal(route, "");
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         bt_test(the_next_request_goes_where_fewer_tokens_wait),
         bt_test(a_decode_engine_alone_has_the_prompt_to_compute),
+        bt_test(a_client_that_asks_is_told_the_engines_and_why),
+        bt_test(an_error_names_its_engines_and_a_retry_the_last_ones),
+        bt_test(nobody_is_told_unless_the_operator_allows_it),
     };
     return bt_run_tests(tests);
 }

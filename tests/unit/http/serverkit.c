@@ -112,6 +112,13 @@ void world_on_request(void *ctx, bt_http_request *request)
         w->held = request;
         assert_ok(bt_http_begin(request, 200, NULL, 0, BT_HTTP_CHUNKED));
         stream_on(w);
+    } else if (strcmp(request->path, "/extra") == 0) {
+        const bt_http_header two_lines = {"X", "a\r\nY: b"}, length = {"Content-Length", "1"};
+        assert_ok(bt_http_set_extra(request, &(bt_http_header){"X-Extra", "first"}));
+        assert_ok(bt_http_set_extra(request, &(bt_http_header){"X-Extra", "second"}));
+        assert_fails(bt_http_set_extra(request, &two_lines), BATON_ERR_INVALID_ARG, "malformed");
+        assert_fails(bt_http_set_extra(request, &length), BATON_ERR_INVALID_ARG, "set by");
+        assert_ok(bt_http_respond_not_found(request));
     } else if (strcmp(request->path, "/post") == 0 && strcmp(request->method, "POST") != 0) {
         assert_ok(bt_http_respond_not_allowed(request, "POST"));
     } else {

@@ -107,6 +107,20 @@ static void streams_are_chunked_or_sized_and_head_has_no_body(void **state)
     world_stop(&w);
 }
 
+static void one_more_header_goes_with_whatever_answer_comes(void **state)
+{
+    (void)state;
+    world w;
+    world_start(&w, (bt_http_server_options){0});
+    const char *answer =
+        world_exchange(&w, "GET /extra HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert_has(answer, "HTTP/1.1 404 Not Found\r\n");
+    assert_has(answer, "\r\nX-Extra: second\r\n");
+    assert_null(strstr(answer, "first"));
+    assert_has(answer, "}}");
+    world_stop(&w);
+}
+
 static void a_broken_answer_looks_broken(void **state)
 {
     (void)state;
@@ -148,6 +162,7 @@ int main(void)
         bt_test(pipelined_requests_are_answered_in_order_on_one_connection),
         bt_test(a_pipelined_request_waits_for_the_one_before_it),
         bt_test(streams_are_chunked_or_sized_and_head_has_no_body),
+        bt_test(one_more_header_goes_with_whatever_answer_comes),
         bt_test(a_broken_answer_looks_broken),
         bt_test(unknown_paths_and_methods_get_openai_errors),
     };

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engines of a request's attempt: chosen by their pools' policies, counted in their load, and
+ * explained to clients that ask. */
+#include "core/fail.h"
+#include "core/log.h"
+#include "proxy/proxyrequest.h"
+
+#include <string.h>
+
+bt_worker_pool *bt_req_pool(const bt_req *req, bt_leg leg)
+{
+    bt_proxy *proxy = req->pl->proxy;
+    return leg == BT_LEG_PREFILL ? &proxy->prefill : &proxy->decode;
+}
+
+bt_worker *bt_req_worker(const bt_req *req, bt_leg leg)
+{
+    int idx = leg == BT_LEG_PREFILL ? req->prefill_idx : req->decode_idx;
+    return idx < 0 ? NULL : &bt_req_pool(req, leg)->workers[idx];
+}
+
+/* What the leg brings to its engine. Room is reserved for what will be made, because nobody knows
+ * how much that is; limits that are hardly ever reached do not count as a whole. */
+static bt_burden burden_of(const bt_req *req, bt_leg leg)
+{
+    enum { RESERVED_TOKENS = 2048 };
+    if (req->plan == NULL || req->state == BT_REQ_TOKENIZE)
+        return (bt_burden){0};
+    uint64_t n_prompt = req->plan->n_prompt_tokens;
+    bool is_limited = req->limit > 0 && req->limit < RESERVED_TOKENS;
+    uint64_t n_made = is_limited ? req->limit : RESERVED_TOKENS;
+    if (leg == BT_LEG_PREFILL)
+        return (bt_burden){.queued_tokens = n_prompt};
+    return (bt_burden){.queued_tokens = req->dialect == NULL ? n_prompt : 0,
+                       .held_tokens = n_prompt + n_made};
+}
+
+void bt_req_leave_worker(bt_req *req, bt_leg leg)
+{
+    bool *is_on = leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode;
+    if (*is_on)
+        bt_worker_end(bt_req_worker(req, leg), req->burden[leg]);
+    *is_on = false;
+}
+
+void bt_req_note_computed(bt_req *req, bt_leg leg)
+{
+    bt_burden *burden = &req->burden[leg];
+    bool is_on = leg == BT_LEG_PREFILL ? req->is_on_prefill : req->is_on_decode;
+    if (!is_on || burden->queued_tokens == 0)
+        return;
+    bt_load_computed(bt_req_worker(req, leg)->load, *burden);
+    burden->queued_tokens = 0;
+}
+
+/* Explaining. */
+
+bool bt_req_wants_explanation(const bt_req *req)
+{
+    const char *asked = bt_http_header_get(req->http->headers, "X-Baton-Explain");
+    return req->pl->proxy->options.explain && asked != NULL && strcmp(asked, "1") == 0;
+}
+
+static void put_choice(const bt_req *req, bt_leg leg, bt_strbuf *out)
+{
+    const bt_worker *worker = bt_req_worker(req, leg);
+    const bt_explained *explained = &req->explained[leg];
+    if (worker == NULL || explained->why == NULL)
+        return;
+    bt_strbuf_printf(out, "%s%s;engine=\"%s\";policy=%s;why=%s;candidates=%u;of=%u",
+                     out->length > 0 ? ", " : "", leg == BT_LEG_PREFILL ? "prefill" : "decode",
+                     worker->name, bt_policy_name(bt_req_pool(req, leg)->policy.policy),
+                     explained->why, explained->n_candidates, bt_req_pool(req, leg)->n_workers);
+    bt_strbuf_printf(out, ";legs=%u;queued=%llu;held=%llu", explained->legs,
+                     (unsigned long long)explained->load.queued_tokens,
+                     (unsigned long long)explained->load.held_tokens);
+}
+
+/* Tells the client, in a header of its answer, which engines the attempt has and why; the figures
+ * are those of before it came. A structured field (RFC 8941). */
+static void tell_choices(bt_req *req)
+{
+    bt_strbuf text = {0};
+    put_choice(req, BT_LEG_DECODE, &text);
+    put_choice(req, BT_LEG_PREFILL, &text);
+    bt_http_header header = {"X-Baton-Route", bt_strbuf_text(&text)};
+    if (bt_strbuf_status(&text) != BATON_OK || bt_http_set_extra(req->http, &header) != BATON_OK)
+        bt_debug("not explained request=%s: %s", req->request_id, baton_last_error());
+    bt_strbuf_free(&text);
+}
+
+static void note_choice(bt_req *req, bt_leg leg, const char *why, uint64_t tried)
+{
+    if (!req->is_explained)
+        return;
+    const bt_worker_pool *pool = bt_req_pool(req, leg);
+    const bt_load *load = bt_req_worker(req, leg)->load;
+    bt_policy_ask ask = {.loads = pool->loads, .n = pool->n_workers, .tried = &tried};
+    req->explained[leg] = (bt_explained){
+        .why = why,
+        .n_candidates = bt_policy_candidates(&ask),
+        .legs = atomic_load_explicit(&load->legs, memory_order_relaxed),
+        .load = {.queued_tokens = atomic_load_explicit(&load->queued_tokens, memory_order_relaxed),
+                 .held_tokens = atomic_load_explicit(&load->held_tokens, memory_order_relaxed)}};
+    tell_choices(req);
+}
+
+/* Choosing. */
+
+bool bt_req_choose_worker(bt_req *req, bt_leg leg)
+{
+    bt_worker_pool *pool = bt_req_pool(req, leg);
+    uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
+    bt_req_leave_worker(req, leg);
+    bt_choice choice = bt_worker_pick(pool, tried);
+    if (choice.index < 0 && req->is_retry_of_kv)
+        choice = bt_worker_pick(pool, 0);
+    int idx = choice.index;
+    *(leg == BT_LEG_PREFILL ? &req->prefill_idx : &req->decode_idx) = idx;
+    if (idx < 0)
+        return false;
+    note_choice(req, leg, choice.why, tried);
+    req->burden[leg] = burden_of(req, leg);
+    bt_worker_begin(&pool->workers[idx], req->burden[leg]);
+    *(leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode) = true;
+    return true;
+}
