@@ -78,7 +78,7 @@ static bt_json_value choice_text(const bt_load_call *call, bt_json_value choice)
 {
     bt_json_value value = {.type = BT_JSON_ABSENT};
     const bt_json_value none = value;
-    if (!call->caller->options->chat)
+    if (call->caller->options->backend != BT_LOAD_CHAT)
         return bt_json_get(choice, "text", &value) == BATON_OK ? value : none;
     bt_json_value holder;
     if (bt_json_get(choice, call->sse != NULL ? "delta" : "message", &holder) != BATON_OK)
@@ -88,7 +88,7 @@ static bt_json_value choice_text(const bt_load_call *call, bt_json_value choice)
 
 static void keep_text(bt_load_call *call, bt_json_value text)
 {
-    if (call->caller->options->save_path == NULL || text.type != BT_JSON_STRING)
+    if (!bt_load_keeps_text(call->caller->options) || text.type != BT_JSON_STRING)
         return;
     char *decoded = bt_calloc(text.text.n, 1);
     size_t n;
@@ -118,7 +118,7 @@ static void take_token(bt_load_call *call)
     if (record->n_token_events++ == 0)
         record->first_ns = now_ns;
     else
-        bt_load_samples_add(call->caller->itl, now_ns - record->last_ns);
+        bt_load_samples_add(&record->itl, now_ns - record->last_ns);
     record->last_ns = now_ns;
 }
 
@@ -131,7 +131,7 @@ static void take_choice(bt_load_call *call, bt_json_value choice)
     bool is_empty = text.type != BT_JSON_STRING || text.text.n <= 2;
     /* Half a character is an empty text and a token all the same; but chat's first event, with the
      * role, and a last one with nothing but the reason, are none. */
-    if (!is_empty || (!is_last && !call->caller->options->chat))
+    if (!is_empty || (!is_last && call->caller->options->backend != BT_LOAD_CHAT))
         take_token(call);
     keep_text(call, text);
 }
@@ -253,6 +253,13 @@ static void on_done(void *ctx, bt_http_call *http, const bt_http_result *result)
 
 static const bt_http_call_ops ops = {.on_head = on_head, .on_data = on_data, .on_done = on_done};
 
+static const char *path_of(const bt_load_options *options)
+{
+    if (options->endpoint != NULL)
+        return options->endpoint;
+    return options->backend == BT_LOAD_CHAT ? "/v1/chat/completions" : "/v1/completions";
+}
+
 static baton_status start_http(bt_load_call *call)
 {
     const bt_load_options *options = call->caller->options;
@@ -273,7 +280,7 @@ static baton_status start_http(bt_load_call *call)
         .host = options->host,
         .port = options->port,
         .method = "POST",
-        .path = options->chat ? "/v1/chat/completions" : "/v1/completions",
+        .path = path_of(options),
         .headers = headers,
         .n_headers = n_headers,
         .body = &body,
@@ -312,7 +319,7 @@ void bt_load_call_cancel(bt_load_call *call)
     bt_http_call_cancel(call->http);
 }
 
-const bt_load_record *bt_load_call_record(const bt_load_call *call)
+bt_load_record *bt_load_call_record(const bt_load_call *call)
 {
     return call->record;
 }

@@ -17,7 +17,6 @@ typedef struct {
     const bt_load_options *options;
     const bt_clock *clock;
     bt_http_client *client;
-    bt_load_samples *itl; /* gaps between token events of all streams */
     void (*on_end)(void *ctx, bt_load_call *call);
     void *ctx;
 } bt_load_caller;
@@ -27,7 +26,8 @@ typedef struct {
  * set. Errors: those of bt_http_client_start, NO_MEMORY; then there is no on_end. */
 baton_status bt_load_call_start(const bt_load_caller *caller, bt_strbuf *body,
                                 bt_load_record *record, bt_load_call **call_p);
-const bt_load_record *bt_load_call_record(const bt_load_call *call);
+/* The one it was started with. */
+bt_load_record *bt_load_call_record(const bt_load_call *call);
 /* on_end comes with the error "canceled". */
 void bt_load_call_cancel(bt_load_call *call);
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BAR_CHARS = 24, LINE_BYTES = 160 };
+enum { BAR_CHARS = 24, LINE_BYTES = 200 };
 
 bool bt_load_progress_is_wanted(void)
 {
@@ -23,9 +23,9 @@ void bt_load_progress_format(const bt_load_progress *p, char *out, size_t cap)
     bar[BAR_CHARS] = '\0';
     double seconds = (double)p->elapsed_ns / 1e9;
     double per_second = seconds > 0 ? 1 / seconds : 0;
-    snprintf(out, cap, "[%s] %u/%u  %u running  %u failed  %.1f req/s  %.0f tok/s  %.0f s", bar,
-             p->n_ended, p->n_requests, p->n_running, p->n_failed, p->n_ended * per_second,
-             (double)p->n_output_tokens * per_second, seconds);
+    snprintf(out, cap, "%s[%s] %u/%u  %u running  %u failed  %.1f req/s  %.0f tok/s  %.0f s",
+             p->title, bar, p->n_ended, p->n_requests, p->n_running, p->n_failed,
+             p->n_ended * per_second, (double)p->n_output_tokens * per_second, seconds);
 }
 
 void bt_load_progress_draw(const bt_load_progress *progress)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 typedef struct {
+    const char *title; /* in front of the bar; "": none */
     uint32_t n_requests;
     uint32_t n_running;
     uint32_t n_ended; /* failed ones too */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/load/load_run.h"
 
+#include "bench/load/load_arrivals.h"
 #include "bench/load/load_call.h"
 #include "bench/load/load_model.h"
 #include "bench/load/load_progress.h"
@@ -15,11 +16,19 @@ enum {
     PROGRESS_MS = 200,
     /* The loop's timers count milliseconds: lateness within this is ours, not the server's. */
     TIMER_SLACK_NS = 2000000,
+    MAX_IDLE_CONNECTIONS = 65536,
 };
+/* No measured request has such a number. */
+static const uint32_t warm_up_base = UINT32_C(0x80000000);
 
+/* A turn that waits for its time. */
 typedef struct {
+    uint64_t due_ns;
+    uint32_t i;
+} next_turn;
+
+struct bt_load_runner {
     const bt_load_options *options;
-    bt_load_result *result;
     bt_load_workload *workload;
     bt_loop *loop;
     bt_http_client *client;
@@ -27,18 +36,21 @@ typedef struct {
     bt_timer *progress_timer;
     bt_deferred refill;
     bt_load_caller caller;
-    bt_load_call **calls; /* [concurrency]; NULL: a free place */
-    uint64_t start_ns;
-    uint64_t due_ns; /* of the next arrival; 0 in a closed loop: at once */
-    bt_load_progress progress;
-    uint32_t next; /* request to be sent next */
+    char model[BT_LOAD_MODEL_BYTES];
     bool stopping;
-} load_run;
 
-static bool is_over(const load_run *run)
-{
-    return run->progress.n_running == 0 && (run->stopping || run->next == run->options->n_requests);
-}
+    /* Of the phase that runs. */
+    const bt_load_phase *phase;
+    bt_load_result *result;
+    bt_load_call **calls; /* [n_requests]; NULL: not running */
+    uint64_t *due_ns;     /* [n_conversations], of their first turns; NULL: when there is a place */
+    uint32_t n_conversations, n_begun;
+    next_turn *turns; /* ring of [n_conversations]; a turn is due after all that are before it */
+    uint32_t turns_head, n_turns;
+    bt_load_progress progress;
+};
+
+/* ---- what is sent when ---- */
 
 static void fail_unsent(bt_load_record *record)
 {
@@ -48,24 +60,27 @@ static void fail_unsent(bt_load_record *record)
     record->ended = true;
 }
 
-static bt_load_call **free_place(const load_run *run)
+static void add_turn(bt_load_runner *run, uint32_t i)
 {
-    bt_load_call **place = run->calls;
-    while (*place != NULL)
-        place++;
-    return place;
+    if (i >= run->phase->n_requests || i % run->options->n_turns == 0)
+        return;
+    uint32_t tail = (uint32_t)(((uint64_t)run->turns_head + run->n_turns++) % run->n_conversations);
+    run->turns[tail] = (next_turn){.due_ns = bt_now_ns(&bt_clock_monotonic) +
+                                             run->options->turn_delay_ms * BT_NS_PER_MS,
+                                   .i = i};
 }
 
-/* Sends the next request; due_ns is when it should have been. */
-static void send_next(load_run *run, uint64_t due_ns)
+static void send_request(bt_load_runner *run, uint32_t i, uint64_t due_ns)
 {
-    uint32_t i = run->next++;
     bt_load_record *record = &run->result->records[i];
     bt_strbuf body = {0};
-    record->start_ns = due_ns;
-    baton_status status = bt_load_workload_body(run->workload, i, run->result->model, &body);
+    record->sent_ns = bt_now_ns(&bt_clock_monotonic);
+    bool is_late = record->sent_ns > due_ns && record->sent_ns - due_ns > TIMER_SLACK_NS;
+    record->start_ns = is_late ? due_ns : record->sent_ns;
+    baton_status status = bt_load_workload_body(
+        run->workload, run->phase->base + i, record - i % run->options->n_turns, run->model, &body);
     if (status == BATON_OK)
-        status = bt_load_call_start(&run->caller, &body, record, free_place(run));
+        status = bt_load_call_start(&run->caller, &body, record, &run->calls[i]);
     bt_strbuf_free(&body);
     if (status == BATON_OK) {
         run->progress.n_running++;
@@ -73,145 +88,223 @@ static void send_next(load_run *run, uint64_t due_ns)
         fail_unsent(record);
         run->progress.n_ended++;
         run->progress.n_failed++;
+        add_turn(run, i + 1);
     }
+}
+
+/* When the next request is due: a turn whose time has come goes before a new conversation. NEVER:
+ * nothing is left, or waits for answers. */
+static uint64_t peek(const bt_load_runner *run, uint64_t now_ns, bool *is_turn)
+{
+    uint64_t turn_ns = run->n_turns > 0 ? run->turns[run->turns_head].due_ns : BT_NEVER_NS;
+    uint64_t fresh_ns = BT_NEVER_NS;
+    if (run->n_begun < run->n_conversations)
+        fresh_ns = run->due_ns != NULL ? run->result->began_ns + run->due_ns[run->n_begun] : now_ns;
+    *is_turn = turn_ns <= fresh_ns || turn_ns <= now_ns;
+    return *is_turn ? turn_ns : fresh_ns;
+}
+
+static uint32_t take(bt_load_runner *run, bool is_turn)
+{
+    if (!is_turn)
+        return run->n_begun++ * run->options->n_turns;
+    uint32_t i = run->turns[run->turns_head].i;
+    run->turns_head = (run->turns_head + 1) % run->n_conversations;
+    run->n_turns--;
+    return i;
 }
 
 /* Sends what is due and has a place, and sleeps until the next is. */
 static void refill(void *arg)
 {
-    load_run *run = arg;
-    const bt_load_options *o = run->options;
-    uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
-    while (!run->stopping && run->next < o->n_requests &&
-           run->progress.n_running < o->concurrency) {
-        if (o->rate > 0 && run->due_ns > now_ns) {
-            /* Whole milliseconds, rounded up: never early. */
-            bt_timer_start(run->arrival_timer,
-                           (run->due_ns - now_ns + BT_NS_PER_MS - 1) / BT_NS_PER_MS, 0);
+    bt_load_runner *run = arg;
+    bool is_turn = false;
+    uint64_t due_ns = BT_NEVER_NS;
+    while (!run->stopping && run->progress.n_running < run->options->concurrency) {
+        uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
+        due_ns = peek(run, now_ns, &is_turn);
+        if (due_ns == BT_NEVER_NS)
+            break;
+        if (due_ns > now_ns) { /* whole milliseconds, rounded up: never early */
+            bt_timer_start(run->arrival_timer, (due_ns - now_ns + BT_NS_PER_MS - 1) / BT_NS_PER_MS,
+                           0);
             break;
         }
-        uint64_t due_ns = bt_now_ns(&bt_clock_monotonic);
-        if (o->rate > 0 && due_ns - run->due_ns > TIMER_SLACK_NS)
-            due_ns = run->due_ns;
-        if (o->rate > 0)
-            run->due_ns += bt_load_workload_gap_ns(run->workload, run->next);
-        send_next(run, due_ns);
+        send_request(run, take(run, is_turn), due_ns);
     }
-    if (is_over(run))
+    if (run->progress.n_running == 0 && (run->stopping || due_ns == BT_NEVER_NS))
         bt_loop_stop(run->loop);
 }
 
 static void on_end(void *ctx, bt_load_call *call)
 {
-    load_run *run = ctx;
+    bt_load_runner *run = ctx;
     const bt_load_record *record = bt_load_call_record(call);
-    bt_load_call **place = run->calls;
-    while (*place != call)
-        place++;
-    *place = NULL;
+    uint32_t i = (uint32_t)(record - run->result->records);
+    run->calls[i] = NULL;
     run->progress.n_running--;
     run->progress.n_ended++;
     run->progress.n_failed += !record->ok;
     run->progress.n_output_tokens += record->output_tokens;
+    add_turn(run, i + 1);
     bt_loop_defer(run->loop, &run->refill);
 }
 
 static void on_progress(void *arg)
 {
-    load_run *run = arg;
-    run->progress.elapsed_ns = bt_now_ns(&bt_clock_monotonic) - run->start_ns;
+    bt_load_runner *run = arg;
+    run->progress.elapsed_ns = bt_now_ns(&bt_clock_monotonic) - run->result->began_ns;
     bt_load_progress_draw(&run->progress);
 }
 
 /* The first signal stops sending and ends what runs; the report is still printed. */
 static void on_signal(void *arg)
 {
-    load_run *run = arg;
+    bt_load_runner *run = arg;
     run->stopping = true;
-    run->result->interrupted = true;
-    for (uint32_t i = 0; i < run->options->concurrency; i++) {
+    for (uint32_t i = 0; run->phase != NULL && i < run->phase->n_requests; i++) {
         if (run->calls[i] != NULL)
             bt_load_call_cancel(run->calls[i]);
     }
     bt_loop_defer(run->loop, &run->refill);
 }
 
-static baton_status create_parts(load_run *run)
-{
-    const bt_load_options *o = run->options;
-    run->calls = bt_calloc(o->concurrency, sizeof(*run->calls));
-    run->result->records = bt_calloc(o->n_requests, sizeof(*run->result->records));
-    if (run->calls == NULL || run->result->records == NULL)
-        return bt_fail(BATON_ERR_NO_MEMORY, "load: records of %u requests", o->n_requests);
-    run->result->n_requests = o->n_requests;
-    BATON_TRY(bt_load_workload_create(o, &run->workload));
-    BATON_TRY(bt_loop_create(&run->loop));
-    bt_http_client_options client = {.max_idle_per_origin = o->concurrency};
-    BATON_TRY(bt_http_client_create(run->loop, &client, &run->client));
-    BATON_TRY(bt_timer_create(run->loop, refill, run, &run->arrival_timer));
-    BATON_TRY(bt_timer_create(run->loop, on_progress, run, &run->progress_timer));
-    BATON_TRY(bt_loop_on_signal(run->loop, SIGINT, on_signal, run));
-    return bt_loop_on_signal(run->loop, SIGTERM, on_signal, run);
-}
+/* ---- phases ---- */
 
-static void destroy_parts(load_run *run)
+static baton_status prepare(bt_load_runner *run, const bt_load_phase *phase)
 {
-    bt_timer_destroy(run->progress_timer);
-    bt_timer_destroy(run->arrival_timer);
-    bt_http_client_destroy(run->client);
-    bt_loop_destroy(run->loop);
-    bt_load_workload_destroy(run->workload);
-    bt_free(run->calls);
-}
-
-static baton_status find_model(load_run *run)
-{
-    const bt_load_options *o = run->options;
-    if (o->model == NULL)
-        return bt_load_model_ask(run->loop, run->client, o, run->result->model,
-                                 sizeof(run->result->model));
-    snprintf(run->result->model, sizeof(run->result->model), "%s", o->model);
+    uint32_t n = phase->n_requests, n_turns = run->options->n_turns;
+    run->n_conversations = n / n_turns + (n % n_turns != 0);
+    run->n_begun = run->turns_head = run->n_turns = 0;
+    run->calls = bt_calloc(n, sizeof(*run->calls));
+    run->turns = bt_calloc(run->n_conversations, sizeof(*run->turns));
+    run->result->records = bt_calloc(n, sizeof(*run->result->records));
+    if (phase->rate > 0)
+        run->due_ns = bt_calloc(run->n_conversations, sizeof(*run->due_ns));
+    if (run->calls == NULL || run->turns == NULL || run->result->records == NULL ||
+        (phase->rate > 0 && run->due_ns == NULL))
+        return bt_fail(BATON_ERR_NO_MEMORY, "load: records of %u requests", n);
+    run->result->n_requests = n;
+    if (phase->rate > 0)
+        bt_load_arrivals(run->options, phase->rate, run->n_conversations, run->due_ns);
     return BATON_OK;
 }
 
-static void send_all(load_run *run)
+static void send_all(bt_load_runner *run)
 {
-    run->progress.n_requests = run->options->n_requests;
-    run->caller = (bt_load_caller){.options = run->options,
-                                   .clock = &bt_clock_monotonic,
-                                   .client = run->client,
-                                   .itl = &run->result->itl,
-                                   .on_end = on_end,
-                                   .ctx = run};
-    run->start_ns = run->due_ns = bt_now_ns(&bt_clock_monotonic);
+    run->progress =
+        (bt_load_progress){.title = run->phase->title, .n_requests = run->phase->n_requests};
+    run->result->began_ns = bt_now_ns(&bt_clock_monotonic);
     bool shows_progress = !run->options->quiet && bt_load_progress_is_wanted();
     if (shows_progress)
         bt_timer_start(run->progress_timer, PROGRESS_MS, PROGRESS_MS);
     bt_timer_start(run->arrival_timer, 0, 0);
     bt_loop_run(run->loop);
-    run->result->duration_ns = bt_now_ns(&bt_clock_monotonic) - run->start_ns;
+    run->result->duration_ns = bt_now_ns(&bt_clock_monotonic) - run->result->began_ns;
+    bt_timer_stop(run->arrival_timer);
+    bt_timer_stop(run->progress_timer);
     if (shows_progress)
         bt_load_progress_clear();
 }
 
-baton_status bt_load_run(const bt_load_options *options, bt_load_result *result)
+baton_status bt_load_run(bt_load_runner *run, const bt_load_phase *phase, bt_load_result *result)
 {
     *result = (bt_load_result){0};
-    load_run run = {.options = options, .result = result, .refill = {.fn = refill, .arg = &run}};
-    baton_status status = create_parts(&run);
-    if (status == BATON_OK)
-        status = find_model(&run);
-    if (status == BATON_OK && !result->interrupted)
-        send_all(&run);
-    destroy_parts(&run);
+    snprintf(result->model, sizeof(result->model), "%s", run->model);
+    run->result = result;
+    baton_status status = prepare(run, phase);
+    run->phase = phase;
+    if (status == BATON_OK && !run->stopping)
+        send_all(run);
+    result->interrupted = run->stopping;
+    run->phase = NULL;
+    bt_free(run->calls);
+    bt_free(run->turns);
+    bt_free(run->due_ns);
+    run->calls = NULL;
+    run->turns = NULL;
+    run->due_ns = NULL;
+    return status;
+}
+
+baton_status bt_load_warm_up(bt_load_runner *run)
+{
+    const bt_load_options *o = run->options;
+    if (o->n_warmups == 0)
+        return BATON_OK;
+    bt_load_result result;
+    const bt_load_phase phase = {.title = "warm-up ",
+                                 .n_requests = o->n_warmups,
+                                 .base = warm_up_base / o->n_turns * o->n_turns};
+    baton_status status = bt_load_run(run, &phase, &result);
+    bt_load_result_free(&result);
     return status;
 }
 
 void bt_load_result_free(bt_load_result *result)
 {
     for (uint32_t i = 0; result->records != NULL && i < result->n_requests; i++)
-        bt_strbuf_free(&result->records[i].text);
+        bt_load_record_free(&result->records[i]);
     bt_free(result->records);
-    bt_load_samples_free(&result->itl);
     *result = (bt_load_result){0};
+}
+
+/* ---- the runner ---- */
+
+static baton_status find_model(bt_load_runner *run)
+{
+    const bt_load_options *o = run->options;
+    if (o->model == NULL)
+        return bt_load_model_ask(run->loop, run->client, o, run->model, sizeof(run->model));
+    snprintf(run->model, sizeof(run->model), "%s", o->model);
+    return BATON_OK;
+}
+
+static baton_status create_parts(bt_load_runner *run)
+{
+    const bt_load_options *o = run->options;
+    BATON_TRY(bt_load_workload_create(o, &run->workload));
+    BATON_TRY(bt_loop_create(&run->loop));
+    bt_http_client_options client = {.max_idle_per_origin = o->concurrency < MAX_IDLE_CONNECTIONS
+                                                                ? o->concurrency
+                                                                : MAX_IDLE_CONNECTIONS};
+    BATON_TRY(bt_http_client_create(run->loop, &client, &run->client));
+    BATON_TRY(bt_timer_create(run->loop, refill, run, &run->arrival_timer));
+    BATON_TRY(bt_timer_create(run->loop, on_progress, run, &run->progress_timer));
+    BATON_TRY(bt_loop_on_signal(run->loop, SIGINT, on_signal, run));
+    BATON_TRY(bt_loop_on_signal(run->loop, SIGTERM, on_signal, run));
+    return find_model(run);
+}
+
+baton_status bt_load_runner_create(const bt_load_options *options, bt_load_runner **runner_p)
+{
+    bt_load_runner *run = bt_calloc(1, sizeof(*run));
+    if (run == NULL)
+        return bt_fail(BATON_ERR_NO_MEMORY, "load: a runner");
+    run->options = options;
+    run->refill = (bt_deferred){.fn = refill, .arg = run};
+    baton_status status = create_parts(run);
+    if (status != BATON_OK) {
+        bt_load_runner_destroy(run);
+        return status;
+    }
+    run->caller = (bt_load_caller){.options = options,
+                                   .clock = &bt_clock_monotonic,
+                                   .client = run->client,
+                                   .on_end = on_end,
+                                   .ctx = run};
+    *runner_p = run;
+    return BATON_OK;
+}
+
+void bt_load_runner_destroy(bt_load_runner *run)
+{
+    if (run == NULL)
+        return;
+    bt_timer_destroy(run->progress_timer);
+    bt_timer_destroy(run->arrival_timer);
+    bt_http_client_destroy(run->client);
+    bt_loop_destroy(run->loop);
+    bt_load_workload_destroy(run->workload);
+    bt_free(run);
 }

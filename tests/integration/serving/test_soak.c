@@ -61,17 +61,18 @@ static void load(const soak *s, unsigned n, const char *seed)
     snprintf(url, sizeof(url), "http://127.0.0.1:%u", s->nodes[N_NODES - 1].port);
     snprintf(requests, sizeof(requests), "%u", n);
     bt_child *child = bt_child_start(
-        "baton-load", (const char *const[]){"--url", url, "--requests", requests, "--concurrency",
-                                            "32", "--seed", seed, "--prompt-len", "16:256",
-                                            "--output-len", "1:16", "--json", "--quiet", NULL});
+        "baton-load",
+        (const char *const[]){"--base-url", url, "--num-prompts", requests, "--max-concurrency",
+                              "32", "--seed", seed, "--random-input-len", "16:256",
+                              "--random-output-len", "1:16", "--json", "--quiet", NULL});
     int status = bt_child_wait(child);
     char *text = bt_child_text(child->out);
     json_t *report = json_loads(text, 0, NULL);
-    json_int_t ok = json_integer_value(json_object_get(report, "ok"));
+    json_int_t ok = json_integer_value(json_object_get(report, "completed"));
     if (status != 0 || ok != n)
         fail_msg("baton-load: exit %d, %d of %u answered: %s", status, (int)ok, n, text);
     print_message("%u requests: %.1f a second\n", n,
-                  json_real_value(json_object_get(report, "requests_per_s")));
+                  json_real_value(json_object_get(report, "request_throughput")));
     json_decref(report);
     free(text);
 }

@@ -106,9 +106,10 @@ static void steady_load(const chaos_fleet *fleet, sample *out)
     char url[64];
     snprintf(url, sizeof(url), "http://127.0.0.1:%u", chaos_proxy_port(fleet));
     bt_child *child = bt_child_start(
-        "baton-load", (const char *const[]){"--url", url, "--requests", "60", "--concurrency", "8",
-                                            "--seed", "9", "--prompt-len", "16:256", "--output-len",
-                                            "1:16", "--json", "--quiet", NULL});
+        "baton-load",
+        (const char *const[]){"--base-url", url, "--num-prompts", "60", "--max-concurrency", "8",
+                              "--seed", "9", "--random-input-len", "16:256", "--random-output-len",
+                              "1:16", "--json", "--quiet", NULL});
     if (bt_child_wait(child) != 0) {
         char *text = bt_child_text(child->out);
         fail_msg("a request failed although nothing is disturbed: %s", text);

@@ -2,7 +2,7 @@
 /* Whole runs against a fake server over loopback. */
 #include "fake_openai.h"
 
-#include "bench/load/load_report.h"
+#include "bench/load/load_summary.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 
 static fake_openai *fake;
 static bt_load_options options;
+static bt_load_runner *runner;
 static bt_load_result result;
 static bt_load_summary summary;
 
@@ -24,14 +25,18 @@ static int start(void **state)
         .port = fake_openai_port(fake),
         .n_requests = 40,
         .concurrency = 4,
-        .prompt_tokens = {10, 30},
+        .input_tokens = {10, 30},
         .output_tokens = {6, 6},
         .chars_per_token = 1,
         .vocab = 256,
         .stream = true,
         .timeout_ms = 60000,
         .connect_timeout_ms = 60000,
-        .save_path = "unused",
+        .answers_path = "unused",
+        .n_turns = 1,
+        .n_prefixes = 1,
+        .burst_size = 1,
+        .burstiness = 1,
         .quiet = true,
     };
     return 0;
@@ -39,6 +44,8 @@ static int start(void **state)
 
 static int stop(void **state)
 {
+    bt_load_runner_destroy(runner);
+    runner = NULL;
     bt_load_result_free(&result);
     if (fake != NULL)
         fake_openai_stop(fake, NULL);
@@ -48,8 +55,12 @@ static int stop(void **state)
 
 static void run(void)
 {
-    assert_ok(bt_load_run(&options, &result));
-    assert_ok(bt_load_summarize(&result, &summary));
+    const bt_load_phase phase = {
+        .title = "", .n_requests = options.n_requests, .rate = options.rate};
+    assert_ok(bt_load_runner_create(&options, &runner));
+    assert_ok(bt_load_warm_up(runner));
+    assert_ok(bt_load_run(runner, &phase, &result));
+    assert_ok(bt_load_summarize(&options, &result, &summary));
 }
 
 static void streams_are_measured_token_by_token(void **state)
@@ -62,9 +73,9 @@ static void streams_are_measured_token_by_token(void **state)
     assert_int_equal(summary.prompt_tokens, 40 * 11);
     assert_int_equal(summary.cached_tokens, 40 * 3);
     assert_int_equal(summary.output_tokens, 40 * 6);
-    assert_int_equal(summary.ttft.n, 40);
-    assert_int_equal(summary.tpot.n, 40);
-    assert_int_equal(summary.itl.n, 40 * 5);
+    assert_int_equal(summary.spread[BT_LOAD_TTFT].n, 40);
+    assert_int_equal(summary.spread[BT_LOAD_TPOT].n, 40);
+    assert_int_equal(summary.spread[BT_LOAD_ITL].n, 40 * 5);
     for (uint32_t i = 0; i < 40; i++) {
         const bt_load_record *record = &result.records[i];
         assert_true(record->start_ns <= record->first_ns && record->first_ns <= record->last_ns &&
@@ -76,12 +87,12 @@ static void streams_are_measured_token_by_token(void **state)
 static void chat_counts_no_role_event_as_a_token(void **state)
 {
     (void)state;
-    options.chat = true;
+    options.backend = BT_LOAD_CHAT;
     options.model = "given";
     run();
     assert_string_equal(result.model, "given");
     assert_int_equal(summary.n_ok, 40);
-    assert_int_equal(summary.itl.n, 40 * 5);
+    assert_int_equal(summary.spread[BT_LOAD_ITL].n, 40 * 5);
     assert_string_equal(bt_strbuf_text(&result.records[3].text), "abababababab");
 }
 
@@ -92,8 +103,10 @@ static void whole_answers_have_an_end_to_end_time_only(void **state)
     options.token_ids = true;
     run();
     assert_int_equal(summary.n_ok, 40);
-    assert_int_equal(summary.e2e.n, 40);
-    assert_int_equal(summary.ttft.n + summary.tpot.n + summary.itl.n, 0);
+    assert_int_equal(summary.spread[BT_LOAD_E2EL].n, 40);
+    assert_int_equal(summary.spread[BT_LOAD_TTFT].n + summary.spread[BT_LOAD_TPOT].n +
+                         summary.spread[BT_LOAD_ITL].n,
+                     0);
     assert_string_equal(bt_strbuf_text(&result.records[0].text), "abababababab");
 }
 
@@ -117,7 +130,7 @@ static void write_prompts(char *path, const char *text)
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     close(fd);
-    options.prompt_file = path;
+    options.dataset_path = path;
 }
 
 static uint32_t errors_called(const char *kind)
@@ -142,7 +155,7 @@ static void every_kind_of_failure_is_counted(void **state)
     assert_int_equal(errors_called("error in stream"), 8);
     assert_int_equal(errors_called("bad answer"), 8);
     assert_int_equal(summary.n_errors, 4);
-    assert_int_equal(summary.ttft.n, 8); /* failures do not flatter the figures */
+    assert_int_equal(summary.spread[BT_LOAD_TTFT].n, 8); /* failures do not flatter the figures */
 }
 
 static void a_server_that_is_silent_runs_into_the_timeout(void **state)
@@ -180,8 +193,7 @@ static void nobody_there_is_said_before_anything_is_sent(void **state)
     (void)state;
     fake_openai_stop(fake, NULL);
     fake = NULL;
-    assert_fails(bt_load_run(&options, &result), BATON_ERR_UNREACHABLE, "/v1/models");
-    bt_load_result_free(&result);
+    assert_fails(bt_load_runner_create(&options, &runner), BATON_ERR_UNREACHABLE, "/v1/models");
     options.model = "m"; /* not asked for: then every request fails */
     run();
     assert_int_equal(summary.n_ok, 0);

@@ -12,14 +12,17 @@ static bt_load_options options;
 static bt_load_workload *workload;
 static bt_strbuf body;
 static bt_json_value root;
+static bt_load_record earlier[8]; /* turns */
 
 static int make_options(void **state)
 {
     options = (bt_load_options){.seed = 3,
-                                .prompt_tokens = {20, 40},
+                                .input_tokens = {20, 40},
                                 .output_tokens = {8, 8},
                                 .chars_per_token = 2,
                                 .vocab = 100,
+                                .n_turns = 1,
+                                .n_prefixes = 1,
                                 .stream = true};
     return bt_test_setup(state);
 }
@@ -29,12 +32,14 @@ static int drop(void **state)
     bt_load_workload_destroy(workload);
     workload = NULL;
     bt_strbuf_free(&body);
+    for (size_t i = 0; i < 8; i++)
+        bt_load_record_free(&earlier[i]);
     return bt_test_teardown(state);
 }
 
 static void make_body(uint32_t i)
 {
-    assert_ok(bt_load_workload_body(workload, i, "m\"1", &body));
+    assert_ok(bt_load_workload_body(workload, i, earlier, "m\"1", &body));
     assert_ok(bt_json_check(body.data, body.length, &root));
 }
 
@@ -61,8 +66,8 @@ static void made_up_prompts_have_the_wanted_lengths(void **state)
             memcpy(first, text, sizeof(first));
         assert_memory_equal(text, first, 20); /* the prefix */
     }
-    assert_int_equal(shortest, 40);
-    assert_int_equal(longest, 80);
+    assert_int_equal(shortest, 20 + 40);
+    assert_int_equal(longest, 20 + 80);
     assert_string_equal(member("model").text.at[0] == '"' ? "ok" : "", "ok");
     assert_int_equal(member("stream").type, BT_JSON_TRUE);
 }
@@ -77,7 +82,7 @@ static void token_id_prompts_are_exact(void **state)
     for (uint32_t i = 0; i < 50; i++) {
         make_body(i);
         bt_json_value ids = member("prompt"), id, unused;
-        assert_in_range(bt_json_length(ids), 20, 40);
+        assert_in_range(bt_json_length(ids), 40, 60);
         bt_json_iter iter = bt_json_begin(ids);
         while (bt_json_next(&iter, &id)) {
             uint64_t value;
@@ -91,7 +96,7 @@ static void token_id_prompts_are_exact(void **state)
 static void a_request_does_not_depend_on_the_order(void **state)
 {
     (void)state;
-    options.chat = true;
+    options.backend = BT_LOAD_CHAT;
     assert_ok(bt_load_workload_create(&options, &workload));
     make_body(7);
     char *kept = strdup(bt_strbuf_text(&body));
@@ -102,17 +107,77 @@ static void a_request_does_not_depend_on_the_order(void **state)
     free(kept);
 }
 
-static void arrivals_have_the_wanted_mean(void **state)
+static void prefixes_come_in_turns(void **state)
 {
     (void)state;
-    options.rate = 50;
+    options.prefix_tokens = 10;
+    options.n_prefixes = 3;
     assert_ok(bt_load_workload_create(&options, &workload));
-    double sum = 0;
-    enum { N = 20000 };
-    for (uint32_t i = 0; i < N; i++)
-        sum += (double)bt_load_workload_gap_ns(workload, i);
-    /* Mean 20 ms, its deviation over N draws 0.14 ms: the seed is fixed, so this is no lottery. */
-    assert_true(sum / N > 19.4e6 && sum / N < 20.6e6);
+    char prefix[6][21] = {0}, text[200];
+    for (uint32_t i = 0; i < 6; i++) {
+        make_body(i);
+        assert_ok(bt_json_string(member("prompt"), text, sizeof(text), NULL));
+        memcpy(prefix[i], text, 20);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_string_equal(prefix[i], prefix[i + 3]);
+        assert_string_not_equal(prefix[i], prefix[(i + 1) % 3]);
+    }
+}
+
+static void answer_turn(uint32_t turn, bool ok, const char *text)
+{
+    earlier[turn].ok = ok;
+    bt_strbuf_clear(&earlier[turn].text);
+    bt_strbuf_puts(&earlier[turn].text, text);
+}
+
+static void a_turn_begins_with_all_before_it(void **state)
+{
+    (void)state;
+    options.n_turns = 4;
+    options.prefix_tokens = 10;
+    assert_ok(bt_load_workload_create(&options, &workload));
+    char said[4][400] = {0};
+    static const char *const answers[] = {"\"one\"\n", "lost", "three"};
+    for (uint32_t i = 0; i < 4; i++) {
+        make_body(8 + i);
+        assert_ok(bt_json_string(member("prompt"), said[i], sizeof(said[i]), NULL));
+        if (i < 3)
+            answer_turn(i, i != 1, answers[i]);
+    }
+    size_t n = strlen(said[0]);
+    assert_memory_equal(said[1], said[0], n);
+    assert_memory_equal(said[1] + n, answers[0], strlen(answers[0]));
+    /* The second turn failed: neither what was asked nor what came is part of the third. */
+    size_t kept = n + strlen(answers[0]);
+    assert_memory_equal(said[2], said[1], kept);
+    assert_null(strstr(said[2], "lost"));
+    assert_memory_equal(said[3], said[2], strlen(said[2]));
+    assert_memory_equal(said[3] + strlen(said[2]), "three", 5);
+    assert_string_not_equal(said[1] + kept, said[2] + kept);
+}
+
+static void a_chat_alternates(void **state)
+{
+    (void)state;
+    options.n_turns = 3;
+    options.backend = BT_LOAD_CHAT;
+    assert_ok(bt_load_workload_create(&options, &workload));
+    answer_turn(0, true, "a \"quote\"");
+    answer_turn(1, true, "b");
+    make_body(2);
+    static const char *const wanted[] = {"user", "assistant", "user", "assistant", "user"};
+    bt_json_iter iter = bt_json_begin(member("messages"));
+    bt_json_value message, value;
+    for (size_t i = 0; i < 5; i++) {
+        assert_true(bt_json_next(&iter, &message));
+        assert_ok(bt_json_get(message, "role", &value));
+        assert_true(bt_json_string_equals(value, wanted[i]));
+        assert_ok(bt_json_get(message, "content", &value));
+        assert_true(i != 1 || bt_json_string_equals(value, "a \"quote\""));
+    }
+    assert_false(bt_json_next(&iter, &message));
 }
 
 /* A prompt file of that text; unlinked by the caller. */
@@ -123,7 +188,7 @@ static void write_prompts(char path[64], const char *suffix, const char *text)
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     close(fd);
-    options.prompt_file = path;
+    options.dataset_path = path;
 }
 
 static void plain_files_hold_a_prompt_a_line(void **state)
@@ -161,7 +226,7 @@ static void chat_takes_messages_as_they_are(void **state)
 {
     (void)state;
     char path[64];
-    options.chat = true;
+    options.backend = BT_LOAD_CHAT;
     write_prompts(path, ".jsonl", "{\"messages\": [{\"role\": \"system\"}, 1]}\n\"text\"\n");
     assert_ok(bt_load_workload_create(&options, &workload));
     unlink(path);
@@ -205,7 +270,9 @@ int main(void)
         load_test(made_up_prompts_have_the_wanted_lengths),
         load_test(token_id_prompts_are_exact),
         load_test(a_request_does_not_depend_on_the_order),
-        load_test(arrivals_have_the_wanted_mean),
+        load_test(prefixes_come_in_turns),
+        load_test(a_turn_begins_with_all_before_it),
+        load_test(a_chat_alternates),
         load_test(plain_files_hold_a_prompt_a_line),
         load_test(jsonl_files_hold_a_value_a_line),
         load_test(chat_takes_messages_as_they_are),
