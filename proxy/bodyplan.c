@@ -2,6 +2,7 @@
 #include "proxy/bodyplan.h"
 #include "core/fail.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ enum {
     CHAT_DROP = 2,    /* chat only: no such key in /v1/completions */
     TOKENIZE = 4,     /* decides how the prompt becomes tokens: goes to /tokenize too */
     CHAT_UNSAFE = 8,  /* in chat, anything but null or false is unsafe */
+    HAND_OFF = 16,    /* between proxy and engines: the client's own never passes */
 };
 
 /* X(name, safety, flags) */
@@ -29,7 +31,9 @@ enum {
     X(model, SAFE_ANY, TOKENIZE)                                  \
     X(prompt, SAFE_ANY, TOKENIZE)                                 \
     X(messages, SAFE_ANY, TOKENIZE | CHAT_DROP)                   \
-    X(kv_transfer_params, SAFE_ANY, 0)                            \
+    X(kv_transfer_params, SAFE_ANY, HAND_OFF)                     \
+    X(disaggregated_params, SAFE_ANY, HAND_OFF)                   \
+    X(cache_hit_threshold, SAFE_NULL, 0)                          \
     X(max_tokens, SAFE_ANY, 0)                                    \
     X(max_completion_tokens, SAFE_ANY, CHAT_DROP)                 \
     X(min_tokens, SAFE_ZERO, PREFILL_DROP)                        \
@@ -150,6 +154,13 @@ static bool is_limit_unclear(const bt_body_plan *plan, size_t key)
         return false;
     return (key == KEY_max_tokens && at(plan, key).type == BT_JSON_NULL) ||
            (key == KEY_max_completion_tokens && !is_null(at(plan, key)));
+}
+
+/* More than one choice of a prompt. */
+static bool has_choices(const bt_body_plan *plan)
+{
+    return !is_safe(plan, KEY_n) || !is_safe(plan, KEY_best_of) ||
+           !is_safe(plan, KEY_use_beam_search);
 }
 
 static void decide_early(bt_body_plan *plan)
@@ -317,6 +328,7 @@ baton_status bt_body_plan_make(bt_route route, const char *body, size_t n, bt_bo
     BATON_TRY(read_stream(plan, param));
     BATON_TRY(read_stop(plan, param));
     *param = NULL;
+    plan->has_choices = has_choices(plan);
     decide_early(plan);
     return BATON_OK;
 }
@@ -393,32 +405,55 @@ baton_status bt_leg_tokenize(const bt_body_plan *plan, bt_leg_body *leg)
     return BATON_OK;
 }
 
-/* What every prefill leg has: one token, no stream, and our hand-off parameters only. */
-static void limit_to_prefill(const bt_body_plan *plan, bt_slice kv_params, edit_list *edits)
+static size_t key_of(const char *name)
+{
+    size_t key = 0;
+    while (strcmp(key_names[key], name) != 0) {
+        key++;
+        assert(key < N_KEYS && "bodyplan: a dialect's key is not in the table");
+    }
+    return key;
+}
+
+/* The dialect's members in, the client's own words to engines out. */
+static void set_members(const bt_body_plan *plan, const bt_leg_members *members, edit_list *edits)
+{
+    for (size_t i = 0; members != NULL && i < members->n; i++) {
+        size_t key = key_of(members->values[i].key);
+        bool is_wanted = !members->values[i].only_if_there || at(plan, key).type != BT_JSON_ABSENT;
+        bt_slice value = {bt_strbuf_text(&members->text) + members->values[i].at,
+                          members->values[i].n};
+        if (is_wanted)
+            set(edits, key, value);
+    }
+    drop_flagged(plan, edits, HAND_OFF);
+}
+
+/* What every prefill leg has: one token, and no stream. */
+static void limit_to_prefill(const bt_body_plan *plan, const bt_leg_members *members,
+                             edit_list *edits)
 {
     set_text(edits, KEY_max_tokens, "1");
     set_text(edits, KEY_stream, "false");
-    if (kv_params.n > 0)
-        set(edits, KEY_kv_transfer_params, kv_params);
-    else
-        drop(edits, KEY_kv_transfer_params);
+    set_members(plan, members, edits);
     drop_flagged(plan, edits, PREFILL_DROP);
 }
 
-baton_status bt_leg_prefill_early(const bt_body_plan *plan, bt_slice ids, bt_slice kv_params,
-                                  bt_leg_body *leg)
+baton_status bt_leg_prefill_early(const bt_body_plan *plan, bt_slice ids,
+                                  const bt_leg_members *members, bt_leg_body *leg)
 {
     edit_list edits = {.n = 0};
-    limit_to_prefill(plan, kv_params, &edits);
+    limit_to_prefill(plan, members, &edits);
     set(&edits, KEY_prompt, ids);
     drop_flagged(plan, &edits, chat_drops(plan));
     return finish(plan, &edits, leg);
 }
 
-baton_status bt_leg_prefill_plain(const bt_body_plan *plan, bt_slice kv_params, bt_leg_body *leg)
+baton_status bt_leg_prefill_plain(const bt_body_plan *plan, const bt_leg_members *members,
+                                  bt_leg_body *leg)
 {
     edit_list edits = {.n = 0};
-    limit_to_prefill(plan, kv_params, &edits);
+    limit_to_prefill(plan, members, &edits);
     /* It wins over max_tokens where both are there. */
     if (at(plan, KEY_max_completion_tokens).type != BT_JSON_ABSENT)
         set_text(&edits, KEY_max_completion_tokens, "1");
@@ -426,7 +461,7 @@ baton_status bt_leg_prefill_plain(const bt_body_plan *plan, bt_slice kv_params, 
 }
 
 baton_status bt_leg_decode_early(const bt_body_plan *plan, bt_slice ids, uint64_t limit,
-                                 bt_leg_body *leg)
+                                 const bt_leg_members *members, bt_leg_body *leg)
 {
     edit_list edits = {.n = 0};
     set(&edits, KEY_prompt, ids);
@@ -434,21 +469,20 @@ baton_status bt_leg_decode_early(const bt_body_plan *plan, bt_slice ids, uint64_
         snprintf(leg->limit, sizeof(leg->limit), "%llu", (unsigned long long)limit);
         set_text(&edits, KEY_max_tokens, leg->limit);
     }
-    drop(&edits, KEY_kv_transfer_params);
+    set_members(plan, members, &edits);
     drop_flagged(plan, &edits, chat_drops(plan));
     return finish(plan, &edits, leg);
 }
 
-baton_status bt_leg_decode_plain(const bt_body_plan *plan, bt_leg_body *leg)
+baton_status bt_leg_plain(const bt_body_plan *plan, const bt_leg_members *members, bt_leg_body *leg)
 {
-    if (at(plan, KEY_kv_transfer_params).type == BT_JSON_ABSENT) {
-        leg->n_slices = 0;
-        add(leg, plan->scan.text);
-        return BATON_OK;
-    }
     edit_list edits = {.n = 0};
-    drop(&edits, KEY_kv_transfer_params);
-    return finish(plan, &edits, leg);
+    set_members(plan, members, &edits);
+    if (edits.n > 0)
+        return finish(plan, &edits, leg);
+    leg->n_slices = 0;
+    add(leg, plan->scan.text);
+    return BATON_OK;
 }
 
 /* Some end of text[n] is a proper beginning of the stop string. */

@@ -13,6 +13,7 @@
 #ifndef BT_PROXY_BODYPLAN_H
 #define BT_PROXY_BODYPLAN_H
 #include "http/jsonscan.h"
+#include "proxy/dialect.h"
 
 typedef enum { BT_ROUTE_COMPLETIONS, BT_ROUTE_CHAT } bt_route;
 typedef enum {
@@ -34,6 +35,7 @@ typedef struct {
     bool continuous_usage; /* stream_options.continuous_usage_stats */
     bool has_limit;        /* the body or the API's default limits the tokens */
     uint64_t limit;        /* tokens to make, at least 1 */
+    bool has_choices;      /* several answers are made of one prompt (n, best_of, a beam) */
     bool is_early_safe;
     const char *unsafe_key;   /* the first key that made it unsafe; "" for an unknown one */
     bt_json_value stop;       /* a string or an array of strings, or ABSENT */
@@ -57,18 +59,22 @@ typedef struct {
 
 /* The /tokenize body for a TEXT or MESSAGES prompt. Errors: TOO_LARGE. */
 baton_status bt_leg_tokenize(const bt_body_plan *plan, bt_leg_body *leg);
-/* Prefill leg, early: ids is a JSON array, kv_params a JSON object; both borrowed by leg. */
-baton_status bt_leg_prefill_early(const bt_body_plan *plan, bt_slice ids, bt_slice kv_params,
+/* The legs. members are what the dialect adds (NULL: nothing); they and ids are borrowed by leg.
+ * Errors: TOO_LARGE. */
+
+/* Prefill leg, early: ids is a JSON array. */
+baton_status bt_leg_prefill_early(const bt_body_plan *plan, bt_slice ids,
+                                  const bt_leg_members *members, bt_leg_body *leg);
+/* Prefill leg, decode-first: the client's body, made to end after one token. */
+baton_status bt_leg_prefill_plain(const bt_body_plan *plan, const bt_leg_members *members,
                                   bt_leg_body *leg);
-/* Prefill leg, decode-first: the client's body, made to end after one token. kv_params.n 0: none.
- */
-baton_status bt_leg_prefill_plain(const bt_body_plan *plan, bt_slice kv_params, bt_leg_body *leg);
 /* Decode leg, early: ids with the first token at their end; limit is what is left to make, or 0
  * when the body has none. */
 baton_status bt_leg_decode_early(const bt_body_plan *plan, bt_slice ids, uint64_t limit,
-                                 bt_leg_body *leg);
-/* Decode leg, decode-first: the client's body without kv_transfer_params. */
-baton_status bt_leg_decode_plain(const bt_body_plan *plan, bt_leg_body *leg);
+                                 const bt_leg_members *members, bt_leg_body *leg);
+/* The client's body, without its own words to engines: the decode leg, decode-first. */
+baton_status bt_leg_plain(const bt_body_plan *plan, const bt_leg_members *members,
+                          bt_leg_body *leg);
 
 /* The end of text (decoded UTF-8) may be the beginning of a stop string, so that only an engine
  * that knows the text as its own output would find the whole of it. */

@@ -246,11 +246,12 @@ static baton_status plan_leg(bt_req *req, const char **path)
         req->leg->n_slices = 1;
         return BATON_OK;
     }
+    const bt_leg_members *members = req->dialect == NULL ? NULL : &req->members;
     if (!req->is_merging)
-        return bt_leg_decode_plain(req->plan, req->leg);
+        return bt_leg_plain(req->plan, members, req->leg);
     *path = "/v1/completions";
     uint64_t left = req->limit == 0 ? 0 : req->limit - 1;
-    return bt_leg_decode_early(req->plan, bt_req_ids_with_first(req), left, req->leg);
+    return bt_leg_decode_early(req->plan, bt_req_ids_with_first(req), left, members, req->leg);
 }
 
 static baton_status prepare_merge(bt_req *req)

@@ -1,50 +1,134 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a family of engines wants to be told about a hand-off, as data: what the prefill leg's
- * kv_transfer_params hold, who makes the first token, what tells that the KV has landed, and
- * whether the decode engines' receivers understand Baton's own questions. Templates are JSON with
- * slots, which are replaced by JSON values:
+/* How a family of engines wants to be told about a hand-off, as data. The table is dialects.c: who
+ * is asked first, what each leg's body and headers hold besides the client's, what of the prefill
+ * engine's answer goes on to the decode engine, what must be known of the engine beforehand, and
+ * how a hand-off that nobody will use is given back. Nothing else in the proxy knows a dialect by
+ * its name.
  *
- *   ${req_id}  ${d.host}  ${d.init_ports}  ${d.alloc_ports}  ${notice_addr}  ${traceparent}
- *   ${kv_wait_ms}
+ * Templates are text with slots: ${x} is replaced by a JSON value, $(x) by bare text.
+ *
+ *   req_id  uuid  hex  notice_addr  traceparent  kv_wait_ms      of the attempt
+ *   p.host  p.port  p.zmq  p.handshake  p.notify  p.tp  p.dp    of its prefill engine
+ *   d.host  ...     d.init_ports  d.alloc_ports                 of its decode engine
+ *   answer          what the prefill engine's answer has under answer_key, byte for byte
+ *   answer.NAME     one member of it; null where there is none
  *
  * Thread rule: any thread (constant data). */
 #ifndef BT_PROXY_DIALECT_H
 #define BT_PROXY_DIALECT_H
 #include "core/strbuf.h"
+#include "http/jsonscan.h"
 #include "proxy/worker.h"
 
 #include <stdbool.h>
 
 typedef enum { BT_MODE_EARLY_FIRST_TOKEN, BT_MODE_DECODE_FIRST, BT_N_MODES } bt_mode;
 typedef enum { BT_ENGINES_BATON, BT_ENGINES_LMCACHE, BT_N_ENGINES } bt_engines;
+typedef enum { BT_LEG_PREFILL, BT_LEG_DECODE, BT_N_LEGS } bt_leg;
+
+typedef enum {
+    BT_DIALECT_LMCACHE_PD,
+    BT_DIALECT_NIXL_PULL,
+    BT_DIALECT_MOONCAKE_WHEEL,
+    BT_DIALECT_MORIIO_READ,
+    BT_DIALECT_MORIIO_PORTS_READ,
+    BT_DIALECT_P2P_NCCL,
+    BT_DIALECT_SHARED_STORE,
+    BT_DIALECT_TRTLLM,
+    BT_N_DIALECTS
+} bt_dialect_id;
+_Static_assert((int)BT_N_DIALECTS <= (int)BT_MAX_DIALECTS, "a pool has a mask for each");
+
 typedef enum {
     BT_SIGNAL_NONE,   /* the decode leg follows the prefill leg's answer */
     BT_SIGNAL_NOTICES /* the decode leg waits for a notice of every rank */
 } bt_signal;
 
+/* What becomes of a body that makes several sequences. */
+typedef enum {
+    BT_SEVERAL_CHOICES, /* several choices of one prompt are handed over, several prompts are not */
+    BT_SEVERAL_PROMPTS, /* the other way round, and a decode engine alone cannot do it either */
+    BT_SEVERAL_NEVER,   /* one hand-off, one sequence: the rest goes to a decode engine alone */
+    BT_SEVERAL_ALWAYS,  /* handed over as any other */
+} bt_several;
+
+/* One member that a leg's body gets: replaces the client's, or is added at the end. */
 typedef struct {
+    const char *key;    /* one of bodyplan.c's */
+    const char *value;  /* template */
+    bool only_if_there; /* only where the client's body has the key */
+} bt_dialect_member;
+
+enum { BT_LEG_MAX_MEMBERS = 6, BT_MAX_NEEDED = 4 };
+typedef struct {
+    bt_dialect_member members[BT_LEG_MAX_MEMBERS]; /* up to the first without a key */
+} bt_dialect_leg;
+
+typedef struct {
+    bt_dialect_id id;
     const char *name;
-    bt_mode mode;
+    bt_mode mode; /* EARLY: the prefill engine's token can be sent at once */
     bt_engines engines;
     bt_signal signal;
-    const char *prefill_params;          /* template; NULL: no kv_transfer_params */
-    const char *prefill_params_no_ports; /* where the decode engine's ports are not known */
+    bt_several several;
+    bt_dialect_leg legs[BT_N_LEGS];
+    const char *params_no_ports; /* instead of the prefill leg's first member, where the decode
+                                    engine's receiver ports are not known; "": none */
+    const char *request_id;      /* template of both legs' X-Request-Id; NULL: the client's own */
+    /* What the prefill engine's answer gives to the decode leg. */
+    const char *answer_key;            /* NULL: nothing */
+    bool is_in_choice;                 /* in choices[0], not beside choices */
+    const char *needed[BT_MAX_NEEDED]; /* members that may not be missing, null or empty */
+    const char *set_key, *set_value;   /* a member of it that is changed */
+    const char *host_key;              /* a member that a worker's kv_host replaces */
+    bool is_over_at_stop;   /* an answer that has ended already (EOS) hands nothing over */
     bool answers_questions; /* receivers understand STATUS and RELEASE (docs/protocol.md) */
+    bool needs_zmq;         /* both engines' zmq= must be given */
+    bool needs_side_ports;  /* likewise handshake= and notify= */
 } bt_dialect;
 
-/* The dialect `lmcache-pd` in one of its forms. Never NULL. */
-const bt_dialect *bt_dialect_find(bt_mode mode, bt_engines engines);
+/* The dialect in the form that serves mode, if it has one, and engines. Never NULL. */
+const bt_dialect *bt_dialect_find(bt_dialect_id id, bt_mode mode, bt_engines engines);
+/* "nixl-pull", ... Errors: NOT_FOUND, which names all. */
+baton_status bt_dialect_parse(const char *name, bt_dialect_id *id);
+/* The engine's options are what its dialect needs. Errors: INVALID_ARG. */
+baton_status bt_dialect_check(const bt_worker_address *engine, const char *text);
+
+enum { BT_UUID_CHARS = 36 };
+/* A random UUID (version 4) into out[BT_UUID_CHARS + 1]. */
+void bt_uuid_make(char *out);
 
 typedef struct {
-    const char *req_id;
-    const bt_worker_address *decoder;
+    const char *req_id; /* of the attempt */
+    const char *uuid;   /* [BT_UUID_CHARS], of the attempt */
+    const bt_worker_address *prefill, *decode;
     const char *notice_addr;
     const char *traceparent; /* W3C Trace Context */
     uint32_t kv_wait_ms; /* from the end of the prompt's computing on; then nobody waits any more */
+    bt_json_value answer; /* ABSENT: not yet, or nothing */
 } bt_dialect_values;
 
-/* Appends the prefill leg's kv_transfer_params; nothing when the dialect has none. */
-void bt_dialect_put_params(const bt_dialect *dialect, const bt_dialect_values *values,
-                           bt_strbuf *out);
+/* The members of one leg's body, filled in. Zeroed before its first use. */
+typedef struct {
+    bt_strbuf text; /* all values */
+    size_t n;
+    struct {
+        const char *key;
+        size_t at, n; /* in text */
+        bool only_if_there;
+    } values[BT_LEG_MAX_MEMBERS];
+} bt_leg_members;
+
+/* Replaces *out. Members whose value is empty, and those of an answer that gave nothing, are left
+ * out. Errors: NO_MEMORY. */
+baton_status bt_dialect_fill(const bt_dialect *dialect, bt_leg leg, const bt_dialect_values *values,
+                             bt_leg_members *out);
+/* Appends one template, filled in. */
+void bt_dialect_put(const char *text, const bt_dialect_values *values, bt_strbuf *out);
+/* What the prefill engine's answer json[n] hands on, into *out, which *value borrows: type ABSENT
+ * when it is missing or something that is needed is missing in it. kv_host NULL or "": the answer's
+ * own. False: it lacks what it should have. */
+bool bt_dialect_take_answer(const bt_dialect *dialect, const char *json, size_t n,
+                            const char *kv_host, bt_strbuf *out, bt_json_value *value);
 
 #endif

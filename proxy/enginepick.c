@@ -112,14 +112,15 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg)
     bt_worker_pool *pool = bt_req_pool(req, leg);
     uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
     bt_req_leave_worker(req, leg);
-    bt_choice choice = bt_worker_pick(pool, tried);
+    uint64_t others = ~req->allowed[leg]; /* engines of other dialects */
+    bt_choice choice = bt_worker_pick(pool, tried | others);
     if (choice.index < 0 && req->is_retry_of_kv)
-        choice = bt_worker_pick(pool, 0);
+        choice = bt_worker_pick(pool, others);
     int idx = choice.index;
     *(leg == BT_LEG_PREFILL ? &req->prefill_idx : &req->decode_idx) = idx;
     if (idx < 0)
         return false;
-    note_choice(req, leg, choice.why, tried);
+    note_choice(req, leg, choice.why, tried | others);
     req->burden[leg] = burden_of(req, leg);
     bt_worker_begin(&pool->workers[idx], req->burden[leg]);
     *(leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode) = true;

@@ -53,7 +53,8 @@ static void on_data(void *ctx, bt_http_call *call, const char *bytes, size_t n)
 static void to_decode_first(bt_req *req, bt_later_reason reason)
 {
     take_later(req, reason);
-    req->dialect = bt_dialect_find(BT_MODE_DECODE_FIRST, req->pl->proxy->options.engines);
+    req->dialect =
+        bt_dialect_find(req->dialect->id, BT_MODE_DECODE_FIRST, req->pl->proxy->options.engines);
     bt_req_attempt(req);
 }
 
@@ -215,6 +216,13 @@ static bool take_first(bt_req *req)
     return true;
 }
 
+static void fail_without_memory(bt_req *req)
+{
+    bt_req_failure failure = {
+        .status = 503, .code = "no_memory", .text = "no memory for the hand-off's parameters"};
+    bt_req_fail(req, &failure);
+}
+
 static void on_prefill_done(void *ctx, bt_http_call *call, const bt_http_result *result)
 {
     bt_req *req = ctx;
@@ -232,33 +240,13 @@ static void on_prefill_done(void *ctx, bt_http_call *call, const bt_http_result 
     }
     bt_req_reached(req, BT_AT_PREFILL_ANSWERED);
     bt_worker_answered(bt_req_worker(req, BT_LEG_PREFILL));
+    if (bt_req_take_answer(req) != BATON_OK) {
+        fail_without_memory(req);
+        return;
+    }
     bt_req_leave_worker(req, BT_LEG_PREFILL);
     if (!req->is_early || take_first(req))
         bt_req_await_kv(req);
-}
-
-/* What ends a hand-off whose proxy is gone: RELEASE does it for those that are not. So it is later
- * than any wait of ours, which begins when the prefill engine's answer has come. */
-enum { KV_WAIT_SLACK_MS = 5000 };
-
-/* The id and the parameters of a fresh attempt. */
-static void name_attempt(bt_req *req)
-{
-    bt_proxy *proxy = req->pl->proxy;
-    const bt_worker_address *decoder = &bt_req_worker(req, BT_LEG_DECODE)->at;
-    int notices = proxy->options.notices;
-    bool is_auto = notices == BT_NOTICES_AUTO;
-    bool has_signal = req->dialect->signal == BT_SIGNAL_NOTICES && decoder->n_ranks > 0;
-    uint32_t n_needed = !has_signal ? 0 : is_auto ? decoder->n_ranks : (uint32_t)notices;
-    bt_kvwait_add(req->pl->kvwait, &req->kv, n_needed, is_auto);
-    bt_dialect_values values = {.req_id = req->kv.id,
-                                .decoder = decoder,
-                                .notice_addr = proxy->notice_address,
-                                .traceparent = req->traceparent,
-                                .kv_wait_ms = proxy->options.ms.kv_wait + KV_WAIT_SLACK_MS};
-    bt_strbuf_clear(&req->params);
-    bt_dialect_put_params(req->dialect, &values, &req->params);
-    req->is_kv_at_risk = decoder->n_ranks > 0;
 }
 
 void bt_req_attempt(bt_req *req)
@@ -268,12 +256,14 @@ void bt_req_attempt(bt_req *req)
     /* Decode first: a hand-off needs a place to go before any work is done. */
     if (!bt_req_enter_worker(req, BT_LEG_DECODE) || !bt_req_enter_worker(req, BT_LEG_PREFILL))
         return;
-    name_attempt(req);
+    if (bt_req_name_attempt(req) != BATON_OK) {
+        fail_without_memory(req);
+        return;
+    }
     bool is_ids = req->ids.length > 0 && req->dialect->mode == BT_MODE_EARLY_FIRST_TOKEN;
-    bt_slice params = {bt_strbuf_text(&req->params), req->params.length};
     baton_status status =
-        is_ids ? bt_leg_prefill_early(req->plan, ids_with(req, false), params, req->leg)
-               : bt_leg_prefill_plain(req->plan, params, req->leg);
+        is_ids ? bt_leg_prefill_early(req->plan, ids_with(req, false), &req->members, req->leg)
+               : bt_leg_prefill_plain(req->plan, &req->members, req->leg);
     if (status != BATON_OK) {
         bt_req_failure failure = {.status = 400, .code = "bad_request", .text = baton_last_error()};
         bt_req_fail(req, &failure);
@@ -331,7 +321,7 @@ static void fail_full(bt_req *req)
  * have said so it is the client's to mend. */
 void bt_req_fail_too_large(bt_req *req, const char *text)
 {
-    uint32_t n_decode = req->pl->proxy->decode.n_workers;
+    uint32_t n_decode = (uint32_t)__builtin_popcountll(req->allowed[BT_LEG_DECODE]);
     char whole[400];
     req->too_small |= UINT64_C(1) << req->decode_idx;
     bool is_everywhere = (uint32_t)__builtin_popcountll(req->too_small) == n_decode;

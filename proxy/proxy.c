@@ -68,12 +68,19 @@ typedef struct {
     bt_kv_notice notice;
 } posted_notice;
 
+/* The receivers of engines that send notices. Other dialects have neither. */
+static bool answers_questions(const bt_proxy_options *options)
+{
+    return bt_dialect_find(BT_DIALECT_LMCACHE_PD, options->mode, options->engines)
+        ->answers_questions;
+}
+
 /* A hand-off became ready after its attempt had ended: the RELEASE that was said then may have come
  * to the receiver before the sender's ALLOC did. Which decode engine it was is not known any more.
  */
 static void release_late(bt_proxy *proxy, const char *id)
 {
-    if (!bt_dialect_find(proxy->options.mode, proxy->options.engines)->answers_questions)
+    if (!answers_questions(&proxy->options))
         return;
     for (uint32_t i = 0; i < proxy->decode.n_workers; i++)
         bt_kvcontrol_ask(proxy->control, BT_ASK_RELEASE, i, id);
@@ -179,7 +186,7 @@ static baton_status open_control(bt_proxy *proxy)
         .decoders = &proxy->decode,
         .deliver = deliver,
         .ctx = proxy,
-        .releases_former = bt_dialect_find(options->mode, options->engines)->answers_questions,
+        .releases_former = answers_questions(options),
         .security = {.key_file = options->key_file,
                      .server_key = options->receiver_key,
                      .clients_path = options->clients_path,
@@ -194,6 +201,23 @@ static baton_status open_control(bt_proxy *proxy)
     return BATON_OK;
 }
 
+/* A hand-off needs both ends. */
+static baton_status check_pairs(const bt_proxy *proxy)
+{
+    for (unsigned id = 0; id < BT_N_DIALECTS; id++) {
+        bool has_prefill = proxy->prefill.of_dialect[id] != 0;
+        bool has_decode = proxy->decode.of_dialect[id] != 0;
+        const char *name =
+            bt_dialect_find((bt_dialect_id)id, BT_MODE_DECODE_FIRST, BT_ENGINES_BATON)->name;
+        if (has_prefill != has_decode)
+            return bt_fail(BATON_ERR_INVALID_ARG,
+                           "proxy: wanted a prefill and a decode engine that speak %s, found only "
+                           "a %s engine",
+                           name, has_prefill ? "prefill" : "decode");
+    }
+    return BATON_OK;
+}
+
 static baton_status open_all(bt_proxy *proxy)
 {
     bt_proxy_options *options = &proxy->options;
@@ -202,6 +226,7 @@ static baton_status open_all(bt_proxy *proxy)
         BATON_TRY(bt_worker_add(&proxy->prefill, BT_ROLE_PREFILL, &options->prefill[i]));
     for (uint32_t i = 0; i < options->n_decode; i++)
         BATON_TRY(bt_worker_add(&proxy->decode, BT_ROLE_DECODE, &options->decode[i]));
+    BATON_TRY(check_pairs(proxy));
     proxy->prefill.policy.policy = options->prefill_policy;
     proxy->decode.policy.policy = options->decode_policy;
     proxy->prefill.policy.seed = proxy->epoch;

@@ -15,11 +15,20 @@ static const bt_args_option flags[] = {
     {NULL, "threads", "N", "0", "Event loops; 0: one per core, at most 8.", false},
     {NULL, "max-inflight", "N", "4096", "Requests at once; above, 503 and Retry-After.", false},
     {NULL, "max-body", "MIB", "64", "Largest request body, in MiB; above, 413.", false},
-    {"Engines", "prefill", "URL", NULL, "A prefill engine, http://host:port.", true},
-    {NULL, "decode", "URL", NULL,
-     "A decode engine, http://host:port[,init=PORT...][,alloc=PORT...]: its receivers' ports, one "
-     "per rank. Without them no notice is waited for.",
+    {"Engines", "prefill", "URL", NULL,
+     "A prefill engine, http://host:port[,OPTION...]: dialect=NAME [--dialect], and what that "
+     "needs "
+     "(docs/proxy.md, Dialects): zmq=HOST:PORT, handshake=PORT, notify=PORT, tp=N, dp=N, "
+     "kv_host=HOST (said to the other engine instead of the host that this one's answers name).",
      true},
+    {NULL, "decode", "URL", NULL,
+     "A decode engine, likewise, or http://host:port[,init=PORT...][,alloc=PORT...]: its "
+     "receivers' ports, one per rank. Without them no notice is waited for.",
+     true},
+    {NULL, "dialect", "NAME", "lmcache-pd",
+     "How engines that name no own one are told about a hand-off: lmcache-pd, nixl-pull, "
+     "mooncake-wheel, moriio-read, moriio-ports-read, p2p-nccl, shared-store or trtllm.",
+     false},
     {NULL, "prefiller-host", "HOST,...", "localhost", LMCACHE "hosts of the prefill engines.",
      false},
     {NULL, "prefiller-port", "PORT,...", "8100", LMCACHE "one port is the first's, +1 each.",
@@ -198,47 +207,130 @@ static baton_status read_ports(const bt_args *args, const char *name, uint16_t *
     return BATON_OK;
 }
 
-static baton_status add_port(uint16_t *ports, uint32_t *n, const char *piece, const char *text)
+/* What stands behind an engine's URL. */
+typedef struct {
+    bt_worker_address *at;
+    const char *text; /* the whole, for errors */
+    uint32_t n_init, n_alloc;
+    uint16_t *ports; /* the list that goes on with a bare number; NULL: none does */
+    uint32_t *n;
+} engine_reader;
+
+static baton_status bad_option(const engine_reader *reader, const char *wanted, const char *piece)
 {
-    if (*n == BT_MAX_RANKS || !is_port(piece, &ports[*n]))
-        return bt_fail(BATON_ERR_INVALID_ARG, "engine: wanted a port, found \"%s\" in \"%s\"",
-                       piece, text);
-    ++*n;
+    return bt_fail(BATON_ERR_INVALID_ARG, "engine: wanted %s, found \"%s\" in \"%s\"", wanted,
+                   piece, reader->text);
+}
+
+static baton_status add_port(const engine_reader *reader, const char *piece)
+{
+    if (*reader->n == BT_MAX_RANKS || !is_port(piece, &reader->ports[*reader->n]))
+        return bad_option(reader, "a port", piece);
+    ++*reader->n;
     return BATON_OK;
 }
 
-/* One --decode value, "http://host:8200,init=8300,8301,alloc=8400,8401" (ports per rank). Errors:
- * INVALID_ARG. */
-static baton_status parse_engine(const char *text, bt_worker_address *at)
+static baton_status read_host(const engine_reader *reader, const char *value, char *out)
+{
+    size_t n = strlen(value);
+    /* It becomes part of a header and of JSON, and other engines take it apart. */
+    if (n == 0 || n >= BT_HOST_BYTES ||
+        strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_[]") != n)
+        return bad_option(reader, "a host", value);
+    memcpy(out, value, n + 1);
+    return BATON_OK;
+}
+
+/* Commas separate options, so that ';' stands for those of an address in several parts. */
+static baton_status read_zmq(const engine_reader *reader, const char *value, char *out)
+{
+    char plain[BT_HOST_BYTES];
+    if (snprintf(plain, sizeof(plain), "%s", value) >= (int)sizeof(plain))
+        return bad_option(reader, "a shorter address", value);
+    for (char *at = plain; (at = strchr(at, ';')) != NULL;)
+        *at = '-';
+    BATON_TRY(read_host(reader, plain, out));
+    for (size_t i = 0; value[i] != 0; i++)
+        out[i] = value[i] == ';' ? ',' : value[i];
+    return BATON_OK;
+}
+
+static baton_status read_count(const engine_reader *reader, const char *value, uint32_t *out)
+{
+    uint16_t count;
+    if (!is_port(value, &count) || count > 1024)
+        return bad_option(reader, "1 to 1024 ranks", value);
+    *out = count;
+    return BATON_OK;
+}
+
+static baton_status read_port(const engine_reader *reader, const char *value, uint16_t *out)
+{
+    return is_port(value, out) ? BATON_OK : bad_option(reader, "a port", value);
+}
+
+static baton_status read_dialect(const char *value, unsigned *out)
+{
+    bt_dialect_id id;
+    BATON_TRY(bt_dialect_parse(value, &id));
+    *out = id;
+    return BATON_OK;
+}
+
+/* One "name=value", or a further port of the list before it. */
+static baton_status read_option(engine_reader *reader, const char *piece)
+{
+    bt_worker_address *at = reader->at;
+    const char *equals = strchr(piece, '=');
+    bt_slice name = {piece, equals == NULL ? 0 : (size_t)(equals - piece)};
+    const char *value = equals == NULL ? piece : equals + 1;
+    if (equals == NULL && reader->n != NULL)
+        return add_port(reader, value);
+    reader->n = NULL;
+    if (bt_slice_equals(name, "init"))
+        reader->ports = at->init_ports, reader->n = &reader->n_init;
+    else if (bt_slice_equals(name, "alloc"))
+        reader->ports = at->alloc_ports, reader->n = &reader->n_alloc;
+    if (reader->n != NULL)
+        return add_port(reader, value);
+    if (bt_slice_equals(name, "dialect"))
+        return read_dialect(value, &at->dialect);
+    if (bt_slice_equals(name, "zmq"))
+        return read_zmq(reader, value, at->zmq);
+    if (bt_slice_equals(name, "kv_host"))
+        return read_host(reader, value, at->kv_host);
+    if (bt_slice_equals(name, "handshake"))
+        return read_port(reader, value, &at->handshake_port);
+    if (bt_slice_equals(name, "notify"))
+        return read_port(reader, value, &at->notify_port);
+    if (bt_slice_equals(name, "tp"))
+        return read_count(reader, value, &at->tp);
+    if (bt_slice_equals(name, "dp"))
+        return read_count(reader, value, &at->dp);
+    return bad_option(
+        reader, "init=, alloc=, dialect=, zmq=, kv_host=, handshake=, notify=, tp= or dp=", piece);
+}
+
+/* One --prefill or --decode value, "http://host:8200,init=8300,8301,alloc=8400,8401" (ports per
+ * rank). Errors: INVALID_ARG, NOT_FOUND. */
+static baton_status parse_engine(const char *text, unsigned dialect, bt_worker_address *at)
 {
     const char *rest = text;
     char piece[BT_HOST_BYTES + 32];
-    uint32_t n_init = 0, n_alloc = 0;
-    uint32_t *n = NULL;
-    uint16_t *ports = NULL;
+    engine_reader reader = {.at = at, .text = text};
     memset(at, 0, sizeof(*at));
+    at->dialect = dialect;
     if (!next_piece(&rest, piece, sizeof(piece)))
         return bt_fail(BATON_ERR_INVALID_ARG, "engine: wanted a URL, found nothing");
     BATON_TRY(bt_http_parse_origin(piece, 80, at->host, sizeof(at->host), &at->port));
-    while (next_piece(&rest, piece, sizeof(piece))) {
-        const char *number = piece;
-        if (strncmp(piece, "init=", 5) == 0) {
-            n = &n_init, ports = at->init_ports, number = piece + 5;
-        } else if (strncmp(piece, "alloc=", 6) == 0) {
-            n = &n_alloc, ports = at->alloc_ports, number = piece + 6;
-        } else if (n == NULL) {
-            return bt_fail(BATON_ERR_INVALID_ARG,
-                           "engine: wanted init=PORT or alloc=PORT, found \"%s\" in \"%s\"", piece,
-                           text);
-        }
-        BATON_TRY(add_port(ports, n, number, text));
-    }
-    if (n_init != n_alloc)
+    while (next_piece(&rest, piece, sizeof(piece)))
+        BATON_TRY(read_option(&reader, piece));
+    if (reader.n_init != reader.n_alloc)
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "engine: wanted as many init as alloc ports, found %u and %u in \"%s\"",
-                       n_init, n_alloc, text);
-    at->n_ranks = n_init;
-    return BATON_OK;
+                       reader.n_init, reader.n_alloc, text);
+    at->n_ranks = reader.n_init;
+    return bt_dialect_check(at, text);
 }
 
 /* Engines, given by URL. */
@@ -249,8 +341,10 @@ static baton_status read_urls(const bt_args *args, const char *name, bt_worker_a
     if (count > BT_MAX_WORKERS)
         return bt_fail(BATON_ERR_TOO_LARGE, "--%s: wanted at most %d, found %zu", name,
                        BT_MAX_WORKERS, count);
+    unsigned dialect;
+    BATON_TRY(read_dialect(bt_args_value(args, "dialect"), &dialect));
     for (size_t i = 0; i < count; i++)
-        BATON_TRY(parse_engine(bt_args_nth(args, name, i), &engines[i]));
+        BATON_TRY(parse_engine(bt_args_nth(args, name, i), dialect, &engines[i]));
     *n = (uint32_t)count;
     return BATON_OK;
 }
@@ -319,6 +413,18 @@ static baton_status give_ports(const bt_args *args, bt_worker_address *engines, 
     return BATON_OK;
 }
 
+/* Engines that were given without URLs have --dialect's. */
+static baton_status set_dialect(const bt_args *args, bt_worker_address *engines, uint32_t n)
+{
+    unsigned dialect;
+    BATON_TRY(read_dialect(bt_args_value(args, "dialect"), &dialect));
+    for (uint32_t i = 0; i < n; i++) {
+        engines[i].dialect = dialect;
+        BATON_TRY(bt_dialect_check(&engines[i], engines[i].host));
+    }
+    return BATON_OK;
+}
+
 static baton_status read_engines(const bt_args *args, bt_proxy_flag_room *room,
                                  bt_proxy_options *options)
 {
@@ -326,15 +432,18 @@ static baton_status read_engines(const bt_args *args, bt_proxy_flag_room *room,
     static const char *const decode[] = {"decoder-host", "decoder-port", "num-decoders"};
     bool is_counted;
     memset(room, 0, sizeof(*room));
-    if (bt_args_count(args, "prefill") > 0)
+    if (bt_args_count(args, "prefill") > 0) {
         BATON_TRY(read_urls(args, "prefill", room->prefill, &options->n_prefill));
-    else
+    } else {
         BATON_TRY(pair(args, prefill, room->prefill, &options->n_prefill, &is_counted));
+        BATON_TRY(set_dialect(args, room->prefill, options->n_prefill));
+    }
     if (bt_args_count(args, "decode") > 0) {
         BATON_TRY(read_urls(args, "decode", room->decode, &options->n_decode));
     } else {
         BATON_TRY(pair(args, decode, room->decode, &options->n_decode, &is_counted));
         BATON_TRY(give_ports(args, room->decode, options->n_decode, is_counted));
+        BATON_TRY(set_dialect(args, room->decode, options->n_decode));
     }
     options->prefill = room->prefill;
     options->decode = room->decode;

@@ -108,6 +108,9 @@ static void print_legs(const bt_metrics_view *view, bt_strbuf *out)
                 sum(view, &m->bypasses));
     print_plain(out, P "answered_by_prefill_total", "Answers that ended with the first token.",
                 sum(view, &m->answered_by_prefill));
+    print_plain(out, P "kv_params_missing_total",
+                "Answers of prefill engines without the hand-off that they were asked for.",
+                sum(view, &m->params_missing));
     print_plain(out, P "kv_status_asked_total", "Late notices asked for.",
                 sum(view, &m->status_asked));
     print_plain(out, P "kv_released_total", "Hand-offs given back unused.",

@@ -29,8 +29,6 @@ typedef enum {
     BT_N_REQ_STATES
 } bt_req_state;
 
-typedef enum { BT_LEG_PREFILL, BT_LEG_DECODE, BT_N_LEGS } bt_leg;
-
 /* Why an attempt ends. The code is contract (docs/proxy.md), the text is for people. */
 typedef struct {
     unsigned status;      /* HTTP status for the client, if this is the end */
@@ -73,7 +71,8 @@ typedef struct bt_req {
     uint32_t retries_left;
     uint64_t arrived_ns; /* also once http is finished */
     uint64_t phase_start_ns;
-    uint64_t tried_prefill, tried_decode; /* bit per engine */
+    uint64_t allowed[BT_N_LEGS];          /* bit per engine: of the request's dialect */
+    uint64_t tried_prefill, tried_decode; /* likewise, of those */
     uint64_t too_small;                   /* decode engines whose pool the prompt's KV never fits */
     int prefill_idx, decode_idx;          /* this attempt's engines, -1: none */
     bool is_on_prefill, is_on_decode;     /* counted in their load */
@@ -96,8 +95,12 @@ typedef struct bt_req {
     uint64_t at_ns[BT_N_AT]; /* of this attempt; 0: not yet */
     bool is_trace_ended;     /* this attempt's */
     bt_kv_entry kv;
-    bt_leg_body *leg;     /* body of the leg under way */
-    bt_strbuf params;     /* kv_transfer_params */
+    bt_leg_body *leg;             /* body of the leg under way */
+    bt_leg_members members;       /* what the dialect adds to it */
+    bt_strbuf leg_id;             /* X-Request-Id of the attempt's legs; empty: the client's */
+    char uuid[BT_UUID_CHARS + 1]; /* of the attempt */
+    bt_json_value answer;         /* what the prefill engine hands on; borrows answer_json */
+    bt_strbuf answer_json;
     bt_strbuf ids;        /* the prompt as a JSON array; one more number once the first is known */
     size_t n_open_ids;    /* bytes of it without first token and closing bracket */
     bt_strbuf collected;  /* body of an answer that is looked at as a whole */
@@ -133,6 +136,10 @@ bool bt_req_wants_explanation(const bt_req *req);
 void bt_req_leave_worker(bt_req *req, bt_leg leg);
 /* The engine of that leg answers: no token of the prompt is to be computed there any more. */
 void bt_req_note_computed(bt_req *req, bt_leg leg);
+/* Some engine of that leg has not failed the request yet. */
+bool bt_req_has_untried(const bt_req *req, bt_leg leg);
+/* Drops what is under way, and gives back what is held for the attempt. */
+void bt_req_leave_attempt(bt_req *req);
 /* Starts a call to the attempt's engine of that leg, with the client's headers. path, slices and
  * ops are borrowed until its end. A failure to start ends the request. */
 typedef struct {
@@ -163,6 +170,13 @@ void bt_req_finish(bt_req *req, unsigned code);
 uint32_t bt_req_left_ms(const bt_req *req);
 /* First byte to the client: notes the time once. */
 void bt_req_note_begun(bt_req *req);
+
+/* Names a fresh attempt on the engines that were entered, and fills in what its dialect adds to the
+ * prefill leg. Errors: NO_MEMORY. */
+baton_status bt_req_name_attempt(bt_req *req);
+/* Takes what the prefill engine's whole answer hands on, for the decode leg's body. Errors:
+ * NO_MEMORY. */
+baton_status bt_req_take_answer(bt_req *req);
 
 /* Legs. */
 void bt_req_tokenize(bt_req *req);

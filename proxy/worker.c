@@ -10,12 +10,15 @@ baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_a
     if (at->host[0] == 0 || at->port == 0)
         return bt_fail(BATON_ERR_INVALID_ARG, "worker: wanted host and port, found \"%s\":%u",
                        at->host, at->port);
+    if (at->dialect >= BT_MAX_DIALECTS)
+        return bt_fail(BATON_ERR_INVALID_ARG, "worker: no dialect %u", at->dialect);
     if (pool->n_workers == BT_MAX_WORKERS)
         return bt_fail(BATON_ERR_TOO_LARGE, "worker: at most %d engines of one role",
                        BT_MAX_WORKERS);
     bt_worker *worker = &pool->workers[pool->n_workers];
     worker->load = &pool->loads[pool->n_workers++];
     worker->at = *at;
+    pool->of_dialect[at->dialect] |= UINT64_C(1) << (pool->n_workers - 1);
     worker->role = role;
     /* Pools of equal size are not to marry their members to each other. */
     pool->policy.shifts = role == BT_ROLE_PREFILL;
@@ -29,6 +32,18 @@ bt_choice bt_worker_pick(bt_worker_pool *pool, uint64_t tried)
 {
     bt_policy_ask ask = {.loads = pool->loads, .n = pool->n_workers, .tried = &tried};
     return bt_policy_pick(&pool->policy, &ask);
+}
+
+unsigned bt_worker_pick_dialect(bt_worker_pool *pool)
+{
+    uint32_t n = pool->n_workers;
+    uint64_t turn = atomic_fetch_add_explicit(&pool->dialect_turn, 1, memory_order_relaxed);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t idx = (uint32_t)((turn + i) % n);
+        if (!atomic_load_explicit(&pool->loads[idx].is_down, memory_order_relaxed))
+            return pool->workers[idx].at.dialect;
+    }
+    return pool->workers[turn % n].at.dialect;
 }
 
 void bt_worker_begin(bt_worker *worker, bt_burden burden)

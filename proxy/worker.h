@@ -11,17 +11,23 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-enum { BT_MAX_WORKERS = 64, BT_MAX_RANKS = 64, BT_HOST_BYTES = 256 };
+enum { BT_MAX_WORKERS = 64, BT_MAX_RANKS = 64, BT_HOST_BYTES = 256, BT_MAX_DIALECTS = 32 };
 
 typedef enum { BT_ROLE_PREFILL, BT_ROLE_DECODE } bt_role;
 
-/* Where an engine listens. Port lists have one entry per tensor-parallel rank. */
+/* Where an engine listens, and what its dialect (proxy/dialect.h) must know of it. Port lists have
+ * one entry per tensor-parallel rank. */
 typedef struct {
     char host[BT_HOST_BYTES];
     uint16_t port;
     uint16_t init_ports[BT_MAX_RANKS];  /* [n_ranks], decode engines' receivers */
     uint16_t alloc_ports[BT_MAX_RANKS]; /* [n_ranks] */
     uint32_t n_ranks;                   /* 0: no receiver ports known, hence no notices */
+    unsigned dialect;                   /* a bt_dialect_id */
+    char zmq[BT_HOST_BYTES];            /* as other engines reach its connector; "": not said */
+    char kv_host[BT_HOST_BYTES];        /* replaces the host that its answers name; "": as it is */
+    uint16_t handshake_port, notify_port; /* of its connector; 0: not said */
+    uint32_t tp, dp;                      /* ranks; 0: one */
 } bt_worker_address;
 
 typedef struct {
@@ -39,6 +45,8 @@ typedef struct {
     bt_load loads[BT_MAX_WORKERS]; /* of the workers, side by side: a pick looks at all */
     uint32_t n_workers;
     bt_policy_state policy;
+    uint64_t of_dialect[BT_MAX_DIALECTS]; /* bit per engine that speaks it */
+    _Atomic uint64_t dialect_turn;        /* dialects picked */
 } bt_worker_pool;
 
 /* Adds one engine; pool stays where it is from now on. Errors: INVALID_ARG (empty host, port 0,
@@ -47,6 +55,10 @@ baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_a
 
 /* The engine that the pool's policy names; index -1: every one is in `tried` (bit i = engine i). */
 bt_choice bt_worker_pick(bt_worker_pool *pool, uint64_t tried);
+
+/* The dialect of the next request, in turn over all engines, so that each dialect has its engines'
+ * share; engines that are down count only when there is no other. The pool must not be empty. */
+unsigned bt_worker_pick_dialect(bt_worker_pool *pool);
 
 /* Begins and ends a leg on the engine. */
 void bt_worker_begin(bt_worker *worker, bt_burden burden);

@@ -17,6 +17,7 @@ typedef struct {
     fake *engine;
     bt_http_request *http; /* NULL: finished */
     fake_script script;
+    const fake_request *record;
     bool is_tokenize, is_begun;
 } held_request;
 
@@ -25,6 +26,8 @@ struct fake {
     bt_http_server *server;
     uint16_t port;
     fake_script tokenize, generate;
+    fake_brain brain;
+    void *brain_ctx;
     fake_notices notices;
     unsigned n_ranks, n_notices_only_first;
     char url[64];
@@ -170,9 +173,33 @@ static const char *default_body(const held_request *held)
     return held->engine->is_prefill ? prefill_answer : decode_answer;
 }
 
+/* False: the engine has nothing to say of its own. */
+static bool answer_from_brain(held_request *held)
+{
+    static fake_answer reply; /* the loop's thread */
+    const fake *engine = held->engine;
+    bool is_scripted = held->script.status != 0 || held->script.body != NULL ||
+                       held->script.events != NULL || held->script.way != FAKE_ANSWERS;
+    if (engine->brain == NULL || is_scripted)
+        return false;
+    reply = (fake_answer){.status = 200};
+    if (!engine->brain(engine->brain_ctx, held->record, &reply))
+        return false;
+    const char *pieces[] = {reply.body, NULL};
+    if (reply.status == 200 && !engine->is_prefill && wants_stream(held->http)) {
+        stream(held, "text/event-stream; charset=utf-8", pieces);
+        return true;
+    }
+    bt_http_respond_json(held->http, reply.status, reply.body, strlen(reply.body));
+    held->http = NULL;
+    return true;
+}
+
 static void answer(held_request *held)
 {
     const fake_script *script = &held->script;
+    if (answer_from_brain(held))
+        return;
     unsigned status = script->status == 0 ? 200 : script->status;
     bool is_good_decode = !held->engine->is_prefill && status == 200;
     const char *body = script->body != NULL ? script->body : default_body(held);
@@ -238,7 +265,8 @@ static void on_request(void *ctx, bt_http_request *http)
     bool is_tokenize = strcmp(http->path, "/tokenize") == 0;
     unsigned nth = is_tokenize ? engine->n_tokenize++ : engine->n_generate++;
     const fake_script *script = is_tokenize ? &engine->tokenize : &engine->generate;
-    *held = (held_request){.engine = engine, .http = http, .is_tokenize = is_tokenize};
+    *held = (held_request){
+        .engine = engine, .http = http, .record = record, .is_tokenize = is_tokenize};
     if (script->only_first == 0 || nth < script->only_first)
         held->script = *script;
     engine->requests[engine->n_requests++] = record;
@@ -383,6 +411,14 @@ void fake_set(fake *engine, const fake_script *script)
 {
     pthread_mutex_lock(&all.lock);
     engine->generate = *script;
+    pthread_mutex_unlock(&all.lock);
+}
+
+void fake_set_brain(fake *engine, fake_brain brain, void *ctx)
+{
+    pthread_mutex_lock(&all.lock);
+    engine->brain = brain;
+    engine->brain_ctx = ctx;
     pthread_mutex_unlock(&all.lock);
 }
 

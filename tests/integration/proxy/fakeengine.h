@@ -64,6 +64,15 @@ typedef struct {
     char attempt[64]; /* req_id in disagg_spec; "" when there is none */
 } fake_request;
 
+/* An engine that reads what it gets, as a real one does: where the script says nothing, it fills
+ * the answer in, on the fakes' thread. False: the default answer. */
+typedef struct {
+    unsigned status; /* 200 unless changed */
+    char body[4096]; /* of a decode stream: all of its events */
+} fake_answer;
+typedef bool (*fake_brain)(void *ctx, const fake_request *request, fake_answer *answer);
+void fake_set_brain(fake *engine, fake_brain brain, void *ctx);
+
 /* Requests recorded so far. */
 unsigned fake_count(fake *engine);
 /* The nth request (from 0); waits for it. Borrowed until fakes_stop. */

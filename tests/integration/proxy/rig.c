@@ -24,9 +24,11 @@ static uint16_t open_receiver(rig *r, unsigned i)
     return port;
 }
 
-static bt_worker_address address_of(fake *engine)
+static bt_worker_address address_of(fake *engine, const bt_worker_address *as)
 {
-    bt_worker_address at = {.host = "127.0.0.1", .port = fake_port(engine)};
+    bt_worker_address at = as == NULL ? (bt_worker_address){.port = 0} : *as;
+    snprintf(at.host, sizeof(at.host), "127.0.0.1");
+    at.port = fake_port(engine);
     return at;
 }
 
@@ -35,11 +37,11 @@ static void open_engines(rig *r, const rig_options *options, bt_worker_address *
 {
     for (unsigned i = 0; i < options->n_prefill; i++) {
         r->prefill[i] = fake_open(true);
-        prefill[i] = address_of(r->prefill[i]);
+        prefill[i] = address_of(r->prefill[i], options->as_prefill);
     }
     for (unsigned i = 0; i < options->n_decode; i++) {
         r->decode[i] = fake_open(false);
-        decode[i] = address_of(r->decode[i]);
+        decode[i] = address_of(r->decode[i], options->as_decode);
         decode[i].n_ranks = options->no_ports ? 0 : options->n_ranks;
         uint16_t port = open_receiver(r, i);
         for (unsigned rank = 0; rank < options->n_ranks; rank++) {

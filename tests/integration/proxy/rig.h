@@ -17,6 +17,8 @@ typedef struct {
     bool no_ports;                /* the receivers' ports are not known to the proxy */
     fake_notices notices;
     const baton_security *security; /* of the receivers; NULL: no keys */
+    /* What the proxy is told of every engine of a role besides where it is; NULL: nothing. */
+    const bt_worker_address *as_prefill, *as_decode;
     bt_proxy_options options;
 } rig_options;
 

@@ -35,19 +35,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static bt_body_plan plan;
     static bt_leg_body leg;
     const char *param;
-    const char *kv = "{\"k\":1}";
+    static char kv[] = "{\"k\":1}";
+    static const bt_leg_members members = {
+        .text = {.data = kv, .length = sizeof(kv) - 1},
+        .n = 2,
+        .values = {{.key = "kv_transfer_params", .n = sizeof(kv) - 1},
+                   {.key = "cache_hit_threshold", .at = 5, .n = 1, .only_if_there = true}}};
     if (size == 0)
         return 0;
     bt_route route = data[0] & 1 ? BT_ROUTE_CHAT : BT_ROUTE_COMPLETIONS;
     char *body = malloc(size);
     memcpy(body, data + 1, size - 1);
     if (bt_body_plan_make(route, body, size - 1, &plan, &param) == BATON_OK) {
-        check(&leg, bt_leg_prefill_plain(&plan, bt_slice_of(kv), &leg), kv);
-        check(&leg, bt_leg_decode_plain(&plan, &leg), NULL);
+        check(&leg, bt_leg_prefill_plain(&plan, &members, &leg), kv);
+        check(&leg, bt_leg_plain(&plan, NULL, &leg), NULL);
         if (plan.is_early_safe) {
             check(&leg, bt_leg_tokenize(&plan, &leg), NULL);
-            check(&leg, bt_leg_prefill_early(&plan, bt_slice_of("[1]"), bt_slice_of(kv), &leg), kv);
-            check(&leg, bt_leg_decode_early(&plan, bt_slice_of("[1,2]"), 3, &leg), NULL);
+            check(&leg, bt_leg_prefill_early(&plan, bt_slice_of("[1]"), &members, &leg), kv);
+            check(&leg, bt_leg_decode_early(&plan, bt_slice_of("[1,2]"), 3, NULL, &leg), NULL);
         }
         bt_plan_may_begin_stop(&plan, "a\n", 2);
     }

@@ -29,6 +29,19 @@ static const char *text_of_leg(void)
     return text;
 }
 
+/* kv_transfer_params, as a dialect adds them. */
+static const bt_leg_members *params(const char *json)
+{
+    static bt_leg_members members;
+    bt_strbuf_clear(&members.text);
+    bt_strbuf_puts(&members.text, json);
+    members.n = json[0] != 0;
+    members.values[0].key = "kv_transfer_params";
+    members.values[0].at = 0;
+    members.values[0].n = strlen(json);
+    return &members;
+}
+
 static bt_slice slice(const char *text)
 {
     return bt_slice_of(text);
@@ -97,14 +110,14 @@ static void completion_legs_are_the_body_with_few_bytes_changed(void **state)
         uint64_t left = plan.has_limit ? plan.limit - 1 : 0;
         assert_int_equal(plan.is_early_safe, completions[i].prefill_early != NULL);
         if (plan.is_early_safe) {
-            assert_ok(bt_leg_prefill_early(&plan, slice("[1,2]"), slice("{}"), &leg));
+            assert_ok(bt_leg_prefill_early(&plan, slice("[1,2]"), params("{}"), &leg));
             assert_string_equal(text_of_leg(), completions[i].prefill_early);
-            assert_ok(bt_leg_decode_early(&plan, slice("[1,2,7]"), left, &leg));
+            assert_ok(bt_leg_decode_early(&plan, slice("[1,2,7]"), left, NULL, &leg));
             assert_string_equal(text_of_leg(), completions[i].decode_early);
         }
-        assert_ok(bt_leg_prefill_plain(&plan, slice("{}"), &leg));
+        assert_ok(bt_leg_prefill_plain(&plan, params("{}"), &leg));
         assert_string_equal(text_of_leg(), completions[i].prefill_plain);
-        assert_ok(bt_leg_decode_plain(&plan, &leg));
+        assert_ok(bt_leg_plain(&plan, NULL, &leg));
         const char *plain = completions[i].decode_plain;
         assert_string_equal(text_of_leg(), plain != NULL ? plain : body);
     }
@@ -123,20 +136,20 @@ static void chat_goes_to_completions_without_its_own_keys(void **state)
     assert_string_equal(text_of_leg(),
                         "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],"
                         "\"chat_template_kwargs\":{\"a\":1}}");
-    assert_ok(bt_leg_prefill_early(&plan, slice("[1,2]"), slice("{\"k\":1}"), &leg));
+    assert_ok(bt_leg_prefill_early(&plan, slice("[1,2]"), params("{\"k\":1}"), &leg));
     assert_string_equal(text_of_leg(), "{\"model\":\"m\",\"temperature\":0,\"stream\":false,"
                                        "\"max_tokens\":1,\"kv_transfer_params\":{\"k\":1},"
                                        "\"prompt\":[1,2]}");
-    assert_ok(bt_leg_decode_early(&plan, slice("[1,2,7]"), 7, &leg));
+    assert_ok(bt_leg_decode_early(&plan, slice("[1,2,7]"), 7, NULL, &leg));
     assert_string_equal(text_of_leg(), "{\"model\":\"m\",\"temperature\":0,\"stream\":true,"
                                        "\"prompt\":[1,2,7],\"max_tokens\":7}");
-    assert_ok(bt_leg_prefill_plain(&plan, slice(""), &leg));
+    assert_ok(bt_leg_prefill_plain(&plan, params(""), &leg));
     assert_string_equal(
         text_of_leg(),
         "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],"
         "\"max_completion_tokens\":1,\"logprobs\":false,\"temperature\":0,\"stream\":false,"
         "\"chat_template_kwargs\":{\"a\":1},\"max_tokens\":1}");
-    assert_ok(bt_leg_decode_plain(&plan, &leg));
+    assert_ok(bt_leg_plain(&plan, NULL, &leg));
     assert_string_equal(text_of_leg(), body);
 }
 

@@ -111,6 +111,30 @@ static void engines_may_be_urls(void **state)
     free_args();
 }
 
+static void engines_say_how_they_hand_over(void **state)
+{
+    (void)state;
+    assert_ok(parse("--dialect nixl-pull --prefill http://p:1,kv_host=10.0.0.1 --prefill "
+                    "http://q:2,dialect=moriio-read,zmq=host:10.0.0.3;handshake:1;notify:2,tp=8,"
+                    "dp=2 --decode d:3 --decode http://e:4,dialect=moriio-read,zmq=x:1,"
+                    "init=5,6,handshake=7,alloc=8,9,notify=10"));
+    assert_int_equal(options.prefill[0].dialect, BT_DIALECT_NIXL_PULL);
+    assert_string_equal(options.prefill[0].kv_host, "10.0.0.1");
+    assert_int_equal(options.prefill[1].dialect, BT_DIALECT_MORIIO_READ);
+    assert_string_equal(options.prefill[1].zmq, "host:10.0.0.3,handshake:1,notify:2");
+    assert_int_equal(options.prefill[1].tp, 8);
+    assert_int_equal(options.prefill[1].dp, 2);
+    assert_int_equal(options.decode[0].dialect, BT_DIALECT_NIXL_PULL);
+    assert_int_equal(options.decode[1].handshake_port, 7);
+    assert_int_equal(options.decode[1].notify_port, 10);
+    assert_int_equal(options.decode[1].n_ranks, 2);
+    assert_int_equal(options.decode[1].alloc_ports[1], 9);
+    assert_ok(parse("--dialect shared-store --num-prefillers 2"));
+    assert_int_equal(options.prefill[1].dialect, BT_DIALECT_SHARED_STORE);
+    assert_int_equal(options.decode[0].dialect, BT_DIALECT_SHARED_STORE);
+    free_args();
+}
+
 static void wrong_values_are_named(void **state)
 {
     (void)state;
@@ -128,6 +152,15 @@ static void wrong_values_are_named(void **state)
         {"--decode http://d:1,foo=3", "foo=3"},
         {"--decode http://d:1,init=0,alloc=1", "wanted a port"},
         {"--decode https://d:1", "https"},
+        {"--dialect nixl", "wanted one of lmcache-pd, nixl-pull, "},
+        {"--decode http://d:1,dialect=x", "found \"x\""},
+        {"--dialect p2p-nccl --prefill http://p:1", "p2p-nccl needs zmq=HOST:PORT"},
+        {"--dialect p2p-nccl", "p2p-nccl needs zmq=HOST:PORT"},
+        {"--prefill http://p:1,zmq=a\r\nX:1", "wanted a host"},
+        {"--prefill http://p:1,zmq=", "wanted a host"},
+        {"--prefill http://p:1,tp=0", "1 to 1024 ranks"},
+        {"--prefill http://p:1,notify=70000", "wanted a port"},
+        {"--prefill http://p:1,2", "wanted init="},
         {"--prefiller-port 65535 --num-prefillers 2", "too high"},
         {"--notices 65", "--notices"},
         {"--kv-wait-ms 0", "--kv-wait-ms"},
@@ -148,6 +181,7 @@ int main(void)
         bt_test(one_port_and_a_count_go_up),
         bt_test(lists_are_paired),
         bt_test(engines_may_be_urls),
+        bt_test(engines_say_how_they_hand_over),
         bt_test(wrong_values_are_named),
     };
     return bt_run_tests(tests);
