@@ -485,6 +485,15 @@ baton_status bt_leg_plain(const bt_body_plan *plan, const bt_leg_members *member
     return BATON_OK;
 }
 
+void bt_plan_prompt_scope(const bt_body_plan *plan, bt_slice scope[BT_PLAN_SCOPES])
+{
+    static const size_t keys[BT_PLAN_SCOPES] = {KEY_model, KEY_tools};
+    for (int i = 0; i < BT_PLAN_SCOPES; i++) {
+        bt_json_value value = at(plan, keys[i]);
+        scope[i] = is_null(value) ? (bt_slice){"", 0} : value.text;
+    }
+}
+
 /* Some end of text[n] is a proper beginning of the stop string. */
 static bool ends_in_beginning_of(const char *text, size_t n, bt_json_value stop)
 {

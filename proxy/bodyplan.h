@@ -47,6 +47,10 @@ typedef struct {
 baton_status bt_body_plan_make(bt_route route, const char *body, size_t n, bt_body_plan *plan,
                                const char **param);
 
+/* What besides the prompt decides its tokens, model and tools: n 0 where there is none. */
+enum { BT_PLAN_SCOPES = 2 };
+void bt_plan_prompt_scope(const bt_body_plan *plan, bt_slice scope[BT_PLAN_SCOPES]);
+
 /* Token ids in a checked array, or 0 when it holds anything else. */
 uint64_t bt_token_ids_count(bt_json_value value);
 

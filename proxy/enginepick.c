@@ -6,6 +6,7 @@
 #include "proxy/proxyrequest.h"
 
 #include <string.h>
+#include <xxhash.h>
 
 bt_worker_pool *bt_req_pool(const bt_req *req, bt_leg leg)
 {
@@ -53,6 +54,31 @@ void bt_req_note_computed(bt_req *req, bt_leg leg)
     burden->queued_tokens = 0;
 }
 
+/* What the policy must know of the request. Blocks are counted again for each leg and attempt: that
+ * costs less than keeping 8 KiB for each request. */
+static bt_policy_request about(const bt_req *req, bt_policy policy, bt_prefix_blocks *blocks)
+{
+    unsigned needs = bt_policy_needs(policy);
+    bt_policy_request request = {0};
+    const char *header = req->pl->proxy->options.session_header;
+    const char *session =
+        needs & BT_NEEDS_SESSION ? bt_http_header_get(req->http->headers, header) : NULL;
+    if (session != NULL && session[0] != 0)
+        request.session = XXH3_64bits(session, strlen(session)) | 1;
+    if (!(needs & BT_NEEDS_PROMPT) || req->plan == NULL || req->state == BT_REQ_TOKENIZE)
+        return request;
+    bt_slice scope[BT_PLAN_SCOPES], text = req->plan->prompt.text;
+    uint64_t salt = req->route;
+    bt_plan_prompt_scope(req->plan, scope);
+    for (int i = 0; i < BT_PLAN_SCOPES; i++)
+        salt = XXH3_64bits_withSeed(scope[i].at, scope[i].n, salt);
+    bt_prefix_blocks_of(text.at, text.n, salt, blocks);
+    request.prompt = blocks;
+    request.n_prompt_tokens = req->plan->n_prompt_tokens;
+    request.n_prompt_bytes = text.n;
+    return request;
+}
+
 /* Explaining. */
 
 bool bt_req_wants_explanation(const bt_req *req)
@@ -71,9 +97,10 @@ static void put_choice(const bt_req *req, bt_leg leg, bt_strbuf *out)
                      out->length > 0 ? ", " : "", leg == BT_LEG_PREFILL ? "prefill" : "decode",
                      worker->name, bt_policy_name(bt_req_pool(req, leg)->policy.policy),
                      explained->why, explained->n_candidates, bt_req_pool(req, leg)->n_workers);
-    bt_strbuf_printf(out, ";legs=%u;queued=%llu;held=%llu", explained->legs,
+    bt_strbuf_printf(out, ";legs=%u;queued=%llu;held=%llu;matched=%llu", explained->legs,
                      (unsigned long long)explained->load.queued_tokens,
-                     (unsigned long long)explained->load.held_tokens);
+                     (unsigned long long)explained->load.held_tokens,
+                     (unsigned long long)explained->matched_tokens);
 }
 
 /* Tells the client, in a header of its answer, which engines the attempt has and why; the figures
@@ -89,7 +116,7 @@ static void tell_choices(bt_req *req)
     bt_strbuf_free(&text);
 }
 
-static void note_choice(bt_req *req, bt_leg leg, const char *why, uint64_t tried)
+static void note_choice(bt_req *req, bt_leg leg, bt_choice choice, uint64_t tried)
 {
     if (!req->is_explained)
         return;
@@ -97,7 +124,8 @@ static void note_choice(bt_req *req, bt_leg leg, const char *why, uint64_t tried
     const bt_load *load = bt_req_worker(req, leg)->load;
     bt_policy_ask ask = {.loads = pool->loads, .n = pool->n_workers, .tried = &tried};
     req->explained[leg] = (bt_explained){
-        .why = why,
+        .why = choice.why,
+        .matched_tokens = choice.matched_tokens,
         .n_candidates = bt_policy_candidates(&ask),
         .legs = atomic_load_explicit(&load->legs, memory_order_relaxed),
         .load = {.queued_tokens = atomic_load_explicit(&load->queued_tokens, memory_order_relaxed),
@@ -113,14 +141,18 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg)
     uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
     bt_req_leave_worker(req, leg);
     uint64_t others = ~req->allowed[leg]; /* engines of other dialects */
-    bt_choice choice = bt_worker_pick(pool, tried | others);
+    bt_prefix_blocks blocks;
+    bt_policy_request request = about(req, pool->policy.policy, &blocks);
+    bt_choice choice = bt_worker_pick(pool, tried | others, &request);
     if (choice.index < 0 && req->is_retry_of_kv)
-        choice = bt_worker_pick(pool, others);
+        choice = bt_worker_pick(pool, others, &request);
     int idx = choice.index;
     *(leg == BT_LEG_PREFILL ? &req->prefill_idx : &req->decode_idx) = idx;
     if (idx < 0)
         return false;
-    note_choice(req, leg, choice.why, tried | others);
+    bt_count_n(&req->pl->metrics.prefix_asked[leg], request.n_prompt_tokens);
+    bt_count_n(&req->pl->metrics.prefix_matched[leg], choice.matched_tokens);
+    note_choice(req, leg, choice, tried | others);
     req->burden[leg] = burden_of(req, leg);
     bt_worker_begin(&pool->workers[idx], req->burden[leg]);
     *(leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode) = true;

@@ -31,6 +31,12 @@ static void fill_defaults(bt_proxy_options *options)
         options->notice_host = "127.0.0.1";
     if (options->max_body_bytes == 0)
         options->max_body_bytes = (size_t)64 << 20;
+    if (options->session_header == NULL)
+        options->session_header = "X-Session-Id";
+    if (options->prefix_bytes == 0)
+        options->prefix_bytes = (size_t)16 << 20;
+    if (options->prefix_window == 0)
+        options->prefix_window = 16384;
     set_default(&options->threads, n_cores < 1 ? 1 : n_cores > 8 ? 8 : (uint32_t)n_cores);
     set_default(&options->max_inflight, 4096);
     set_default(&ms->connect, 1000);
@@ -218,6 +224,17 @@ static baton_status check_pairs(const bt_proxy *proxy)
     return BATON_OK;
 }
 
+static baton_status set_policy(const bt_proxy_options *options, bt_policy policy, uint64_t seed,
+                               bt_policy_state *state)
+{
+    state->policy = policy;
+    state->seed = seed;
+    state->window_tokens = options->prefix_window;
+    if (bt_policy_needs(policy) & BT_NEEDS_PROMPT)
+        return bt_prefix_index_create(options->prefix_bytes, &state->prefix);
+    return BATON_OK;
+}
+
 static baton_status open_all(bt_proxy *proxy)
 {
     bt_proxy_options *options = &proxy->options;
@@ -227,10 +244,8 @@ static baton_status open_all(bt_proxy *proxy)
     for (uint32_t i = 0; i < options->n_decode; i++)
         BATON_TRY(bt_worker_add(&proxy->decode, BT_ROLE_DECODE, &options->decode[i]));
     BATON_TRY(check_pairs(proxy));
-    proxy->prefill.policy.policy = options->prefill_policy;
-    proxy->decode.policy.policy = options->decode_policy;
-    proxy->prefill.policy.seed = proxy->epoch;
-    proxy->decode.policy.seed = ~proxy->epoch;
+    BATON_TRY(set_policy(options, options->prefill_policy, proxy->epoch, &proxy->prefill.policy));
+    BATON_TRY(set_policy(options, options->decode_policy, ~proxy->epoch, &proxy->decode.policy));
     proxy->loops = bt_calloc(options->threads, sizeof(*proxy->loops));
     if (proxy->loops == NULL)
         return bt_fail(BATON_ERR_NO_MEMORY, "proxy: %u threads", options->threads);
@@ -333,6 +348,8 @@ void bt_proxy_destroy(bt_proxy *proxy)
     bt_kvcontrol_destroy(proxy->control); /* requests, which ask it, are gone */
     for (uint32_t i = 0; i < proxy->n_loops; i++)
         close_loop(&proxy->loops[i]);
+    bt_prefix_index_destroy(proxy->prefill.policy.prefix);
+    bt_prefix_index_destroy(proxy->decode.policy.prefix);
     bt_free(proxy->loops);
     bt_free(proxy);
 }

@@ -47,6 +47,9 @@ typedef struct {
     bt_mode mode, chat_mode;
     bt_engines engines;
     bt_policy prefill_policy, decode_policy;
+    const char *session_header;       /* names the session for consistent_hash ["X-Session-Id"] */
+    size_t prefix_bytes;              /* of what each role's prefix_aware remembers [16 MiB] */
+    uint64_t prefix_window;           /* tokens of load; see bt_policy_state [16384] */
     const bt_worker_address *prefill; /* [n_prefill], borrowed during start */
     const bt_worker_address *decode;  /* [n_decode] */
     uint32_t n_prefill, n_decode;

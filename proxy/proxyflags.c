@@ -49,11 +49,19 @@ static const bt_args_option flags[] = {
     {NULL, "engines", "KIND", "baton",
      "baton, or lmcache: engines that know no notice_addr, STATUS and RELEASE.", false},
     {NULL, "prefill-policy", "POLICY", "round_robin",
-     "Which prefill engine: round_robin, random, power_of_two (the less loaded of two drawn) or "
-     "least_loaded (by prompt tokens queued there).",
+     "Which prefill engine: round_robin, random, power_of_two (the less loaded of two drawn), "
+     "least_loaded (by prompt tokens queued there), consistent_hash (a session stays at an engine) "
+     "or prefix_aware (as least_loaded, less what the engine has seen of the prompt).",
      false},
     {NULL, "decode-policy", "POLICY", "round_robin",
      "Which decode engine; the same (by tokens whose KV is held there).", false},
+    {NULL, "session-header", "NAME", "X-Session-Id",
+     "consistent_hash: the request header that names the session; without it, least_loaded.",
+     false},
+    {NULL, "prefix-memory", "MIB", "16",
+     "prefix_aware: most memory for what engines have seen, in MiB, for each role.", false},
+    {NULL, "prefix-window", "TOKENS", "16384",
+     "prefix_aware: an engine busier than the least busy one by more is not preferred.", false},
     {NULL, "explain", NULL, NULL,
      "A request with X-Baton-Explain: 1 is told, in X-Baton-Route of its answer, which engines it "
      "got, why, and how busy they were. Names engines: not for clients who must not know them.",
@@ -450,6 +458,17 @@ static baton_status read_engines(const bt_args *args, bt_proxy_flag_room *room,
     return BATON_OK;
 }
 
+static baton_status read_policies(const bt_args *args, bt_proxy_options *options)
+{
+    uint32_t mib;
+    BATON_TRY(read_policy(args, "prefill-policy", &options->prefill_policy));
+    BATON_TRY(read_policy(args, "decode-policy", &options->decode_policy));
+    options->session_header = bt_args_value(args, "session-header");
+    BATON_TRY(read_u32(args, "prefix-memory", 1, 65536, &mib));
+    options->prefix_bytes = (size_t)mib << 20;
+    return read_number(args, "prefix-window", 1, UINT64_C(1) << 40, &options->prefix_window);
+}
+
 static baton_status read_handoff(const bt_args *args, bt_proxy_options *options)
 {
     static const char *const modes[] = {"early-first-token", "decode-first", NULL};
@@ -460,8 +479,7 @@ static baton_status read_handoff(const bt_args *args, bt_proxy_options *options)
     if (bt_args_count(args, "chat-mode") > 0)
         BATON_TRY(read_word(args, "chat-mode", modes, &chat_mode));
     BATON_TRY(read_word(args, "engines", kinds, &engines));
-    BATON_TRY(read_policy(args, "prefill-policy", &options->prefill_policy));
-    BATON_TRY(read_policy(args, "decode-policy", &options->decode_policy));
+    BATON_TRY(read_policies(args, options));
     options->mode = (bt_mode)mode;
     options->chat_mode = (bt_mode)chat_mode;
     options->engines = (bt_engines)engines;

@@ -104,6 +104,10 @@ static void print_legs(const bt_metrics_view *view, bt_strbuf *out)
                    "Notices about attempts of this process.", out);
     print_labelled(view, m->later, later_names, BT_N_LATER, "reason", P "first_token_later_total",
                    "Requests whose first token was left to the decode engine.", out);
+    print_labelled(view, m->prefix_asked, legs, 2, "leg", P "prefix_prompt_tokens_total",
+                   "Tokens of prompts for which prefix_aware chose an engine.", out);
+    print_labelled(view, m->prefix_matched, legs, 2, "leg", P "prefix_matched_tokens_total",
+                   "Of these, tokens that the chosen engine had seen before.", out);
     print_plain(out, P "bypass_total", "Requests sent to a decode engine alone.",
                 sum(view, &m->bypasses));
     print_plain(out, P "answered_by_prefill_total", "Answers that ended with the first token.",

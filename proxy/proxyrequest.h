@@ -48,6 +48,7 @@ typedef struct {
     const char *why; /* NULL: none chosen yet */
     uint32_t n_candidates, legs;
     bt_burden load;
+    uint64_t matched_tokens;
 } bt_explained;
 
 typedef struct bt_req {

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_address *at)
 {
@@ -25,12 +26,14 @@ baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_a
     bool ipv6 = strchr(at->host, ':') != NULL;
     snprintf(worker->name, sizeof(worker->name), ipv6 ? "[%.240s]:%u" : "%.240s:%u", at->host,
              at->port);
+    worker->load->id = XXH3_64bits(worker->name, strlen(worker->name));
     return BATON_OK;
 }
 
-bt_choice bt_worker_pick(bt_worker_pool *pool, uint64_t tried)
+bt_choice bt_worker_pick(bt_worker_pool *pool, uint64_t tried, const bt_policy_request *request)
 {
-    bt_policy_ask ask = {.loads = pool->loads, .n = pool->n_workers, .tried = &tried};
+    bt_policy_ask ask = {
+        .loads = pool->loads, .n = pool->n_workers, .tried = &tried, .request = request};
     return bt_policy_pick(&pool->policy, &ask);
 }
 
@@ -60,8 +63,11 @@ void bt_worker_end(bt_worker *worker, bt_burden burden)
 void bt_worker_failed(bt_worker *worker, bool is_down)
 {
     atomic_fetch_add_explicit(&worker->failures, 1, memory_order_relaxed);
-    if (is_down)
-        atomic_store_explicit(&worker->load->is_down, true, memory_order_relaxed);
+    if (!is_down)
+        return;
+    /* It may have been started again when it answers: with an empty cache. */
+    if (!atomic_exchange_explicit(&worker->load->is_down, true, memory_order_relaxed))
+        atomic_fetch_add_explicit(&worker->load->life, 1, memory_order_relaxed);
 }
 
 void bt_worker_answered(bt_worker *worker)

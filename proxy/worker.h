@@ -53,8 +53,9 @@ typedef struct {
  * unequal ports), TOO_LARGE. */
 baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_address *at);
 
-/* The engine that the pool's policy names; index -1: every one is in `tried` (bit i = engine i). */
-bt_choice bt_worker_pick(bt_worker_pool *pool, uint64_t tried);
+/* The engine that the pool's policy names; index -1: every one is in `tried` (bit i = engine i).
+ * request: what bt_policy_needs says, NULL: not known. */
+bt_choice bt_worker_pick(bt_worker_pool *pool, uint64_t tried, const bt_policy_request *request);
 
 /* The dialect of the next request, in turn over all engines, so that each dialect has its engines'
  * share; engines that are down count only when there is no other. The pool must not be empty. */

@@ -116,9 +116,11 @@ static void a_client_that_asks_is_told_the_engines_and_why(void **state)
     for (int i = 0; i < 3; i++) {
         assert_int_equal(post_explained(bodies[i], route), 200);
         expect_route(route, "decode", r.decode[0],
-                     "policy=round_robin;why=turn;candidates=1;of=1;legs=0;queued=0;held=0, ");
+                     "policy=round_robin;why=turn;candidates=1;of=1;legs=0;queued=0;held=0;"
+                     "matched=0, ");
         expect_route(route, ", prefill", r.prefill[i > 0],
-                     "policy=least_loaded;why=least;candidates=2;of=2;legs=0;queued=0;held=0");
+                     "policy=least_loaded;why=least;candidates=2;of=2;legs=0;queued=0;held=0;"
+                     "matched=0");
         rig_wait_metric(&r, REQUESTS(200), i + 1);
     }
     /* What is asked of us is not for the engines; and who does not ask is not told. */
@@ -156,6 +158,81 @@ static void nobody_is_told_unless_the_operator_allows_it(void **state)
     rig_close(&r);
 }
 
+static void post(const char *headers, const char *body)
+{
+    reply answer = rig_post(&r, "/v1/completions", headers, body);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+}
+
+static void a_session_stays_at_its_engines(void **state)
+{
+    static const char body[] = "{\"prompt\":[1,2,3],\"max_tokens\":4}";
+    (void)state;
+    rig_open(&r, &(rig_options){.n_prefill = 3,
+                                .n_decode = 3,
+                                .options.session_header = "X-User",
+                                .options.prefill_policy = BT_POLICY_CONSISTENT_HASH,
+                                .options.decode_policy = BT_POLICY_CONSISTENT_HASH});
+    for (int i = 0; i < 6; i++)
+        post("X-User: alice\r\n", body);
+    unsigned n_used = 0;
+    for (int i = 0; i < 3; i++) {
+        unsigned n = fake_count(r.prefill[i]);
+        assert_true(n == 0 || n == 6);
+        n_used += n > 0;
+    }
+    assert_int_equal(n_used, 1);
+    /* Other sessions go elsewhere, some of them. */
+    n_used = 0;
+    for (int i = 0; i < 40; i++) {
+        char header[32];
+        snprintf(header, sizeof(header), "X-User: user-%d\r\n", i);
+        post(header, body);
+    }
+    for (int i = 0; i < 3; i++)
+        n_used += fake_count(r.prefill[i]) > 0 && fake_count(r.decode[i]) > 0;
+    assert_int_equal(n_used, 3);
+    rig_close(&r);
+}
+
+/* A body whose prompt is a text of n characters; all begin alike. */
+static char *text_body(size_t n)
+{
+    static char body[4096];
+    char text[3072];
+    memset(text, 'w', n);
+    text[n] = 0;
+    /* A penalty keeps decode from going on behind P's token: no /tokenize. */
+    snprintf(body, sizeof(body), "{\"prompt\":\"%s\",\"max_tokens\":4,\"presence_penalty\":1}",
+             text);
+    return body;
+}
+
+static void a_conversation_goes_where_its_beginning_is_known(void **state)
+{
+    char route[1024];
+    (void)state;
+    rig_open(&r, &(rig_options){.n_prefill = 3,
+                                .n_decode = 2,
+                                .options.explain = true,
+                                .options.prefill_policy = BT_POLICY_PREFIX_AWARE});
+    post("", text_body(1000)); /* the first of equals */
+    rig_wait_metric(&r, REQUESTS(200), 1);
+    for (size_t n = 1300; n <= 2800; n += 500) {
+        assert_int_equal(post_explained(text_body(n), route), 200);
+        expect_route(route, "prefill", r.prefill[0], "policy=prefix_aware;why=prefix;");
+        rig_wait_metric(&r, REQUESTS(200), (double)(n / 500));
+    }
+    assert_null(strstr(route, "www"));
+    assert_int_equal(fake_count(r.prefill[0]), 5);
+    double asked = rig_metric(&r, "baton_proxy_prefix_prompt_tokens_total{leg=\"prefill\"}");
+    double matched = rig_metric(&r, "baton_proxy_prefix_matched_tokens_total{leg=\"prefill\"}");
+    assert_true(matched > asked / 2 && matched < asked);
+    assert_int_equal(rig_metric(&r, "baton_proxy_prefix_prompt_tokens_total{leg=\"decode\"}"), 0);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +241,8 @@ int main(void)
         bt_test(a_client_that_asks_is_told_the_engines_and_why),
         bt_test(an_error_names_its_engines_and_a_retry_the_last_ones),
         bt_test(nobody_is_told_unless_the_operator_allows_it),
+        bt_test(a_session_stays_at_its_engines),
+        bt_test(a_conversation_goes_where_its_beginning_is_known),
     };
     return bt_run_tests(tests);
 }

@@ -19,6 +19,12 @@ static bt_policy_state state_of(bt_policy policy)
     return (bt_policy_state){.policy = policy, .seed = 42};
 }
 
+static void name_engines(uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        loads[i].id = (uint64_t)(i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 static bt_policy_ask ask_of(uint32_t n)
 {
     return (bt_policy_ask){.loads = loads, .n = n, .tried = tried};
@@ -172,6 +178,162 @@ static void equals_take_turns(void **unused)
         assert_int_equal(picked[i], 10);
 }
 
+/* Sessions. */
+
+enum { N_SESSIONS = 10000 };
+
+static int engine_of[N_SESSIONS];
+
+static uint32_t place_sessions(bt_policy_state *policy, uint32_t n_engines, bool is_first)
+{
+    uint32_t n_moved = 0;
+    bt_policy_ask ask = ask_of(n_engines);
+    for (uint64_t i = 0; i < N_SESSIONS; i++) {
+        bt_policy_request request = {.session = i * 2654435761u + 1};
+        ask.request = &request;
+        int index = bt_policy_pick(policy, &ask).index;
+        n_moved += !is_first && index != engine_of[i];
+        engine_of[i] = index;
+    }
+    return n_moved;
+}
+
+static void sessions_stay_and_few_move_when_engines_come_and_go(void **unused)
+{
+    (void)unused;
+    enum { N = 10 };
+    bt_policy_state policy = state_of(BT_POLICY_CONSISTENT_HASH);
+    name_engines(N + 1);
+    place_sessions(&policy, N, true);
+    for (uint32_t i = 0; i < N_SESSIONS; i++)
+        picked[engine_of[i]]++;
+    for (int i = 0; i < N; i++)
+        assert_in_range(picked[i], 850, 1150);
+    bt_load_add(&loads[3], (bt_burden){.held_tokens = 1 << 20}); /* load is no matter */
+    assert_int_equal(place_sessions(&policy, N, false), 0);
+    /* One that comes takes its share, and nobody else moves anything. */
+    uint32_t n_moved = place_sessions(&policy, N + 1, false);
+    assert_in_range(n_moved, 750, 1070);
+    uint32_t n_there = 0;
+    for (uint32_t i = 0; i < N_SESSIONS; i++)
+        n_there += engine_of[i] == N;
+    assert_int_equal(n_moved, n_there);
+    /* One that goes down gives away its own only, and has them back when it answers. */
+    assert_int_equal(place_sessions(&policy, N, false), n_there);
+    loads[3].is_down = true;
+    assert_int_equal(place_sessions(&policy, N, false), picked[3]);
+    loads[3].is_down = false;
+    assert_int_equal(place_sessions(&policy, N, false), picked[3]);
+}
+
+static void without_a_session_the_least_loaded_is_taken(void **unused)
+{
+    (void)unused;
+    bt_policy_state policy = state_of(BT_POLICY_CONSISTENT_HASH);
+    bt_policy_request request = {0};
+    bt_policy_ask ask = ask_of(2);
+    ask.request = &request;
+    bt_load_add(&loads[0], (bt_burden){0});
+    bt_choice choice = bt_policy_pick(&policy, &ask);
+    assert_int_equal(choice.index, 1);
+    assert_string_equal(choice.why, "least");
+}
+
+/* Prefixes. */
+
+typedef struct {
+    bt_prefix_blocks blocks;
+    bt_policy_request request;
+} prompt;
+
+/* As many tokens as a quarter of its bytes: text from `begin` in blocks that are all alike but for
+ * the chain. */
+static const bt_policy_request *prompt_of(prompt *p, char begin, size_t n_blocks)
+{
+    static char text[256 * 64];
+    memset(text, 'x', sizeof(text));
+    text[0] = begin;
+    size_t n = n_blocks * BT_PREFIX_BLOCK_BYTES;
+    bt_prefix_blocks_of(text, n, 0, &p->blocks);
+    p->request =
+        (bt_policy_request){.prompt = &p->blocks, .n_prompt_tokens = n / 4, .n_prompt_bytes = n};
+    return &p->request;
+}
+
+static bt_policy_state prefix_state(uint64_t window)
+{
+    bt_policy_state policy = state_of(BT_POLICY_PREFIX_AWARE);
+    policy.window_tokens = window;
+    assert_ok(bt_prefix_index_create(1 << 20, &policy.prefix));
+    return policy;
+}
+
+static void prompts_that_begin_alike_go_to_one_engine_while_that_saves_work(void **unused)
+{
+    (void)unused;
+    static prompt long_one, longer, other;
+    bt_policy_state policy = prefix_state(1 << 20);
+    bt_policy_ask ask = ask_of(4);
+    ask.request = prompt_of(&long_one, 'a', 32); /* 2048 tokens */
+    bt_choice first = bt_policy_pick(&policy, &ask);
+    assert_string_equal(first.why, "least");
+    assert_int_equal(first.matched_tokens, 0);
+    bt_load *load = &loads[first.index];
+    /* The conversation goes on, where 2048 of 2560 tokens are known. */
+    bt_load_add(load,
+                (bt_burden){.queued_tokens = 1700}); /* with its leg 1956: less than it saves */
+    ask.request = prompt_of(&longer, 'a', 40);
+    bt_choice next = bt_policy_peek(&policy, &ask);
+    assert_int_equal(next.index, first.index);
+    assert_string_equal(next.why, "prefix");
+    assert_int_equal(next.matched_tokens, 2048);
+    /* What begins otherwise does not; nor does it when waiting there costs more than it saves. */
+    ask.request = prompt_of(&other, 'b', 40);
+    assert_int_not_equal(bt_policy_peek(&policy, &ask).index, first.index);
+    bt_load_add(load, (bt_burden){.queued_tokens = 0}); /* one more leg: 2212 */
+    ask.request = &longer.request;
+    assert_int_not_equal(bt_policy_peek(&policy, &ask).index, first.index);
+    bt_prefix_index_destroy(policy.prefix);
+}
+
+static void affinity_ends_at_the_window_at_a_new_life_and_when_it_was_tried(void **unused)
+{
+    (void)unused;
+    static prompt one;
+    bt_policy_state policy = prefix_state(1000);
+    bt_policy_ask ask = ask_of(2);
+    ask.request = prompt_of(&one, 'a', 40);
+    int first = bt_policy_pick(&policy, &ask).index;
+    bt_load_add(&loads[first], (bt_burden){.queued_tokens = 700}); /* 956 */
+    assert_int_equal(bt_policy_peek(&policy, &ask).index, first);
+    tried[0] = UINT64_C(1) << first;
+    assert_int_equal(bt_policy_peek(&policy, &ask).index, 1 - first);
+    tried[0] = 0;
+    loads[first].life++;
+    assert_int_equal(bt_policy_peek(&policy, &ask).index, 1 - first);
+    loads[first].life--;
+    bt_load_add(&loads[first], (bt_burden){0}); /* 1212 */
+    assert_int_equal(bt_policy_peek(&policy, &ask).index, 1 - first);
+    bt_prefix_index_destroy(policy.prefix);
+}
+
+/* All begin alike, and nothing ends: the pool fills evenly all the same. */
+static void one_prefix_for_all_does_not_pin_one_engine(void **unused)
+{
+    (void)unused;
+    static prompt one;
+    bt_policy_state policy = prefix_state(4096);
+    bt_policy_ask ask = ask_of(8);
+    ask.request = prompt_of(&one, 'a', 4);
+    for (int i = 0; i < 800; i++) {
+        int index = bt_policy_pick(&policy, &ask).index;
+        bt_load_add(&loads[index], (bt_burden){.queued_tokens = 256});
+    }
+    for (int i = 0; i < 8; i++)
+        assert_in_range(loads[i].legs, 95, 105);
+    bt_prefix_index_destroy(policy.prefix);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +345,11 @@ int main(void)
         bt_test(one_that_is_heavy_gets_nothing_of_two),
         bt_test(least_loaded_counts_legs_queued_and_held_tokens),
         bt_test(equals_take_turns),
+        bt_test(sessions_stay_and_few_move_when_engines_come_and_go),
+        bt_test(without_a_session_the_least_loaded_is_taken),
+        bt_test(prompts_that_begin_alike_go_to_one_engine_while_that_saves_work),
+        bt_test(affinity_ends_at_the_window_at_a_new_life_and_when_it_was_tried),
+        bt_test(one_prefix_for_all_does_not_pin_one_engine),
     };
     return bt_run_tests(tests);
 }

@@ -135,6 +135,25 @@ static void engines_say_how_they_hand_over(void **state)
     free_args();
 }
 
+static void policies_have_their_figures(void **state)
+{
+    (void)state;
+    assert_ok(parse("--prefill-policy prefix_aware --decode-policy consistent_hash "
+                    "--session-header X-User --prefix-memory 3 --prefix-window 99 --explain"));
+    assert_int_equal(options.prefill_policy, BT_POLICY_PREFIX_AWARE);
+    assert_int_equal(options.decode_policy, BT_POLICY_CONSISTENT_HASH);
+    assert_string_equal(options.session_header, "X-User");
+    assert_int_equal(options.prefix_bytes, 3 << 20);
+    assert_int_equal(options.prefix_window, 99);
+    assert_true(options.explain);
+    assert_ok(parse(""));
+    assert_string_equal(options.session_header, "X-Session-Id");
+    assert_int_equal(options.prefix_bytes, 16 << 20);
+    assert_int_equal(options.prefix_window, 16384);
+    assert_false(options.explain);
+    free_args();
+}
+
 static void wrong_values_are_named(void **state)
 {
     (void)state;
@@ -144,6 +163,7 @@ static void wrong_values_are_named(void **state)
         {"--port 70000", "--port: wanted 0 to 65535"},
         {"--port x", "found \"x\""},
         {"--decode-policy best", "--decode-policy: wanted one of round_robin, random,"},
+        {"--prefix-memory 0", "--prefix-memory: wanted 1 to"},
         {"--mode fast", "--mode: wanted early-first-token"},
         {"--prefiller-port 1,2 --prefiller-host a,b,c", "as many hosts as ports"},
         {"--prefiller-port 1,x", "found \"x\""},
@@ -182,6 +202,7 @@ int main(void)
         bt_test(lists_are_paired),
         bt_test(engines_may_be_urls),
         bt_test(engines_say_how_they_hand_over),
+        bt_test(policies_have_their_figures),
         bt_test(wrong_values_are_named),
     };
     return bt_run_tests(tests);

@@ -29,7 +29,7 @@ static void round_robin_takes_everyone_once_per_round(void **state)
     for (int round = 0; round < 4; round++) {
         unsigned seen = 0;
         for (int i = 0; i < 3; i++)
-            seen |= 1u << bt_worker_pick(engines, 0).index;
+            seen |= 1u << bt_worker_pick(engines, 0, NULL).index;
         assert_int_equal(seen, 7);
     }
 }
@@ -43,8 +43,8 @@ static void equal_pools_are_not_married(void **state)
     /* LMCache's proxies take one counter modulo both lengths: P0 only ever meets D0. */
     unsigned pairs = 0;
     for (int i = 0; i < 16; i++) {
-        int d = bt_worker_pick(&decode, 0).index;
-        int p = bt_worker_pick(&prefill, 0).index;
+        int d = bt_worker_pick(&decode, 0, NULL).index;
+        int p = bt_worker_pick(&prefill, 0, NULL).index;
         pairs |= 1u << (2 * p + d);
     }
     assert_int_equal(pairs, 15);
@@ -56,7 +56,7 @@ static void legs_are_counted_while_they_last(void **state)
     bt_worker_pool *engines = pool_of(2, BT_POLICY_LEAST_LOADED);
     const bt_burden burden = {.queued_tokens = 100, .held_tokens = 7};
     bt_worker_begin(&engines->workers[0], burden);
-    assert_int_equal(bt_worker_pick(engines, 0).index, 1);
+    assert_int_equal(bt_worker_pick(engines, 0, NULL).index, 1);
     assert_int_equal(engines->workers[0].load->legs, 1);
     assert_int_equal(engines->loads[0].queued_tokens, 100);
     assert_int_equal(engines->loads[0].held_tokens, 7);
@@ -72,12 +72,12 @@ static void unreachable_engine_is_the_last_choice_until_it_answers(void **state)
     const bt_burden heavy = {.queued_tokens = 1 << 20};
     bt_worker_begin(&engines->workers[1], heavy);
     bt_worker_failed(&engines->workers[0], true);
-    assert_int_equal(bt_worker_pick(engines, 0).index, 1);
-    assert_int_equal(bt_worker_pick(engines, 2).index, 0);
+    assert_int_equal(bt_worker_pick(engines, 0, NULL).index, 1);
+    assert_int_equal(bt_worker_pick(engines, 2, NULL).index, 0);
     bt_worker_failed(&engines->workers[0], false);
-    assert_int_equal(bt_worker_pick(engines, 0).index, 1);
+    assert_int_equal(bt_worker_pick(engines, 0, NULL).index, 1);
     bt_worker_answered(&engines->workers[0]);
-    assert_int_equal(bt_worker_pick(engines, 0).index, 0);
+    assert_int_equal(bt_worker_pick(engines, 0, NULL).index, 0);
     assert_int_equal(engines->workers[0].failures, 2);
     bt_worker_end(&engines->workers[1], heavy);
 }
@@ -87,10 +87,10 @@ static void tried_engines_are_not_named_again(void **state)
     (void)state;
     bt_worker_pool *engines = pool_of(2, BT_POLICY_ROUND_ROBIN);
     for (int i = 0; i < 4; i++)
-        assert_int_equal(bt_worker_pick(engines, 1).index, 1);
-    assert_int_equal(bt_worker_pick(engines, 3).index, -1);
+        assert_int_equal(bt_worker_pick(engines, 1, NULL).index, 1);
+    assert_int_equal(bt_worker_pick(engines, 3, NULL).index, -1);
     static bt_worker_pool empty;
-    assert_int_equal(bt_worker_pick(&empty, 0).index, -1);
+    assert_int_equal(bt_worker_pick(&empty, 0, NULL).index, -1);
 }
 
 static void bad_addresses_and_too_many_are_refused(void **state)
