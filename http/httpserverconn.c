@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     PENDING_BYTES = 64 * 1024,     /* pipelined bytes kept while a request is in flight */
@@ -557,11 +558,13 @@ static void begin(bt_conn *conn)
     }
 }
 
-baton_status bt_conn_accept(bt_http_server *server)
+baton_status bt_conn_accept(bt_http_server *server, int fd)
 {
     bt_conn *conn = bt_calloc(1, sizeof(*conn));
-    if (conn == NULL)
+    if (conn == NULL) {
+        close(fd);
         return bt_fail(BATON_ERR_NO_MEMORY, "http: a connection");
+    }
     conn->server = server;
     conn->n_handles = 2;
     uv_tcp_init(bt_loop_uv(server->loop), &conn->tcp);
@@ -575,7 +578,9 @@ baton_status bt_conn_accept(bt_http_server *server)
     conn->parser.max_body_bytes = server->options.max_body_bytes;
     server->n_open++;
     link_conn(server, conn);
-    int err = uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&conn->tcp);
+    int err = uv_tcp_open(&conn->tcp, fd);
+    if (err != 0)
+        close(fd);
     if (err != 0 ||
         server->stats.n_connections > server->options.max_connections + OVERLOAD_MARGIN) {
         bt_conn_close(conn);

@@ -16,6 +16,7 @@
  * Thread rule: owner thread. For use inside the http folder. */
 #ifndef BT_HTTP_HTTPSERVERCONN_H
 #define BT_HTTP_HTTPSERVERCONN_H
+#include "http/httplisten.h"
 #include "http/httpout.h"
 #include "http/httpparse.h"
 #include "http/httpserver.h"
@@ -34,10 +35,7 @@ typedef struct bt_exchange bt_exchange;
 struct bt_http_server {
     bt_loop *loop;
     bt_http_server_options options;
-    uv_tcp_t listener;
-    uv_tcp_t spare; /* accepts and closes what there is no memory for */
-    bool spare_busy, drop_pending;
-    uint16_t port;
+    bt_listener listener;
     bool draining, destroyed, listener_closed;
     bt_conn *conns;
     uint32_t n_open; /* connections whose memory is not freed yet */
@@ -91,7 +89,8 @@ struct bt_exchange {
 void bt_server_conn_freed(bt_http_server *server);
 
 /* httpserverconn.c */
-baton_status bt_conn_accept(bt_http_server *server);
+/* fd is its own from here on, and closed when it fails. Errors: NO_MEMORY, IO. */
+baton_status bt_conn_accept(bt_http_server *server, int fd);
 void bt_conn_close(bt_conn *conn);
 /* The answer of the request in flight is queued (cut: break it off instead). */
 void bt_conn_finished(bt_conn *conn, bool cut);

@@ -2,7 +2,11 @@
 /* Clients that leave or take nothing, more of them than there may be, and servers that end. */
 #include "serverkit.h"
 #include "support/test.h"
+#include "tlskit.h"
 
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -103,6 +107,98 @@ static void connections_above_the_limit_get_503(void **state)
     world_stop(&w);
 }
 
+enum { DESCRIPTORS = 512 };
+
+/* Holds all descriptors that this process may have. */
+typedef struct {
+    struct rlimit usual;
+    int fds[DESCRIPTORS], n;
+} shortage;
+
+static void begin_shortage(shortage *s)
+{
+    int fd;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &s->usual), 0);
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){DESCRIPTORS, s->usual.rlim_max});
+    for (s->n = 0; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;)
+        s->fds[s->n++] = fd;
+}
+
+static void end_shortage(shortage *s)
+{
+    setrlimit(RLIMIT_NOFILE, &s->usual);
+    while (s->n > 0)
+        close(s->fds[--s->n]);
+}
+
+static void connect_to(int fd, uint16_t port)
+{
+    const struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    tlskit_forget(fd);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+}
+
+static void ask_on(world *w, int fd)
+{
+    raw_send_text(fd, "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n");
+    raw_read_until(fd, "\r\n\r\n", w->out, OUT_BYTES);
+    assert_has(w->out, "HTTP/1.1 200 ");
+}
+
+static void without_descriptors_who_comes_is_turned_away_and_who_is_there_served(void **state)
+{
+    (void)state;
+    enum { N = 10 };
+    world w;
+    shortage all;
+    int waiting[N];
+    world_start(&w, (bt_http_server_options){0});
+    bt_expect_log("connections turned away");
+    int fd = raw_connect(w.port);
+    ask_on(&w, fd);
+    for (int i = 0; i < N; i++)
+        waiting[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    begin_shortage(&all);
+    for (int i = 0; i < N; i++) {
+        connect_to(waiting[i], w.port);
+        assert_int_equal(raw_read_all(waiting[i], w.out, OUT_BYTES), 0);
+        ask_on(&w, fd);
+    }
+    end_shortage(&all);
+    assert_int_equal(world_stats(&w).refused_total, N);
+    assert_int_equal(bt_log_seen("connections turned away"), 1); /* not a line each */
+    assert_has(world_exchange(&w, "GET /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"),
+               "HTTP/1.1 200 ");
+    for (int i = 0; i < N; i++)
+        close(waiting[i]);
+    close(fd);
+    world_stop(&w);
+}
+
+/* As when another thread has taken what the server had kept for this. */
+static void without_even_a_reserved_one_who_comes_waits_and_who_is_there_is_served(void **state)
+{
+    (void)state;
+    world w;
+    struct rlimit usual;
+    world_start(&w, (bt_http_server_options){0});
+    bt_expect_log("connections turned away");
+    int fd = raw_connect(w.port), waiting = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ask_on(&w, fd);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){3, usual.rlim_max});
+    connect_to(waiting, w.port);
+    for (int i = 0; i < 100; i++)
+        ask_on(&w, fd);
+    setrlimit(RLIMIT_NOFILE, &usual);
+    tlskit_connect(waiting);
+    ask_on(&w, waiting);
+    close(waiting);
+    close(fd);
+    world_stop(&w);
+}
+
 static void a_port_in_use_is_named(void **state)
 {
     (void)state;
@@ -194,6 +290,8 @@ int main(void)
         bt_test(a_slow_reader_holds_the_stream_back_and_gets_all),
         bt_test(a_reader_that_takes_nothing_is_cut_off),
         bt_test(connections_above_the_limit_get_503),
+        bt_test(without_descriptors_who_comes_is_turned_away_and_who_is_there_served),
+        bt_test(without_even_a_reserved_one_who_comes_waits_and_who_is_there_is_served),
         bt_test(a_port_in_use_is_named),
         bt_test(loops_share_a_port_with_reuse_port),
         bt_test(draining_finishes_what_runs_and_closes_what_idles),
