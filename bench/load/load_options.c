@@ -103,6 +103,13 @@ static const bt_config_entry measure_entries[] = {
     {LIST("goodput", goodput, n_goodput), .type = BT_CONFIG_STRINGS,
      .help = "Objectives in ms, as ttft:200 tpot:50 e2el:9000. Goodput is the rate of requests "
              "that meet all."},
+    {OPTION("find_rate", find_rate), .type = BT_CONFIG_BOOL, .fallback = "false",
+     .help = "Look for the highest rate at which requests meet --goodput, from --request-rate (1) "
+             "on, in steps of at least --num-prompts requests."},
+    {OPTION("goodput_share", goodput_share), .type = BT_CONFIG_DOUBLE, .min = 0.01, .max = 1,
+     .fallback = "0.9", .help = "So large a part of them has to."},
+    {OPTION("step_time", step_ms), .type = BT_CONFIG_DURATION, .min = 1, .max = 86400000,
+     .fallback = "10s", .help = "Requests arrive for at least so long in each step."},
     {LIST("percentile_metrics", metric_names, n_metric_names), .type = BT_CONFIG_STRINGS,
      .fallback = "ttft,tpot,itl,e2el", .help = "What is told; client_queue_time may be added."},
     {LIST("metric_percentiles", percentile_texts, n_percentile_texts), .type = BT_CONFIG_STRINGS,
@@ -122,6 +129,8 @@ static const bt_config_entry result_entries[] = {
     {OPTION("label", label), .type = BT_CONFIG_STRING, .help = "What the run is called."},
     {LIST("metadata", metadata, n_metadata), .type = BT_CONFIG_STRINGS,
      .help = "KEY=VALUE,... that the file shall hold."},
+    {OPTION("chart", chart_path), .type = BT_CONFIG_STRING,
+     .help = "Draw distributions and what happened over time into this SVG file."},
     {OPTION("save_answers", answers_path), .type = BT_CONFIG_STRING,
      .help = "Write every answer to this file, a line each, without times: equal files mean equal "
              "answers."},
@@ -224,6 +233,9 @@ static baton_status parse_measures(bt_load_options *o)
     if (!o->stream && (o->goals.limit_ms[BT_LOAD_TTFT] > 0 || o->goals.limit_ms[BT_LOAD_TPOT] > 0))
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "--goodput: wanted e2el only, as --no-stream has no TTFT or TPOT");
+    if (o->find_rate && (!o->goals.is_set || o->ramp != BT_LOAD_NO_RAMP))
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "--find-rate: wanted --goodput with it, and no --ramp-up-strategy");
     for (uint32_t i = 0; i < o->n_metadata; i++) {
         const char *equals = strchr(o->metadata[i], '=');
         if (equals == NULL || equals == o->metadata[i])
@@ -244,7 +256,7 @@ static baton_status check_together(bt_load_options *o)
     BATON_TRY(parse_measures(o));
     BATON_TRY(bt_http_parse_origin(o->url, 80, o->host, sizeof(o->host), &o->port));
     if (o->concurrency == 0)
-        o->concurrency = o->rate > 0 ? BT_LOAD_NO_LIMIT : DEFAULT_CONCURRENCY;
+        o->concurrency = o->rate > 0 || o->find_rate ? BT_LOAD_NO_LIMIT : DEFAULT_CONCURRENCY;
     if (o->endpoint != NULL && o->endpoint[0] != '/')
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "--endpoint: wanted a path that begins with /, "
@@ -295,7 +307,8 @@ baton_status bt_load_options_parse(int argc, char *const *argv, bt_load_options 
             "time to first token (TTFT), time per output token (TPOT), gaps between tokens (ITL), "
             "end-to-end time, throughput, goodput and errors. Options have the names that `vllm "
             "bench serve` gives them. Exit status: 0, 1 when any request failed, 2 when nothing "
-            "could be sent.",
+            "could be sent. `baton-load compare BEFORE AFTER` puts two saved results side by "
+            "side.",
         .tables = options->tables,
         .n_tables = BT_LOAD_N_TABLES,
         .positional = "[OBJECTIVE...]",

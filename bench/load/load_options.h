@@ -69,6 +69,9 @@ typedef struct {
     const char *const *goodput; /* [n_goodput] as given, "ttft:200"; and what they mean: */
     uint32_t n_goodput;
     bt_load_goals goals;
+    bool find_rate; /* look for the highest rate with goodput_share of the requests good */
+    double goodput_share;
+    uint32_t step_ms;                /* a step of that takes at least so long */
     const char *const *metric_names; /* [n_metric_names] as given; and what they mean: */
     uint32_t n_metric_names;
     bool shown[BT_LOAD_N_METRICS];
@@ -83,6 +86,7 @@ typedef struct {
     const char *label;
     const char *const *metadata; /* [n_metadata] "KEY=VALUE" */
     uint32_t n_metadata;
+    const char *chart_path;   /* NULL: none */
     const char *answers_path; /* NULL: answers are not kept */
     bool json;
     bool quiet; /* no progress bar */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/load/load_report.h"
 
+#include "bench/load/load_chart.h"
 #include "core/fail.h"
 #include "http/jsonscan.h"
 
@@ -54,6 +55,25 @@ static void put_goodput(bt_strbuf *out, const bt_load_goals *goals, const bt_loa
     bt_strbuf_putc(out, '\n');
 }
 
+/* What the run looked like, second by second. */
+static void put_over_time(bt_strbuf *out, const bt_load_result *result, const bt_load_summary *s)
+{
+    enum { WIDTH = 72 };
+    bt_load_timeline timeline;
+    if (bt_load_timeline_make(result, &timeline) != BATON_OK) {
+        out->failed = true;
+        return;
+    }
+    if (timeline.n >= 4 && s->peak_tokens_per_s > 0) {
+        bt_strbuf_printf(out, "\n%-10s ", "tok/s");
+        bt_load_sparkline(timeline.tokens, timeline.n, WIDTH, out);
+        bt_strbuf_printf(out, "\n%-10s ", "running");
+        bt_load_sparkline(timeline.running, timeline.n, WIDTH, out);
+        bt_strbuf_putc(out, '\n');
+    }
+    bt_load_timeline_free(&timeline);
+}
+
 static void put_errors(bt_strbuf *out, const bt_load_summary *s)
 {
     if (s->n_errors == 0)
@@ -85,6 +105,7 @@ void bt_load_report_table(const bt_load_options *options, const bt_load_result *
                      s->peak_tokens_per_s);
     put_goodput(out, &options->goals, s);
     put_spreads(out, options, s);
+    put_over_time(out, result, s);
     if (s->slowest != NULL)
         bt_strbuf_printf(out, "\n%-10s %.2f ms; its stages: baton-ctl trace %s\n", "slowest",
                          (double)(s->slowest->end_ns - s->slowest->start_ns) / 1e6,

@@ -64,12 +64,12 @@ static void put_goals(bt_strbuf *out, const bt_load_goals *goals)
     bt_strbuf_putc(out, '}');
 }
 
-static void put_load(bt_strbuf *out, const bt_load_options *o)
+static void put_load(bt_strbuf *out, const bt_load_options *o, const bt_load_result *result)
 {
     static const char *const ramps[] = {NULL, "linear", "exponential"};
-    put_count(out, "num_prompts", o->n_requests);
+    put_count(out, "num_prompts", result->n_requests);
     put_count(out, "num_warmups", o->n_warmups);
-    put_number(out, "request_rate", o->rate > 0 ? o->rate : INFINITY);
+    put_number(out, "request_rate", result->rate > 0 ? result->rate : INFINITY);
     put_number(out, "burstiness", o->burstiness);
     put_count(out, "burst_size", o->burst_size);
     if (o->concurrency == BT_LOAD_NO_LIMIT)
@@ -308,7 +308,7 @@ void bt_load_result_json(const bt_load_options *o, const bt_load_result *result,
     put_text(out, "model_id", result->model);
     put_text(out, "base_url", o->url);
     put_metadata(out, o);
-    put_load(out, o);
+    put_load(out, o, result);
     put_prompts(out, o);
     put_name(out, "interrupted");
     bt_strbuf_puts(out, result->interrupted ? "true" : "false");
@@ -345,7 +345,7 @@ baton_status bt_load_result_path(const bt_load_options *o, const bt_load_result 
     const char *slash = strrchr(result->model, '/');
     strftime(when, sizeof(when), "%Y%m%d-%H%M%S", gmtime_r(&date, &parts));
     bt_strbuf_printf(path, "%s-%gqps", o->label != NULL ? o->label : backend_name(o),
-                     o->rate > 0 ? o->rate : INFINITY);
+                     result->rate > 0 ? result->rate : INFINITY);
     if (o->concurrency != BT_LOAD_NO_LIMIT)
         bt_strbuf_printf(path, "-concurrency%u", o->concurrency);
     bt_strbuf_printf(path, "-%s-%s.json", slash != NULL ? slash + 1 : result->model, when);

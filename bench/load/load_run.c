@@ -209,7 +209,7 @@ static void send_all(bt_load_runner *run)
 
 baton_status bt_load_run(bt_load_runner *run, const bt_load_phase *phase, bt_load_result *result)
 {
-    *result = (bt_load_result){0};
+    *result = (bt_load_result){.rate = phase->rate};
     snprintf(result->model, sizeof(result->model), "%s", run->model);
     run->result = result;
     baton_status status = prepare(run, phase);

@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
     bt_load_record *records; /* [n_requests], owned; those never sent have start_ns 0 */
     uint32_t n_requests;
+    double rate; /* as in the phase */
     uint64_t began_ns;
     uint64_t duration_ns; /* began_ns to the last end */
     char model[BT_LOAD_MODEL_BYTES];

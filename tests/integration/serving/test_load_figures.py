@@ -11,10 +11,12 @@ times of each.
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
 import load_client
@@ -28,14 +30,16 @@ class Figures(unittest.TestCase):
         self.server = Server()
         self.addCleanup(self.server.close)
 
-    def load(self, *options):
+    def load(self, *options, status=0, keep=None):
         """Runs baton-load; the saved result."""
         with tempfile.TemporaryDirectory() as folder:
             command = [PROGRAM, "--quiet", "--save-detailed", "--result-dir", folder,
                        "--result-filename", "r.json", "--base-url",
                        f"http://127.0.0.1:{self.server.server_port}", *options]
             done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+            if keep:
+                shutil.copy(os.path.join(folder, "r.json"), keep)
             with open(os.path.join(folder, "r.json"), encoding="utf-8") as file:
                 return json.load(file)
 
@@ -145,6 +149,36 @@ class Figures(unittest.TestCase):
         self.assertEqual(len({p[:32] for p in said}), 1)
         follow = [p for p in said if any(p.startswith(q + said[q]) for q in said if q != p)]
         self.assertEqual(len(follow), 10)
+
+    def test_results_are_compared(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, label in (("a", "old"), ("b", "new")):
+                self.load("--num-prompts=6", "--random-output-len=4", "--label", label, "--chart",
+                          f"{folder}/{name}.svg", "--save-answers", f"{folder}/{name}.txt",
+                          keep=f"{folder}/{name}.json")
+            command = [PROGRAM, "compare", f"{folder}/a.json", f"{folder}/b.json"]
+            done = subprocess.run([*command, "--chart", f"{folder}/ab.svg"], capture_output=True,
+                                  text=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stdout, r"\nlabel +old +new\n")
+            self.assertRegex(done.stdout, r"\ncompleted +6 +6\n")
+            for picture in ("a.svg", "b.svg", "ab.svg"):
+                xml.etree.ElementTree.parse(f"{folder}/{picture}")
+            with open(f"{folder}/a.txt", "rb") as a, open(f"{folder}/b.txt", "rb") as b:
+                self.assertEqual(a.read(), b.read())
+            done = subprocess.run(command[:-1], capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("wanted two results, found 1", done.stderr)
+
+    def test_a_search_that_finds_no_rate_says_so(self):
+        result = self.load("--find-rate", "--goodput=ttft:0.001", "--num-prompts=2",
+                           "--step-time=1ms", "--request-rate=500", "--random-output-len=2", status=1)
+        self.assertIsNone(result["highest_rate"])
+        self.assertEqual([step["met"] for step in result["steps"]], [False] * 8)
+        self.assertEqual([step["request_rate"] for step in result["steps"]],
+                         [500 / 2**k for k in range(8)])
+        bodies = [note["body"] for note in self.server.take_log()]
+        self.assertEqual(len(set(bodies)), len(bodies))  # no step asks what another has asked
 
 
 if __name__ == "__main__":

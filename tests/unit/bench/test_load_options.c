@@ -113,6 +113,7 @@ static void contradictions_are_refused(void **state)
         {{"--percentile-metrics=ttff"}, "found ttff"},
         {{"--ramp-up-strategy=linear"}, "--ramp-up-start-rps"},
         {{"--ramp-up-start-rps=1", "--ramp-up-end-rps=2"}, "--ramp-up-strategy"},
+        {{"--find-rate"}, "--goodput with it"},
         {{"--metadata=tp"}, "KEY=VALUE"},
         {{"--endpoint=v1"}, "--endpoint"},
         {{"--bogus"}, "--bogus"},

@@ -230,7 +230,7 @@ static void a_saved_result_is_named_after_its_run(void **state)
     assert_non_null(mkdtemp(folder));
     strcpy(result.model, "org/m");
     named.result_dir = folder;
-    named.rate = 2.5;
+    result.rate = 2.5;
     assert_ok(bt_load_result_path(&named, &result, 0, &path));
     assert_non_null(strstr(bt_strbuf_text(&path), "/openai-2.5qps-m-19700101-000000.json"));
     bt_strbuf_puts(&text, "{}");
