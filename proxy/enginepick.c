@@ -22,7 +22,7 @@ bt_worker *bt_req_worker(const bt_req *req, bt_leg leg)
 
 /* What the leg brings to its engine. Room is reserved for what will be made, because nobody knows
  * how much that is; limits that are hardly ever reached do not count as a whole. */
-static bt_burden burden_of(const bt_req *req, bt_leg leg)
+static bt_burden burden_of(const bt_req *req, bt_leg leg, uint64_t matched_tokens)
 {
     enum { RESERVED_TOKENS = 2048 };
     if (req->plan == NULL || req->state == BT_REQ_TOKENIZE)
@@ -30,9 +30,10 @@ static bt_burden burden_of(const bt_req *req, bt_leg leg)
     uint64_t n_prompt = req->plan->n_prompt_tokens;
     bool is_limited = req->limit > 0 && req->limit < RESERVED_TOKENS;
     uint64_t n_made = is_limited ? req->limit : RESERVED_TOKENS;
+    uint64_t n_new = n_prompt - matched_tokens;
     if (leg == BT_LEG_PREFILL)
-        return (bt_burden){.queued_tokens = n_prompt};
-    return (bt_burden){.queued_tokens = req->dialect == NULL ? n_prompt : 0,
+        return (bt_burden){.queued_tokens = n_new};
+    return (bt_burden){.queued_tokens = req->dialect == NULL ? n_new : 0,
                        .held_tokens = n_prompt + n_made};
 }
 
@@ -77,6 +78,31 @@ static bt_policy_request about(const bt_req *req, bt_policy policy, bt_prefix_bl
     request.n_prompt_tokens = req->plan->n_prompt_tokens;
     request.n_prompt_bytes = text.n;
     return request;
+}
+
+bool bt_req_is_local(const bt_req *req, bt_bypass_reason *reason)
+{
+    const bt_proxy_options *options = &req->pl->proxy->options;
+    bt_worker_pool *pool = bt_req_pool(req, BT_LEG_DECODE);
+    uint64_t others = ~req->allowed[BT_LEG_DECODE];
+    if (options->local_below == 0)
+        return false;
+    bt_prefix_blocks blocks;
+    bt_policy_request request = about(req, pool->policy.policy, &blocks);
+    bt_policy_ask ask = {
+        .loads = pool->loads, .n = pool->n_workers, .tried = &others, .request = &request};
+    bt_choice choice = bt_policy_peek(&pool->policy, &ask);
+    uint64_t n_prompt = req->plan->n_prompt_tokens, n_new = n_prompt - choice.matched_tokens;
+    if (choice.index < 0 || n_new >= options->local_below)
+        return false;
+    uint64_t n_queued =
+        atomic_load_explicit(&pool->loads[choice.index].queued_tokens, memory_order_relaxed);
+    if (n_queued + n_new > options->local_queue) {
+        bt_count(&req->pl->metrics.local_queue_full);
+        return false;
+    }
+    *reason = n_prompt < options->local_below ? BT_BYPASS_SHORT : BT_BYPASS_PREFIX;
+    return true;
 }
 
 /* Explaining. */
@@ -153,7 +179,7 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg)
     bt_count_n(&req->pl->metrics.prefix_asked[leg], request.n_prompt_tokens);
     bt_count_n(&req->pl->metrics.prefix_matched[leg], choice.matched_tokens);
     note_choice(req, leg, choice, tried | others);
-    req->burden[leg] = burden_of(req, leg);
+    req->burden[leg] = burden_of(req, leg, choice.matched_tokens);
     bt_worker_begin(&pool->workers[idx], req->burden[leg]);
     *(leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode) = true;
     return true;

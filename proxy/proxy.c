@@ -35,6 +35,8 @@ static void fill_defaults(bt_proxy_options *options)
         options->session_header = "X-Session-Id";
     if (options->prefix_bytes == 0)
         options->prefix_bytes = (size_t)16 << 20;
+    if (options->local_queue == 0)
+        options->local_queue = 8192;
     if (options->prefix_window == 0)
         options->prefix_window = 16384;
     set_default(&options->threads, n_cores < 1 ? 1 : n_cores > 8 ? 8 : (uint32_t)n_cores);

@@ -49,6 +49,8 @@ typedef struct {
     bt_policy prefill_policy, decode_policy;
     const char *session_header;       /* names the session for consistent_hash ["X-Session-Id"] */
     size_t prefix_bytes;              /* of what each role's prefix_aware remembers [16 MiB] */
+    uint64_t local_below;             /* tokens that decode computes itself, if fewer [0: none] */
+    uint64_t local_queue;             /* ... while no more wait there, these included [8192] */
     uint64_t prefix_window;           /* tokens of load; see bt_policy_state [16384] */
     const bt_worker_address *prefill; /* [n_prefill], borrowed during start */
     const bt_worker_address *decode;  /* [n_decode] */

@@ -62,6 +62,12 @@ static const bt_args_option flags[] = {
      "prefix_aware: most memory for what engines have seen, in MiB, for each role.", false},
     {NULL, "prefix-window", "TOKENS", "16384",
      "prefix_aware: an engine busier than the least busy one by more is not preferred.", false},
+    {NULL, "local-below", "TOKENS", "0",
+     "A prompt of which a decode engine would compute fewer tokens than this (prefix_aware: those "
+     "that it has not seen) goes to it alone; 0: none.",
+     false},
+    {NULL, "local-queue", "TOKENS", "8192",
+     "... while a decode engine has no more than this to compute, the prompt included.", false},
     {NULL, "explain", NULL, NULL,
      "A request with X-Baton-Explain: 1 is told, in X-Baton-Route of its answer, which engines it "
      "got, why, and how busy they were. Names engines: not for clients who must not know them.",
@@ -466,6 +472,8 @@ static baton_status read_policies(const bt_args *args, bt_proxy_options *options
     options->session_header = bt_args_value(args, "session-header");
     BATON_TRY(read_u32(args, "prefix-memory", 1, 65536, &mib));
     options->prefix_bytes = (size_t)mib << 20;
+    BATON_TRY(read_number(args, "local-below", 0, UINT64_C(1) << 40, &options->local_below));
+    BATON_TRY(read_number(args, "local-queue", 1, UINT64_C(1) << 40, &options->local_queue));
     return read_number(args, "prefix-window", 1, UINT64_C(1) << 40, &options->prefix_window);
 }
 

@@ -14,6 +14,7 @@ static const char *const route_names[BT_N_ROUTE_IDS] = {"completions", "chat",  
                                                         "detokenize",  "models", "other"};
 static const char *const phase_names[BT_N_PHASES] = {"tokenize", "prefill", "kv_wait",
                                                      "decode_first", "decode"};
+static const char *const bypass_names[BT_N_BYPASS] = {"several", "short", "prefix"};
 static const char *const later_names[BT_N_LATER] = {"body", "tokenize", "token", "stop"};
 
 void bt_count_request(bt_proxy_metrics *metrics, bt_route_id route, unsigned code)
@@ -108,8 +109,11 @@ static void print_legs(const bt_metrics_view *view, bt_strbuf *out)
                    "Tokens of prompts for which prefix_aware chose an engine.", out);
     print_labelled(view, m->prefix_matched, legs, 2, "leg", P "prefix_matched_tokens_total",
                    "Of these, tokens that the chosen engine had seen before.", out);
-    print_plain(out, P "bypass_total", "Requests sent to a decode engine alone.",
-                sum(view, &m->bypasses));
+    print_labelled(view, m->bypasses, bypass_names, BT_N_BYPASS, "reason", P "bypass_total",
+                   "Requests sent to a decode engine alone.", out);
+    print_plain(out, P "local_queue_full_total",
+                "Requests handed over only because decode's own queue was full.",
+                sum(view, &m->local_queue_full));
     print_plain(out, P "answered_by_prefill_total", "Answers that ended with the first token.",
                 sum(view, &m->answered_by_prefill));
     print_plain(out, P "kv_params_missing_total",

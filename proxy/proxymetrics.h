@@ -40,6 +40,14 @@ typedef enum {
     BT_N_LATER
 } bt_later_reason;
 
+/* Why a decode engine computes a prompt itself. */
+typedef enum {
+    BT_BYPASS_SEVERAL, /* more than one hand-off can name */
+    BT_BYPASS_SHORT,   /* handing it over is not worth it */
+    BT_BYPASS_PREFIX,  /* nor what the engine has not seen of it */
+    BT_N_BYPASS
+} bt_bypass_reason;
+
 enum { BT_N_CODES = 16 };
 typedef _Atomic uint64_t bt_counter;
 
@@ -49,7 +57,8 @@ typedef struct {
     bt_counter cancels[BT_N_PHASES];
     bt_counter notices[BT_N_HEARD];
     bt_counter later[BT_N_LATER];
-    bt_counter bypasses, answered_by_prefill, status_asked, released, params_missing;
+    bt_counter bypasses[BT_N_BYPASS];
+    bt_counter local_queue_full, answered_by_prefill, status_asked, released, params_missing;
     bt_counter prefix_asked[2], prefix_matched[2]; /* [leg]: tokens of prompts */
     bt_counter relay_bytes, relay_events, shed;
     bt_histogram ttft, duration, phases[BT_N_PHASES];

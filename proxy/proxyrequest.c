@@ -224,9 +224,9 @@ static bt_req *enter(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route
 }
 
 /* A decode engine computes the prompt itself. */
-static void bypass(bt_req *req)
+static void bypass(bt_req *req, bt_bypass_reason reason)
 {
-    bt_count(&req->pl->metrics.bypasses);
+    bt_count(&req->pl->metrics.bypasses[reason]);
     req->dialect = NULL;
     bt_req_decode(req);
 }
@@ -276,6 +276,7 @@ void bt_req_start(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route)
     const bt_proxy_options *options = &pl->proxy->options;
     bool is_chat = route == BT_ROUTE_ID_CHAT;
     const char *param;
+    bt_bypass_reason reason;
     if (bt_body_plan_make(is_chat ? BT_ROUTE_CHAT : BT_ROUTE_COMPLETIONS, http->body,
                           http->body_bytes, req->plan, &param) != BATON_OK) {
         refuse(req, baton_last_error(), param);
@@ -286,7 +287,9 @@ void bt_req_start(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route)
     if (req->dialect->several == BT_SEVERAL_PROMPTS && req->plan->has_choices)
         refuse(req, "these engines hand over one choice of a prompt only", "n");
     else if (is_for_decode_alone(req))
-        bypass(req);
+        bypass(req, BT_BYPASS_SEVERAL);
+    else if (bt_req_is_local(req, &reason))
+        bypass(req, reason);
     else if (req->is_early)
         bt_req_tokenize(req);
     else

@@ -133,6 +133,8 @@ bt_worker_pool *bt_req_pool(const bt_req *req, bt_leg leg);
 bool bt_req_enter_worker(bt_req *req, bt_leg leg);
 /* The same, but the request goes on. */
 bool bt_req_choose_worker(bt_req *req, bt_leg leg);
+/* The decode side may as well compute the prompt itself: little of it is new there. */
+bool bt_req_is_local(const bt_req *req, bt_bypass_reason *reason);
 bool bt_req_wants_explanation(const bt_req *req);
 void bt_req_leave_worker(bt_req *req, bt_leg leg);
 /* The engine of that leg answers: no token of the prompt is to be computed there any more. */

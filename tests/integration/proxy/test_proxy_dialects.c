@@ -169,7 +169,7 @@ static void several_sequences_go_where_they_can(void **state)
     expect_answer("/v1/completions", two_prompts, "AB");
     expect_answer("/v1/completions", two_choices, "AB");
     assert_int_equal(fake_count(r.prefill[0]), 0);
-    assert_int_equal(rig_metric(&r, "baton_proxy_bypass_total"), 2);
+    assert_int_equal(rig_metric(&r, "baton_proxy_bypass_total{reason=\"several\"}"), 2);
     rig_close(&r);
     open_pair(&pairs[2], 1, &(rig_options){0});
     expect_answer("/v1/completions", two_prompts, "AB");

@@ -255,7 +255,7 @@ static void several_prompts_go_to_a_decode_engine_alone(void **state)
     reply_free(&answer);
     assert_int_equal(fake_count(r.prefill[0]), 0);
     assert_string_equal(fake_nth(r.decode[0], 0)->body, body);
-    assert_int_equal(rig_metric(&r, "baton_proxy_bypass_total"), 1);
+    assert_int_equal(rig_metric(&r, "baton_proxy_bypass_total{reason=\"several\"}"), 1);
     rig_close(&r);
 }
 

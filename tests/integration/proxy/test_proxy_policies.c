@@ -233,6 +233,73 @@ static void a_conversation_goes_where_its_beginning_is_known(void **state)
     rig_close(&r);
 }
 
+static double bypassed(const char *reason)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "baton_proxy_bypass_total{reason=\"%s\"}", reason);
+    return rig_metric(&r, name);
+}
+
+static void a_short_prompt_goes_to_decode_alone_as_the_client_sent_it(void **state)
+{
+    const char *shorter = "{\"prompt\" : [1,2,3],\"max_tokens\":4,\"stream\":false}";
+    (void)state;
+    rig_open(&r, &(rig_options){.options.local_below = 4});
+    post("", shorter);
+    assert_int_equal(fake_count(r.prefill[0]), 0);
+    assert_string_equal(fake_nth(r.decode[0], 0)->body, shorter);
+    assert_int_equal(bypassed("short"), 1);
+    post("", "{\"prompt\":[1,2,3,4],\"max_tokens\":4}");
+    assert_int_equal(fake_count(r.prefill[0]), 1);
+    assert_int_equal(bypassed("short") + bypassed("prefix"), 1);
+    rig_close(&r);
+}
+
+static void a_prompt_that_decode_has_mostly_seen_goes_to_it_alone(void **state)
+{
+    (void)state;
+    /* 2800 characters are about 700 tokens. */
+    rig_open(&r, &(rig_options){.n_decode = 2,
+                                .options.local_below = 300,
+                                .options.decode_policy = BT_POLICY_PREFIX_AWARE});
+    post("", text_body(2000));
+    assert_int_equal(fake_count(r.prefill[0]), 1);
+    rig_wait_metric(&r, REQUESTS(200), 1);
+    post("", text_body(2800)); /* the first 1792 characters of it are known */
+    assert_int_equal(fake_count(r.prefill[0]), 1);
+    assert_int_equal(fake_count(r.decode[0]), 2);
+    assert_int_equal(bypassed("prefix"), 1);
+    rig_wait_metric(&r, REQUESTS(200), 2);
+    char *other = text_body(2800);
+    memcpy(strstr(other, "www"), "abc", 3); /* another beginning */
+    post("", other);
+    assert_int_equal(fake_count(r.prefill[0]), 2);
+    rig_close(&r);
+}
+
+/* Decode engines that have much to compute are no good place for one more prompt. */
+static void short_prompts_are_handed_over_while_decode_has_its_own_to_compute(void **state)
+{
+    const char *body = "{\"prompt\":[1,2,3],\"max_tokens\":4}";
+    (void)state;
+    rig_open(&r, &(rig_options){.options.local_below = 4, .options.local_queue = 5});
+    fake_set(r.decode[0], &(fake_script){.way = FAKE_HOLDS, .only_first = 1});
+    conversation held = rig_begin(&r, "/v1/completions", body);
+    fake_nth(r.decode[0], 0);
+    post("", body); /* three wait there */
+    assert_int_equal(fake_count(r.prefill[0]), 1);
+    assert_int_equal(rig_metric(&r, "baton_proxy_local_queue_full_total"), 1);
+    fake_release(r.decode[0]);
+    reply answer = rig_finish(&held);
+    assert_int_equal(answer.status, 200);
+    reply_free(&answer);
+    rig_wait_metric(&r, REQUESTS(200), 2);
+    post("", body);
+    assert_int_equal(fake_count(r.prefill[0]), 1);
+    assert_int_equal(bypassed("short"), 2);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +310,9 @@ int main(void)
         bt_test(nobody_is_told_unless_the_operator_allows_it),
         bt_test(a_session_stays_at_its_engines),
         bt_test(a_conversation_goes_where_its_beginning_is_known),
+        bt_test(a_short_prompt_goes_to_decode_alone_as_the_client_sent_it),
+        bt_test(a_prompt_that_decode_has_mostly_seen_goes_to_it_alone),
+        bt_test(short_prompts_are_handed_over_while_decode_has_its_own_to_compute),
     };
     return bt_run_tests(tests);
 }
