@@ -72,6 +72,12 @@ static bool take_error(bt_load_call *call, bt_json_value root, const char *kind)
     return true;
 }
 
+/* Where a chat's choice has what was said. */
+static const char *holder_of(const bt_load_call *call)
+{
+    return call->sse != NULL ? "delta" : "message";
+}
+
 /* The text of the first choice: completions have `text`, chat `message` or, in streams, `delta`
  * with `content`. Type ABSENT when there is none. */
 static bt_json_value choice_text(const bt_load_call *call, bt_json_value choice)
@@ -81,7 +87,7 @@ static bt_json_value choice_text(const bt_load_call *call, bt_json_value choice)
     if (call->caller->options->backend != BT_LOAD_CHAT)
         return bt_json_get(choice, "text", &value) == BATON_OK ? value : none;
     bt_json_value holder;
-    if (bt_json_get(choice, call->sse != NULL ? "delta" : "message", &holder) != BATON_OK)
+    if (bt_json_get(choice, holder_of(call), &holder) != BATON_OK)
         return none;
     return bt_json_get(holder, "content", &value) == BATON_OK ? value : none;
 }
@@ -109,6 +115,23 @@ static bool first_choice(bt_json_value root, bt_json_value *choice)
     return bt_json_next(&iter, choice);
 }
 
+static bool is_empty_text(bt_json_value value)
+{
+    return value.type != BT_JSON_STRING || value.text.n <= 2;
+}
+
+/* A chat's token may also be one of its reasoning, or part of a call of a tool. */
+static bool thinks_or_calls(const bt_load_call *call, bt_json_value choice)
+{
+    bt_json_value said, value;
+    if (call->caller->options->backend != BT_LOAD_CHAT ||
+        bt_json_get(choice, holder_of(call), &said) != BATON_OK)
+        return false;
+    return (bt_json_get(said, "reasoning_content", &value) == BATON_OK && !is_empty_text(value)) ||
+           (bt_json_get(said, "reasoning", &value) == BATON_OK && !is_empty_text(value)) ||
+           (bt_json_get(said, "tool_calls", &value) == BATON_OK && bt_json_length(value) > 0);
+}
+
 /* ---- streams ---- */
 
 static void take_token(bt_load_call *call)
@@ -126,12 +149,13 @@ static void take_choice(bt_load_call *call, bt_json_value choice)
 {
     bt_json_value text = choice_text(call, choice);
     bt_json_value finish;
+    bool chat = call->caller->options->backend == BT_LOAD_CHAT;
     bool is_last =
         bt_json_get(choice, "finish_reason", &finish) == BATON_OK && finish.type == BT_JSON_STRING;
-    bool is_empty = text.type != BT_JSON_STRING || text.text.n <= 2;
+    bool is_empty = is_empty_text(text) && !thinks_or_calls(call, choice);
     /* Half a character is an empty text and a token all the same; but chat's first event, with the
      * role, and a last one with nothing but the reason, are none. */
-    if (!is_empty || (!is_last && call->caller->options->backend != BT_LOAD_CHAT))
+    if (!is_empty || (!is_last && !chat))
         take_token(call);
     keep_text(call, text);
 }
@@ -200,9 +224,10 @@ static void judge_document(bt_load_call *call)
     } else if (!take_error(call, root, "error in answer")) {
         take_usage(call->record, root);
         bt_json_value answer = {.type = BT_JSON_ABSENT};
-        if (first_choice(root, &choice))
+        bool has_choice = first_choice(root, &choice);
+        if (has_choice)
             answer = choice_text(call, choice);
-        if (answer.type != BT_JSON_STRING)
+        if (answer.type != BT_JSON_STRING && !(has_choice && thinks_or_calls(call, choice)))
             fail_call(call, "bad answer", "no choice with a text in it");
         keep_text(call, answer);
     }
@@ -266,7 +291,8 @@ static baton_status start_http(bt_load_call *call)
     char authorization[512], traceparent[BT_TRACEPARENT_CHARS + 1];
     bt_traceparent_make(&call->record->trace);
     bt_traceparent_write(&call->record->trace, traceparent);
-    bt_http_header headers[4] = {
+    char names[BT_LOAD_MAX_HEADERS][BT_LOAD_HEADER_BYTES];
+    bt_http_header headers[4 + BT_LOAD_MAX_HEADERS] = {
         {"Content-Type", "application/json"},
         {"Accept", options->stream ? "text/event-stream" : "application/json"},
         {"traceparent", traceparent}};
@@ -274,6 +300,11 @@ static baton_status start_http(bt_load_call *call)
     if (options->api_key != NULL) {
         snprintf(authorization, sizeof(authorization), "Bearer %s", options->api_key);
         headers[n_headers++] = (bt_http_header){"Authorization", authorization};
+    }
+    for (uint32_t i = 0; i < options->n_headers; i++) {
+        size_t n = strcspn(options->headers[i], "=");
+        snprintf(names[i], sizeof(names[i]), "%.*s", (int)n, options->headers[i]);
+        headers[n_headers++] = (bt_http_header){names[i], options->headers[i] + n + 1};
     }
     bt_slice body = {call->body.data, call->body.length};
     bt_http_client_request request = {

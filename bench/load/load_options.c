@@ -31,6 +31,8 @@ static const bt_config_entry server_entries[] = {
      .help = "Default: the first one that the server lists."},
     {OPTION("api_key", api_key), .type = BT_CONFIG_STRING,
      .help = "Sent as Authorization: Bearer."},
+    {LIST("header", headers, n_headers), .type = BT_CONFIG_STRINGS,
+     .help = "NAME=VALUE,... sent as headers with every request."},
     {OPTION("timeout", timeout_ms), .type = BT_CONFIG_DURATION, .min = 1, .max = 86400000,
      .fallback = "300s", .help = "A request that takes longer has failed."},
     {OPTION("connect_timeout", connect_timeout_ms), .type = BT_CONFIG_DURATION, .min = 1,
@@ -224,6 +226,21 @@ static baton_status parse_arrivals(bt_load_options *o)
     return BATON_OK;
 }
 
+/* "a=b" of texts[n]. Errors: INVALID_ARG. */
+static baton_status check_pairs(const char *name, const char *const *texts, uint32_t n,
+                                uint32_t most)
+{
+    if (n > most)
+        return bt_fail(BATON_ERR_INVALID_ARG, "--%s: wanted at most %u, found %u", name, most, n);
+    for (uint32_t i = 0; i < n; i++) {
+        const char *equals = strchr(texts[i], '=');
+        if (equals == NULL || equals == texts[i] || equals - texts[i] >= BT_LOAD_HEADER_BYTES)
+            return bt_fail(BATON_ERR_INVALID_ARG, "--%s: wanted KEY=VALUE, found %.80s", name,
+                           texts[i]);
+    }
+    return BATON_OK;
+}
+
 static baton_status parse_measures(bt_load_options *o)
 {
     BATON_TRY(bt_load_goals_parse(o->goodput, o->n_goodput, &o->goals));
@@ -236,12 +253,6 @@ static baton_status parse_measures(bt_load_options *o)
     if (o->find_rate && (!o->goals.is_set || o->ramp != BT_LOAD_NO_RAMP))
         return bt_fail(BATON_ERR_INVALID_ARG,
                        "--find-rate: wanted --goodput with it, and no --ramp-up-strategy");
-    for (uint32_t i = 0; i < o->n_metadata; i++) {
-        const char *equals = strchr(o->metadata[i], '=');
-        if (equals == NULL || equals == o->metadata[i])
-            return bt_fail(BATON_ERR_INVALID_ARG, "--metadata: wanted KEY=VALUE, found %.80s",
-                           o->metadata[i]);
-    }
     return BATON_OK;
 }
 
@@ -254,6 +265,8 @@ static baton_status check_together(bt_load_options *o)
     widen(&o->output_tokens, o->range_ratio);
     BATON_TRY(parse_arrivals(o));
     BATON_TRY(parse_measures(o));
+    BATON_TRY(check_pairs("metadata", o->metadata, o->n_metadata, BT_CONFIG_MAX_ITEMS));
+    BATON_TRY(check_pairs("header", o->headers, o->n_headers, BT_LOAD_MAX_HEADERS));
     BATON_TRY(bt_http_parse_origin(o->url, 80, o->host, sizeof(o->host), &o->port));
     if (o->concurrency == 0)
         o->concurrency = o->rate > 0 || o->find_rate ? BT_LOAD_NO_LIMIT : DEFAULT_CONCURRENCY;

@@ -14,7 +14,7 @@ typedef struct {
 
 enum { BT_LOAD_HOST_BYTES = 256, BT_LOAD_MAX_REQUESTS = 10000000, BT_LOAD_MAX_TOKENS = 1 << 24 };
 
-enum { BT_LOAD_N_TABLES = 5 };
+enum { BT_LOAD_N_TABLES = 5, BT_LOAD_MAX_HEADERS = 16, BT_LOAD_HEADER_BYTES = 128 };
 
 /* Of concurrency. */
 #define BT_LOAD_NO_LIMIT UINT32_MAX
@@ -34,6 +34,8 @@ typedef struct {
     const char *endpoint; /* path; NULL: the backend's */
     const char *model;    /* NULL: the first that /v1/models lists */
     const char *api_key;
+    const char *const *headers; /* [n_headers] "NAME=VALUE", names below HEADER_BYTES */
+    uint32_t n_headers;
     uint32_t timeout_ms; /* of a whole request */
     uint32_t connect_timeout_ms;
 

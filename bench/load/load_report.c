@@ -74,6 +74,17 @@ static void put_over_time(bt_strbuf *out, const bt_load_result *result, const bt
     bt_load_timeline_free(&timeline);
 }
 
+/* Without a limit nothing has to wait: what was sent late, this program sent late. */
+static void put_lateness(bt_strbuf *out, const bt_load_options *o, const bt_load_summary *s)
+{
+    const bt_load_spread *late = &s->spread[BT_LOAD_QUEUE];
+    if (o->concurrency == BT_LOAD_NO_LIMIT && late->max > 0)
+        bt_strbuf_printf(out,
+                         "%-10s baton-load sent up to %.1f ms after requests were due (mean %.2f), "
+                         "which is in the figures\n",
+                         "late", late->max, late->mean);
+}
+
 static void put_errors(bt_strbuf *out, const bt_load_summary *s)
 {
     if (s->n_errors == 0)
@@ -104,6 +115,7 @@ void bt_load_report_table(const bt_load_options *options, const bt_load_result *
     bt_strbuf_printf(out, "%-10s %u requests at once, %u output tok/s\n", "peak", s->peak_running,
                      s->peak_tokens_per_s);
     put_goodput(out, &options->goals, s);
+    put_lateness(out, options, s);
     put_spreads(out, options, s);
     put_over_time(out, result, s);
     if (s->slowest != NULL)

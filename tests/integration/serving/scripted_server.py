@@ -55,7 +55,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         asked = json.loads(body)
         mark = zlib.crc32(json.dumps(asked.get("prompt", asked.get("messages"))).encode())
-        note = {"body": body, "asked": asked, "came": came, "writes": []}
+        note = {"body": body, "asked": asked, "headers": self.headers, "came": came, "writes": []}
         with self.server.lock:
             self.server.log.append(note)
         self.send_response(200)

@@ -132,8 +132,12 @@ class Figures(unittest.TestCase):
     def test_a_seed_says_what_is_asked(self):
         bodies = []
         for seed in (5, 5, 6):
-            self.load("--num-prompts=12", "--random-output-len=1", f"--seed={seed}")
-            bodies.append(sorted(note["body"] for note in self.server.take_log()))
+            self.load("--num-prompts=12", "--random-output-len=1", f"--seed={seed}",
+                      "--header", "X-Team=a=b,X-Other=2")
+            log = self.server.take_log()
+            self.assertEqual({(n["headers"]["X-Team"], n["headers"]["X-Other"]) for n in log},
+                             {("a=b", "2")})
+            bodies.append(sorted(note["body"] for note in log))
         self.assertEqual(bodies[0], bodies[1])
         self.assertNotEqual(bodies[0], bodies[2])
 

@@ -32,7 +32,7 @@ struct streaming {
     bt_http_request *request;
     bt_timer *timer;
     uint64_t n_tokens, n_sent;
-    bool chat, cut;
+    bool chat, cut, think;
 };
 
 enum { KEY_PROMPT, KEY_MESSAGES, KEY_MAX_TOKENS, KEY_STREAM, N_KEYS };
@@ -81,6 +81,13 @@ static void next_token(void *arg)
     s->n_sent++;
     const char *finish = s->n_sent == s->n_tokens ? "\"length\"" : "null";
     char event[200];
+    if (s->think && s->n_sent <= 2) {
+        write_event(s->request, s->n_sent == 1
+                                    ? "{\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}"
+                                    : "{\"choices\":[{\"delta\":{\"tool_calls\":[{}]}}]}");
+        bt_timer_start(s->timer, 0, 0);
+        return;
+    }
     snprintf(event, sizeof(event),
              s->chat ? "{\"choices\":[{\"delta\":{\"content\":\"ab\"},\"finish_reason\":%s}]}"
                      : "{\"choices\":[{\"text\":\"ab\",\"finish_reason\":%s}]}",
@@ -89,12 +96,18 @@ static void next_token(void *arg)
     bt_timer_start(s->timer, 0, 0);
 }
 
-static void begin_stream(fake_openai *fake, bt_http_request *request, bool chat, uint64_t n_tokens,
-                         bool cut)
+static void begin_stream(fake_openai *fake, bt_http_request *request, bt_slice prompt, bool chat,
+                         uint64_t n_tokens)
 {
     static const bt_http_header type = {"Content-Type", "text/event-stream; charset=utf-8"};
     streaming *s = calloc(1, sizeof(*s));
-    *s = (streaming){fake, fake->streams, request, NULL, n_tokens, 0, chat, cut};
+    *s = (streaming){.fake = fake,
+                     .next = fake->streams,
+                     .request = request,
+                     .n_tokens = n_tokens,
+                     .chat = chat,
+                     .cut = says(prompt, "cut"),
+                     .think = says(prompt, "think")};
     fake->streams = s;
     if (bt_timer_create(fake->loop, next_token, s, &s->timer) != BATON_OK)
         abort();
@@ -151,7 +164,7 @@ static void answer(fake_openai *fake, bt_http_request *request, const bt_json_ob
     else if (says(prompt, "hang") || says(prompt, "interrupt"))
         hang(fake, request, says(prompt, "interrupt"));
     else if (bt_json_at(body, KEY_STREAM).type == BT_JSON_TRUE)
-        begin_stream(fake, request, chat, n_tokens, says(prompt, "cut"));
+        begin_stream(fake, request, prompt, chat, n_tokens);
     else
         answer_whole(request, chat, n_tokens);
 }

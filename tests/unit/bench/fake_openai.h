@@ -2,7 +2,9 @@
 /* An OpenAI-compatible server of a few lines, on a thread and a port of its own. A prompt is
  * answered with max_tokens times "ab"; a prompt with one of these words gets what the word says:
  *   refuse (503), cut (the stream breaks off), complain (an error event), garble (no JSON),
- *   hang (no answer at all), interrupt (the same, and SIGINT for the process) */
+ *   think (a chat whose first two
+ *   tokens are reasoning and a tool's call), hang (no answer at all), interrupt (the same, and
+ * SIGINT for the process) */
 #ifndef BT_TESTS_FAKE_OPENAI_H
 #define BT_TESTS_FAKE_OPENAI_H
 #include "support/test.h"

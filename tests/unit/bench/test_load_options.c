@@ -114,6 +114,7 @@ static void contradictions_are_refused(void **state)
         {{"--ramp-up-strategy=linear"}, "--ramp-up-start-rps"},
         {{"--ramp-up-start-rps=1", "--ramp-up-end-rps=2"}, "--ramp-up-strategy"},
         {{"--find-rate"}, "--goodput with it"},
+        {{"--header=a=1,=2"}, "--header: wanted KEY=VALUE"},
         {{"--metadata=tp"}, "KEY=VALUE"},
         {{"--endpoint=v1"}, "--endpoint"},
         {{"--bogus"}, "--bogus"},

@@ -161,6 +161,7 @@ static void json_says_what_the_table_says(void **state)
     bt_load_summary summary;
     bt_strbuf text = {0};
     result.records[7].end_ns += 30 * MS;
+    result.records[8].sent_ns += 6 * MS;
     assert_ok(bt_load_summarize(&options, &result, &summary));
     bt_load_result_json(&options, &result, &summary, 0, "", &text);
     bt_json_value root;
@@ -184,6 +185,7 @@ static void json_says_what_the_table_says(void **state)
     assert_non_null(strstr(bt_strbuf_text(&text), "17 ok, 2 failed, 1 not sent"));
     assert_non_null(strstr(bt_strbuf_text(&text), "1.70 req/s"));
     assert_non_null(strstr(bt_strbuf_text(&text), "1.60 req/s: 16 of 19 within ttft:10.5 e2el:70"));
+    assert_non_null(strstr(bt_strbuf_text(&text), "sent up to 6.0 ms after"));
     assert_non_null(strstr(bt_strbuf_text(&text), "http 503"));
     assert_null(strchr(bt_strbuf_text(&text), '\x1b')); /* a server's text on our terminal */
     bt_strbuf_free(&text);

@@ -3,6 +3,7 @@
 #include "fake_openai.h"
 
 #include "bench/load/load_summary.h"
+#include "core/clock.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -96,6 +97,29 @@ static void chat_counts_no_role_event_as_a_token(void **state)
     assert_string_equal(bt_strbuf_text(&result.records[3].text), "abababababab");
 }
 
+/* A prompt file that makes the fake server misbehave. */
+static void write_prompts(char *path, const char *text)
+{
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    options.dataset_path = path;
+}
+
+static void reasoning_and_calls_of_tools_are_tokens(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/baton-run-XXXXXX";
+    options.backend = BT_LOAD_CHAT;
+    write_prompts(path, "think\n");
+    run();
+    unlink(path);
+    assert_int_equal(summary.n_ok, 40);
+    assert_int_equal(summary.spread[BT_LOAD_ITL].n, 40 * 5);
+    assert_string_equal(bt_strbuf_text(&result.records[3].text), "abababab");
+}
+
 static void whole_answers_have_an_end_to_end_time_only(void **state)
 {
     (void)state;
@@ -110,6 +134,45 @@ static void whole_answers_have_an_end_to_end_time_only(void **state)
     assert_string_equal(bt_strbuf_text(&result.records[0].text), "abababababab");
 }
 
+static void a_warm_up_is_not_measured(void **state)
+{
+    (void)state;
+    options.n_warmups = 9;
+    run();
+    assert_int_equal(summary.n_sent, 40);
+    assert_int_equal(summary.output_tokens, 40 * 6);
+}
+
+static void turns_follow_each_other(void **state)
+{
+    (void)state;
+    options.n_turns = 3;
+    options.turn_delay_ms = 1;
+    options.n_requests = 11;
+    options.rate = 1000;
+    options.concurrency = 2;
+    run();
+    assert_int_equal(summary.n_ok, 11);
+    for (uint32_t i = 0; i < 11; i++) {
+        if (i % 3 != 0)
+            assert_true(result.records[i].start_ns >= result.records[i - 1].end_ns + BT_NS_PER_MS);
+    }
+    assert_in_range(summary.peak_running, 1, 2);
+}
+
+static void a_turn_that_failed_does_not_end_a_conversation(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/baton-run-XXXXXX";
+    write_prompts(path, "fine\nrefuse\nfine\n");
+    options.n_turns = 3;
+    options.n_requests = 9;
+    run();
+    unlink(path);
+    assert_int_equal(summary.n_ok, 6);
+    assert_int_equal(summary.n_sent, 9);
+}
+
 static void concurrency_is_a_limit(void **state)
 {
     (void)state;
@@ -121,16 +184,6 @@ static void concurrency_is_a_limit(void **state)
     fake_openai_stop(fake, &most);
     fake = NULL;
     assert_in_range(most, 1, 3);
-}
-
-/* A prompt file that makes the fake server misbehave. */
-static void write_prompts(char *path, const char *text)
-{
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-    close(fd);
-    options.dataset_path = path;
 }
 
 static uint32_t errors_called(const char *kind)
@@ -209,7 +262,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         load_test(streams_are_measured_token_by_token),
         load_test(chat_counts_no_role_event_as_a_token),
+        load_test(reasoning_and_calls_of_tools_are_tokens),
         load_test(whole_answers_have_an_end_to_end_time_only),
+        load_test(a_warm_up_is_not_measured),
+        load_test(turns_follow_each_other),
+        load_test(a_turn_that_failed_does_not_end_a_conversation),
         load_test(concurrency_is_a_limit),
         load_test(every_kind_of_failure_is_counted),
         load_test(a_server_that_is_silent_runs_into_the_timeout),
