@@ -88,8 +88,9 @@ static const bt_config_entry common_entries[] = {
     {AS("data_lanes", data.data_lanes), .type = BT_CONFIG_UINT32, .min = 1, .max = 8,
      .fallback = "1",
      .help = "Connections to a peer that share what is put, of each RDMA device where there are "
-             "several: as many as both ends allow, 8 in all. More help where one is bound by its "
-             "window (a network with delay), not by a core; COMMIT then waits for all of them."},
+             "several: as many as both ends allow, 8 in all. With more than one, each has a thread "
+             "at either end. More help where one core does not fill the link, or one window (a "
+             "network with delay); COMMIT then waits for all of them."},
     {AS("require_rdma", data.require_rdma), .type = BT_CONFIG_BOOL, .fallback = "false",
      .help = "Connecting fails unless bytes go by RDMA (rc, dc or ud; device memory also by "
              "cuda_ipc). A receiver says it to its senders."},

@@ -191,6 +191,7 @@ static baton_status commit_granted(bt_rx *rx, bt_rx_ticket *ticket, const bt_msg
 {
     uint32_t n_chunks;
     BATON_TRY(check_commit(ticket, commit, &n_chunks));
+    bt_worker_observe(ticket->peer->worker);
     baton_status status = bt_rx_device_land(rx, ticket, commit);
     if (status != BATON_OK)
         return status;

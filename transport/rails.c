@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "transport/lane.h"
 #include "transport/rails_state.h"
 #include "transport/seal.h"
 #include "transport/verbs.h"
@@ -231,6 +232,13 @@ static uint32_t progress_rail(rails_worker *worker, bt_worker *rail, bt_event *e
     return n;
 }
 
+static void rails_worker_observe(bt_worker *base)
+{
+    uint32_t n_rails = ((rails_transport *)base->transport)->n;
+    for (uint32_t i = 0; i < n_rails; i++)
+        bt_worker_observe(((rails_worker *)base)->rails[i]);
+}
+
 static uint32_t rails_worker_progress(bt_worker *base, bt_event *events, uint32_t max)
 {
     rails_worker *worker = (rails_worker *)base;
@@ -269,6 +277,7 @@ static const bt_transport_ops rails_ops = {
     .worker_fd = rails_worker_fd,
     .worker_arm = rails_worker_arm,
     .worker_progress = rails_worker_progress,
+    .worker_observe = rails_worker_observe,
     .connect = bt_rails_connect,
     .close = bt_rails_close,
     .path = bt_rails_path,
@@ -294,6 +303,7 @@ baton_status bt_rails_join(bt_transport *const *rails, uint32_t n, bt_transport 
     transport->n = n;
     for (uint32_t i = 0; i < n; i++) {
         transport->rails[i] = rails[i];
+        rails[i]->seam = &transport->base;
         transport->base.reaches_device = transport->base.reaches_device && rails[i]->reaches_device;
     }
     *transport_p = &transport->base;
@@ -337,15 +347,23 @@ static uint32_t devices_of(const bt_transport_options *options, const char *rail
     return n;
 }
 
+/* With lanes every one of them has a thread. */
+static baton_status open_one(const bt_transport_options *options, bt_transport **rails, uint32_t *n)
+{
+    bt_transport *rail;
+    BATON_TRY(bt_ucx_ops.create(options, &rail));
+    if (options->n_lanes > 1)
+        BATON_TRY(bt_lane_create(rail, &rail));
+    rails[(*n)++] = rail;
+    return BATON_OK;
+}
+
 /* Adds one rail for each RDMA device, or one with all devices when there are not several. */
 static baton_status add_lane(const bt_transport_options *options, bt_transport **rails, uint32_t *n)
 {
     const char *devices[2 * BT_RAILS_MAX];
-    if (count_rdma(options) < 2) {
-        BATON_TRY(bt_ucx_ops.create(options, &rails[*n]));
-        (*n)++;
-        return BATON_OK;
-    }
+    if (count_rdma(options) < 2)
+        return open_one(options, rails, n);
     for (uint32_t i = 0; i < options->n_data_devices; i++) {
         if (!bt_verbs_is_name(options->data_devices[i]))
             continue;
@@ -353,8 +371,7 @@ static baton_status add_lane(const bt_transport_options *options, bt_transport *
         one.data_devices = devices;
         one.n_data_devices =
             devices_of(options, options->data_devices[i], devices, 2 * BT_RAILS_MAX);
-        BATON_TRY(bt_ucx_ops.create(&one, &rails[*n]));
-        (*n)++;
+        BATON_TRY(open_one(&one, rails, n));
     }
     return BATON_OK;
 }

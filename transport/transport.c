@@ -80,14 +80,13 @@ baton_status bt_transport_open(const baton_data_path *data, baton_memory_kind me
     return bt_transport_create(&options, transport_p);
 }
 
-/* UCX's CUDA transports want the context of the memory to be current. */
-static bt_cuda *enter(const bt_transport *transport)
+bt_cuda *bt_transport_enter(const bt_transport *transport)
 {
     bt_cuda *cuda = atomic_load_explicit(&transport->cuda, memory_order_acquire);
     return cuda != NULL && bt_cuda_enter(cuda) == BATON_OK ? cuda : NULL;
 }
 
-static void leave(const bt_cuda *entered)
+void bt_transport_leave(const bt_cuda *entered)
 {
     if (entered != NULL)
         bt_cuda_leave(entered);
@@ -95,9 +94,9 @@ static void leave(const bt_cuda *entered)
 
 baton_status bt_worker_create(bt_transport *transport, bt_worker **worker_p)
 {
-    const bt_cuda *entered = enter(transport);
+    const bt_cuda *entered = bt_transport_enter(transport);
     baton_status status = transport->ops->worker_create(transport, worker_p);
-    leave(entered);
+    bt_transport_leave(entered);
     bt_transport_count(BT_LIVE_WORKERS, status == BATON_OK);
     return status;
 }
@@ -106,9 +105,9 @@ void bt_worker_destroy(bt_worker *worker)
 {
     if (worker == NULL)
         return;
-    const bt_cuda *entered = enter(worker->transport);
+    const bt_cuda *entered = bt_transport_enter(worker->transport);
     worker->transport->ops->worker_destroy(worker);
-    leave(entered);
+    bt_transport_leave(entered);
     bt_transport_count(BT_LIVE_WORKERS, -1);
 }
 
@@ -124,10 +123,16 @@ baton_status bt_worker_arm(bt_worker *worker)
 
 uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max)
 {
-    const bt_cuda *entered = enter(worker->transport);
+    const bt_cuda *entered = bt_transport_enter(worker->transport);
     uint32_t n = worker->transport->ops->worker_progress(worker, events, max);
-    leave(entered);
+    bt_transport_leave(entered);
     return n;
+}
+
+void bt_worker_observe(bt_worker *worker)
+{
+    if (worker->transport->ops->worker_observe != NULL)
+        worker->transport->ops->worker_observe(worker);
 }
 
 baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t address_bytes,
@@ -138,10 +143,10 @@ baton_status bt_endpoint_connect(bt_worker *worker, const void *address, size_t 
                        "transport: wanted a worker address of 1 to %d bytes, found %zu",
                        BT_ADDRESS_BYTES_MAX, address_bytes);
     BATON_TRY(bt_rails_take_first(worker->transport, false, &address, &address_bytes));
-    const bt_cuda *entered = enter(worker->transport);
+    const bt_cuda *entered = bt_transport_enter(worker->transport);
     baton_status status =
         worker->transport->ops->connect(worker, address, address_bytes, user_data, endpoint_p);
-    leave(entered);
+    bt_transport_leave(entered);
     return status;
 }
 
@@ -164,9 +169,9 @@ baton_status bt_remote_import(bt_endpoint *endpoint, const void *rkey, size_t rk
                        BT_RKEY_BYTES_MAX, rkey_bytes);
     bt_transport *transport = endpoint->worker->transport;
     BATON_TRY(bt_rails_take_first(transport, true, &rkey, &rkey_bytes));
-    const bt_cuda *entered = enter(transport);
+    const bt_cuda *entered = bt_transport_enter(transport);
     baton_status status = transport->ops->import(endpoint, rkey, rkey_bytes, remote_p);
-    leave(entered);
+    bt_transport_leave(entered);
     bt_transport_count(BT_LIVE_REMOTES, status == BATON_OK);
     return status;
 }
@@ -175,9 +180,9 @@ void bt_remote_release(bt_remote *remote)
 {
     if (remote == NULL)
         return;
-    const bt_cuda *entered = enter(remote->endpoint->worker->transport);
+    const bt_cuda *entered = bt_transport_enter(remote->endpoint->worker->transport);
     remote->endpoint->worker->transport->ops->release(remote);
-    leave(entered);
+    bt_transport_leave(entered);
     bt_transport_count(BT_LIVE_REMOTES, -1);
 }
 
@@ -271,18 +276,18 @@ baton_status bt_endpoint_put(bt_endpoint *endpoint, bt_memory *local, bt_remote 
                        "transport: put: the remote key was imported on another endpoint");
     for (uint32_t i = 0; i < n_runs; i++)
         BATON_TRY(check_run(local, remote, &runs[i]));
-    const bt_cuda *entered = enter(endpoint->worker->transport);
+    const bt_cuda *entered = bt_transport_enter(endpoint->worker->transport);
     baton_status status =
         endpoint->worker->transport->ops->put(endpoint, local, remote, runs, n_runs, user_data);
-    leave(entered);
+    bt_transport_leave(entered);
     return status;
 }
 
 baton_status bt_endpoint_flush(bt_endpoint *endpoint, uint64_t user_data)
 {
-    const bt_cuda *entered = enter(endpoint->worker->transport);
+    const bt_cuda *entered = bt_transport_enter(endpoint->worker->transport);
     baton_status status = endpoint->worker->transport->ops->flush(endpoint, user_data);
-    leave(entered);
+    bt_transport_leave(entered);
     return status;
 }
 

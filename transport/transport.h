@@ -139,6 +139,7 @@ struct bt_transport_ops {
     int (*worker_fd)(bt_worker *worker);
     baton_status (*worker_arm)(bt_worker *worker);
     uint32_t (*worker_progress)(bt_worker *worker, bt_event *events, uint32_t max);
+    void (*worker_observe)(bt_worker *worker); /* NULL: nothing of ours copies elsewhere */
 
     baton_status (*connect)(bt_worker *worker, const void *address, size_t address_bytes,
                             uint64_t user_data, bt_endpoint **endpoint_p);
@@ -164,7 +165,9 @@ struct bt_transport {
     /* NULL until the first CUDA memory; then current in every call of the backend's. Release by the
      * call that opens it, acquire by the others. */
     _Atomic(bt_cuda *) cuda;
-    bool is_abandoned; /* and in the list of those */
+    bt_transport *seam; /* whose part this is and whose cuda counts: set up before its workers. Of
+                           lanes and their users alone */
+    bool is_abandoned;  /* and in the list of those */
     bt_transport *next_abandoned;
 };
 struct bt_worker {
@@ -203,6 +206,10 @@ baton_status bt_transport_open(const baton_data_path *data, baton_memory_kind me
 /* The GPU that CUDA memory of this transport is on; opened at the first call. Borrowed until
  * destroy. Any thread. Errors: UNSUPPORTED, NO_MEMORY, IO. */
 baton_status bt_transport_cuda(bt_transport *transport, bt_cuda **cuda_p);
+/* Makes that GPU current on this thread, as UCX's CUDA transports want it: for the seam itself, and
+ * for threads behind it. NULL: there is none, or it cannot be; leave takes that too. Any thread. */
+bt_cuda *bt_transport_enter(const bt_transport *transport);
+void bt_transport_leave(const bt_cuda *entered);
 /* All workers and memories must be gone. NULL is allowed. */
 void bt_transport_destroy(bt_transport *transport);
 
@@ -234,6 +241,10 @@ int bt_worker_fd(bt_worker *worker);
 baton_status bt_worker_arm(bt_worker *worker);
 /* Moves work on; writes up to max events; returns how many. */
 uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max);
+/* Every byte of which the peer has heard that it landed here is this thread's to read from here on,
+ * whichever thread of ours has copied it (lane.h). To be called when the peer says so by another
+ * way, before it is believed. Any thread. */
+void bt_worker_observe(bt_worker *worker);
 
 /* Starts connecting; usable at once, failure comes as BT_EVENT_FAILED. Errors: INVALID_ARG (bytes
  * that are no address), VERSION_MISMATCH (of another backend or UCX), UNREACHABLE, NO_MEMORY. */

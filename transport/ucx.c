@@ -318,6 +318,7 @@ const bt_transport_ops bt_ucx_ops = {
     .worker_fd = bt_ucx_worker_fd,
     .worker_arm = bt_ucx_worker_arm,
     .worker_progress = bt_ucx_worker_progress,
+    .worker_observe = bt_ucx_worker_observe,
     .connect = bt_ucx_connect,
     .close = bt_ucx_close,
     .path = bt_ucx_path,

@@ -73,7 +73,8 @@ typedef struct {
     uint32_t n_answers;    /* of ours that have not left */
     ucp_datatype_t packed; /* several pieces as one message; has_packed: it was made */
     bool has_packed;
-    ucx_sender *senders; /* [n_senders], room for cap_senders */
+    _Atomic(uint64_t) n_copied; /* messages whose bytes are in memory; written by progress alone */
+    ucx_sender *senders;        /* [n_senders], room for cap_senders */
     uint32_t n_senders, cap_senders;
     ucx_notes held;     /* messages that came before what they must stay behind */
     ucx_notes received; /* to be reported */
@@ -146,6 +147,7 @@ void bt_ucx_worker_destroy(bt_worker *worker);
 int bt_ucx_worker_fd(bt_worker *worker);
 baton_status bt_ucx_worker_arm(bt_worker *worker);
 uint32_t bt_ucx_worker_progress(bt_worker *worker, bt_event *events, uint32_t max);
+void bt_ucx_worker_observe(bt_worker *worker);
 baton_status bt_ucx_connect(bt_worker *worker, const void *address, size_t address_bytes,
                             uint64_t user_data, bt_endpoint **endpoint_p);
 void bt_ucx_close(bt_endpoint *endpoint, bt_close_mode mode, uint64_t user_data);
