@@ -187,7 +187,7 @@ static void on_head(void *ctx, bt_http_call *call, unsigned status, bt_http_head
     if (!is_good(status))
         return;
     bt_worker_answered(bt_req_worker(req, leg_of(req)));
-    bt_req_note_computed(req, leg_of(req));
+    bt_req_note_answers(req, leg_of(req));
     req->is_kv_at_risk = false; /* the engine has the request, and looks the KV up itself */
     if (is_relayed(req))
         begin_relay(req, status, headers);

@@ -45,8 +45,32 @@ void bt_req_leave_worker(bt_req *req, bt_leg leg)
     *is_on = false;
 }
 
-void bt_req_note_computed(bt_req *req, bt_leg leg)
+static uint8_t life_of(const bt_worker *worker)
 {
+    return atomic_load_explicit(&worker->load->life, memory_order_relaxed);
+}
+
+/* The attempt's engines as a pair; NULL: it has no two that hand over. */
+static bt_pair *pair_of(const bt_req *req)
+{
+    bool is_pair = req->dialect != NULL && req->state != BT_REQ_TOKENIZE && req->decode_idx >= 0 &&
+                   req->prefill_idx >= 0;
+    return is_pair ? &req->pl->proxy->pairs[req->decode_idx][req->prefill_idx] : NULL;
+}
+
+static bool is_warm(const bt_req *req)
+{
+    const bt_pair *pair = pair_of(req);
+    return pair != NULL && bt_pair_is_warm(pair, life_of(bt_req_worker(req, BT_LEG_PREFILL)),
+                                           life_of(bt_req_worker(req, BT_LEG_DECODE)));
+}
+
+void bt_req_note_answers(bt_req *req, bt_leg leg)
+{
+    bt_pair *pair = pair_of(req);
+    if (leg == BT_LEG_DECODE && pair != NULL)
+        bt_pair_warm(pair, life_of(bt_req_worker(req, BT_LEG_PREFILL)),
+                     life_of(bt_req_worker(req, BT_LEG_DECODE)));
     bt_burden *burden = &req->burden[leg];
     bool is_on = leg == BT_LEG_PREFILL ? req->is_on_prefill : req->is_on_decode;
     if (!is_on || burden->queued_tokens == 0)
@@ -57,15 +81,22 @@ void bt_req_note_computed(bt_req *req, bt_leg leg)
 
 /* What the policy must know of the request. Blocks are counted again for each leg and attempt: that
  * costs less than keeping 8 KiB for each request. */
-static bt_policy_request about(const bt_req *req, bt_policy policy, bt_prefix_blocks *blocks)
+static bt_policy_request about(const bt_req *req, bt_leg leg, bt_prefix_blocks *blocks)
 {
-    unsigned needs = bt_policy_needs(policy);
+    unsigned needs = bt_policy_needs(bt_req_pool(req, leg)->policy.policy);
     bt_policy_request request = {0};
     const char *header = req->pl->proxy->options.session_header;
     const char *session =
         needs & BT_NEEDS_SESSION ? bt_http_header_get(req->http->headers, header) : NULL;
     if (session != NULL && session[0] != 0)
         request.session = XXH3_64bits(session, strlen(session)) | 1;
+    bool is_paired = leg == BT_LEG_PREFILL && req->dialect != NULL &&
+                     req->state != BT_REQ_TOKENIZE && req->decode_idx >= 0;
+    if (is_paired) {
+        request.pairs = req->pl->proxy->pairs[req->decode_idx];
+        request.decode_life = life_of(bt_req_worker(req, BT_LEG_DECODE));
+        request.cold_tokens = req->pl->proxy->options.cold_pair;
+    }
     if (!(needs & BT_NEEDS_PROMPT) || req->plan == NULL || req->state == BT_REQ_TOKENIZE)
         return request;
     bt_slice scope[BT_PLAN_SCOPES], text = req->plan->prompt.text;
@@ -88,7 +119,7 @@ bool bt_req_is_local(const bt_req *req, bt_bypass_reason *reason)
     if (options->local_below == 0)
         return false;
     bt_prefix_blocks blocks;
-    bt_policy_request request = about(req, pool->policy.policy, &blocks);
+    bt_policy_request request = about(req, BT_LEG_DECODE, &blocks);
     bt_policy_ask ask = {
         .loads = pool->loads, .n = pool->n_workers, .tried = &others, .request = &request};
     bt_choice choice = bt_policy_peek(&pool->policy, &ask);
@@ -127,6 +158,8 @@ static void put_choice(const bt_req *req, bt_leg leg, bt_strbuf *out)
                      (unsigned long long)explained->load.queued_tokens,
                      (unsigned long long)explained->load.held_tokens,
                      (unsigned long long)explained->matched_tokens);
+    if (leg == BT_LEG_PREFILL && pair_of(req) != NULL)
+        bt_strbuf_printf(out, ";pair=%s", explained->is_warm ? "warm" : "cold");
 }
 
 /* Tells the client, in a header of its answer, which engines the attempt has and why; the figures
@@ -152,6 +185,7 @@ static void note_choice(bt_req *req, bt_leg leg, bt_choice choice, uint64_t trie
     req->explained[leg] = (bt_explained){
         .why = choice.why,
         .matched_tokens = choice.matched_tokens,
+        .is_warm = is_warm(req),
         .n_candidates = bt_policy_candidates(&ask),
         .legs = atomic_load_explicit(&load->legs, memory_order_relaxed),
         .load = {.queued_tokens = atomic_load_explicit(&load->queued_tokens, memory_order_relaxed),
@@ -168,7 +202,7 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg)
     bt_req_leave_worker(req, leg);
     uint64_t others = ~req->allowed[leg]; /* engines of other dialects */
     bt_prefix_blocks blocks;
-    bt_policy_request request = about(req, pool->policy.policy, &blocks);
+    bt_policy_request request = about(req, leg, &blocks);
     bt_choice choice = bt_worker_pick(pool, tried | others, &request);
     if (choice.index < 0 && req->is_retry_of_kv)
         choice = bt_worker_pick(pool, others, &request);
@@ -178,6 +212,8 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg)
         return false;
     bt_count_n(&req->pl->metrics.prefix_asked[leg], request.n_prompt_tokens);
     bt_count_n(&req->pl->metrics.prefix_matched[leg], choice.matched_tokens);
+    if (leg == BT_LEG_PREFILL && pair_of(req) != NULL && !is_warm(req))
+        bt_count(&req->pl->metrics.cold_pairs);
     note_choice(req, leg, choice, tried | others);
     req->burden[leg] = burden_of(req, leg, choice.matched_tokens);
     bt_worker_begin(&pool->workers[idx], req->burden[leg]);

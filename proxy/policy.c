@@ -108,6 +108,19 @@ static int draw(const bt_policy_ask *ask, uint64_t seed, bool takes_down, int ex
 
 /* Policies. */
 
+/* What waits at an engine, and the handshake of a pair that has none yet. */
+static uint64_t cost_of(const bt_policy_ask *ask, uint32_t i)
+{
+    const bt_policy_request *request = ask->request;
+    const bt_load *load = &ask->loads[i];
+    uint64_t cost = bt_load_cost(load);
+    if (request == NULL || request->pairs == NULL || request->cold_tokens == 0)
+        return cost;
+    uint8_t life = atomic_load_explicit(&load->life, memory_order_relaxed);
+    bool is_warm = bt_pair_is_warm(&request->pairs[i], life, request->decode_life);
+    return is_warm ? cost : cost + request->cold_tokens;
+}
+
 /* Two counters modulo two lengths marry pools of equal size: P0 would only ever meet D0. */
 static uint32_t start_of(const bt_policy_state *state, const bt_policy_ask *ask, turn at)
 {
@@ -142,7 +155,7 @@ static bt_choice pick_of_two(const bt_policy_state *state, const bt_policy_ask *
     int other = draw(ask, seed + 1, at.takes_down, one);
     if (other < 0)
         return (bt_choice){.index = one, .why = "only"};
-    bool is_lighter = bt_load_cost(&ask->loads[other]) < bt_load_cost(&ask->loads[one]);
+    bool is_lighter = cost_of(ask, (uint32_t)other) < cost_of(ask, (uint32_t)one);
     return (bt_choice){.index = is_lighter ? other : one, .why = "lighter"};
 }
 
@@ -153,7 +166,7 @@ static bt_choice pick_least_loaded(const bt_policy_state *state, const bt_policy
     uint64_t best_cost = UINT64_MAX;
     uint32_t idx = start_of(state, ask, at);
     for (uint32_t i = 0; i < ask->n; i++, idx = idx + 1 == ask->n ? 0 : idx + 1) {
-        uint64_t cost = bt_load_cost(&ask->loads[idx]);
+        uint64_t cost = cost_of(ask, idx);
         if (cost < best_cost && may_take(ask, idx, at.takes_down)) {
             best.index = (int)idx;
             best_cost = cost;
@@ -206,12 +219,12 @@ static bt_choice pick_by_prefix(const bt_policy_state *state, const bt_policy_as
     const bt_policy_request *request = ask->request;
     if (best.index < 0 || request == NULL || request->prompt == NULL || state->prefix == NULL)
         return best;
-    uint64_t least = bt_load_cost(&ask->loads[best.index]);
+    uint64_t least = cost_of(ask, (uint32_t)best.index);
     uint64_t best_cost = least + request->n_prompt_tokens;
     uint32_t n = bt_prefix_index_find(state->prefix, request->prompt, matches);
     for (uint32_t i = 0; i < n; i++) {
         uint64_t matched = matched_tokens(ask, &matches[i], at);
-        uint64_t load = bt_load_cost(&ask->loads[matched > 0 ? matches[i].engine : 0]);
+        uint64_t load = cost_of(ask, matched > 0 ? matches[i].engine : 0);
         if (matched == 0 || load > least + state->window_tokens)
             continue;
         uint64_t cost = load + request->n_prompt_tokens - matched;

@@ -13,6 +13,7 @@
  * Thread rule: init before threads start; everything else from any thread. */
 #ifndef BT_PROXY_POLICY_H
 #define BT_PROXY_POLICY_H
+#include "proxy/pairs.h"
 #include "proxy/prefixindex.h"
 
 #include <stdatomic.h>
@@ -52,6 +53,10 @@ typedef struct {
     uint64_t session; /* hash of what names the client's session; 0: nothing does */
     const bt_prefix_blocks *prompt;
     uint64_t n_prompt_tokens, n_prompt_bytes;
+    const bt_pair
+        *pairs; /* [n] each prefill engine with the decode engine chosen; NULL: no matter */
+    uint8_t decode_life;
+    uint64_t cold_tokens; /* what a pair's first hand-off costs */
 } bt_policy_request;
 
 enum { BT_NEEDS_SESSION = 1, BT_NEEDS_PROMPT = 2 };

@@ -49,6 +49,7 @@ typedef struct {
     bt_policy prefill_policy, decode_policy;
     const char *session_header;       /* names the session for consistent_hash ["X-Session-Id"] */
     size_t prefix_bytes;              /* of what each role's prefix_aware remembers [16 MiB] */
+    uint64_t cold_pair;               /* what a pair's first hand-off costs, in tokens [0] */
     uint64_t local_below;             /* tokens that decode computes itself, if fewer [0: none] */
     uint64_t local_queue;             /* ... while no more wait there, these included [8192] */
     uint64_t prefix_window;           /* tokens of load; see bt_policy_state [16384] */

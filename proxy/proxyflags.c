@@ -62,6 +62,11 @@ static const bt_args_option flags[] = {
      "prefix_aware: most memory for what engines have seen, in MiB, for each role.", false},
     {NULL, "prefix-window", "TOKENS", "16384",
      "prefix_aware: an engine busier than the least busy one by more is not preferred.", false},
+    {NULL, "cold-pair", "TOKENS", "0",
+     "What the first hand-off of a prefill and a decode engine costs, as tokens of load: where "
+     "load "
+     "is compared, a prefill engine that the decode engine knows is preferred for as much.",
+     false},
     {NULL, "local-below", "TOKENS", "0",
      "A prompt of which a decode engine would compute fewer tokens than this (prefix_aware: those "
      "that it has not seen) goes to it alone; 0: none.",
@@ -472,6 +477,7 @@ static baton_status read_policies(const bt_args *args, bt_proxy_options *options
     options->session_header = bt_args_value(args, "session-header");
     BATON_TRY(read_u32(args, "prefix-memory", 1, 65536, &mib));
     options->prefix_bytes = (size_t)mib << 20;
+    BATON_TRY(read_number(args, "cold-pair", 0, UINT64_C(1) << 40, &options->cold_pair));
     BATON_TRY(read_number(args, "local-below", 0, UINT64_C(1) << 40, &options->local_below));
     BATON_TRY(read_number(args, "local-queue", 1, UINT64_C(1) << 40, &options->local_queue));
     return read_number(args, "prefix-window", 1, UINT64_C(1) << 40, &options->prefix_window);

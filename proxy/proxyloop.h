@@ -36,6 +36,7 @@ struct bt_proxy {
     uint16_t port;
     char notice_address[BT_HOST_BYTES + 32];
     bt_worker_pool prefill, decode;
+    bt_pair pairs[BT_MAX_WORKERS][BT_MAX_WORKERS]; /* [decode][prefill] */
     bt_kvcontrol *control;
     bt_proxy_admin *admin; /* NULL: off */
     bt_proxy_loop *loops;  /* [n_loops] */

@@ -111,6 +111,9 @@ static void print_legs(const bt_metrics_view *view, bt_strbuf *out)
                    "Of these, tokens that the chosen engine had seen before.", out);
     print_labelled(view, m->bypasses, bypass_names, BT_N_BYPASS, "reason", P "bypass_total",
                    "Requests sent to a decode engine alone.", out);
+    print_plain(out, P "cold_pairs_total",
+                "Hand-offs between engines that had not handed over to each other before.",
+                sum(view, &m->cold_pairs));
     print_plain(out, P "local_queue_full_total",
                 "Requests handed over only because decode's own queue was full.",
                 sum(view, &m->local_queue_full));

@@ -49,6 +49,7 @@ typedef struct {
     uint32_t n_candidates, legs;
     bt_burden load;
     uint64_t matched_tokens;
+    bool is_warm; /* with the decode engine chosen */
 } bt_explained;
 
 typedef struct bt_req {
@@ -137,8 +138,9 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg);
 bool bt_req_is_local(const bt_req *req, bt_bypass_reason *reason);
 bool bt_req_wants_explanation(const bt_req *req);
 void bt_req_leave_worker(bt_req *req, bt_leg leg);
-/* The engine of that leg answers: no token of the prompt is to be computed there any more. */
-void bt_req_note_computed(bt_req *req, bt_leg leg);
+/* The engine of that leg answers: no token of the prompt is to be computed there any more, and a
+ * decode engine has the KV of its prefill engine. */
+void bt_req_note_answers(bt_req *req, bt_leg leg);
 /* Some engine of that leg has not failed the request yet. */
 bool bt_req_has_untried(const bt_req *req, bt_leg leg);
 /* Drops what is under way, and gives back what is held for the attempt. */

@@ -300,6 +300,46 @@ static void short_prompts_are_handed_over_while_decode_has_its_own_to_compute(vo
     rig_close(&r);
 }
 
+static void pairs_that_have_handed_over_stay_together_until_one_end_was_gone(void **state)
+{
+    static const char body[] = "{\"prompt\":[1,2,3],\"max_tokens\":4}";
+    char route[1024];
+    (void)state;
+    bt_expect_log("cannot be reached");
+    rig_open(&r, &(rig_options){.n_prefill = 2,
+                                .options.retries = 1,
+                                .options.explain = true,
+                                .options.cold_pair = 5000,
+                                .options.ms.probe = 10,
+                                .options.prefill_policy = BT_POLICY_LEAST_LOADED});
+    assert_int_equal(post_explained(body, route), 200);
+    expect_route(route, "prefill", r.prefill[0], "");
+    assert_non_null(strstr(route, ";pair=cold"));
+    for (int i = 0; i < 4; i++) {
+        rig_wait_metric(&r, REQUESTS(200), i + 1);
+        assert_int_equal(post_explained(body, route), 200);
+        expect_route(route, "prefill", r.prefill[0], "");
+        assert_non_null(strstr(route, ";pair=warm"));
+    }
+    assert_int_equal(rig_metric(&r, "baton_proxy_cold_pairs_total"), 1);
+    /* Gone and back again: a new life, which has shaken no hands. */
+    fake_die(r.prefill[0]);
+    assert_int_equal(post_explained(body, route), 200);
+    expect_route(route, "prefill", r.prefill[1], "");
+    assert_non_null(strstr(route, ";pair=cold"));
+    fake_revive(r.prefill[0]);
+    char up[96];
+    snprintf(up, sizeof(up), "baton_proxy_worker_up{worker=\"127.0.0.1:%u\",role=\"prefill\"}",
+             fake_port(r.prefill[0]));
+    rig_wait_metric(&r, up, 1);
+    for (int i = 0; i < 4; i++) {
+        rig_wait_metric(&r, REQUESTS(200), i + 6);
+        assert_int_equal(post_explained(body, route), 200);
+        expect_route(route, "prefill", r.prefill[1], "");
+    }
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +353,7 @@ int main(void)
         bt_test(a_short_prompt_goes_to_decode_alone_as_the_client_sent_it),
         bt_test(a_prompt_that_decode_has_mostly_seen_goes_to_it_alone),
         bt_test(short_prompts_are_handed_over_while_decode_has_its_own_to_compute),
+        bt_test(pairs_that_have_handed_over_stay_together_until_one_end_was_gone),
     };
     return bt_run_tests(tests);
 }

@@ -334,6 +334,36 @@ static void one_prefix_for_all_does_not_pin_one_engine(void **unused)
     bt_prefix_index_destroy(policy.prefix);
 }
 
+/* Pairs. */
+
+static void a_cold_pair_costs_its_handshake_where_load_is_compared(void **unused)
+{
+    (void)unused;
+    static const bt_policy by_load[] = {BT_POLICY_POWER_OF_TWO, BT_POLICY_LEAST_LOADED,
+                                        BT_POLICY_PREFIX_AWARE};
+    for (size_t p = 0; p < 3; p++) {
+        static bt_pair pairs[2];
+        bt_policy_state policy = state_of(by_load[p]);
+        bt_policy_request request = {.pairs = pairs, .decode_life = 9, .cold_tokens = 1000};
+        bt_policy_ask ask = ask_of(2);
+        ask.request = &request;
+        memset(pairs, 0, sizeof(pairs));
+        bt_pair_warm(&pairs[1], 0, 9);
+        bt_load_add(&loads[1], (bt_burden){.queued_tokens = 700}); /* 956 */
+        for (int i = 0; i < 10; i++)
+            assert_int_equal(bt_policy_pick(&policy, &ask).index, 1);
+        /* A new life of either end is another pair. */
+        loads[1].life = 1;
+        assert_int_equal(bt_policy_pick(&policy, &ask).index, 0);
+        loads[1].life = 0;
+        request.decode_life = 10;
+        assert_int_equal(bt_policy_pick(&policy, &ask).index, 0);
+        request.decode_life = 9;
+        bt_load_add(&loads[1], (bt_burden){0}); /* 1212: dearer than the handshake */
+        assert_int_equal(bt_policy_pick(&policy, &ask).index, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +380,7 @@ int main(void)
         bt_test(prompts_that_begin_alike_go_to_one_engine_while_that_saves_work),
         bt_test(affinity_ends_at_the_window_at_a_new_life_and_when_it_was_tried),
         bt_test(one_prefix_for_all_does_not_pin_one_engine),
+        bt_test(a_cold_pair_costs_its_handshake_where_load_is_compared),
     };
     return bt_run_tests(tests);
 }
