@@ -86,7 +86,8 @@ static const bt_config_entry prompt_entries[] = {
      .max = BT_LOAD_MAX_REQUESTS, .fallback = "1", .help = "So many such prefixes, in turns."},
     {OPTION("dataset_path", dataset_path), .type = BT_CONFIG_STRING,
      .help = "Prompts from a file, over and over: one a line; in a .jsonl, a JSON string or "
-             "{\"prompt\" or \"messages\", \"max_tokens\"} a line."},
+             "{\"prompt\" or \"messages\", \"max_tokens\"} a line; a .json has conversations as "
+             "ShareGPT."},
     {OPTION("chars_per_token", chars_per_token), .type = BT_CONFIG_UINT32, .min = 1, .max = 64,
      .fallback = "1", .help = "Letters for a made-up token: about 4 for most models."},
     {OPTION("token_ids", token_ids), .type = BT_CONFIG_BOOL, .fallback = "false",

@@ -71,15 +71,20 @@ static baton_status parse_object(const bt_load_prompts *p, const char *where, bt
                                            : "\"prompt\", a string or an array of token ids");
 }
 
+static baton_status check_json(const char *where, bt_slice text, bt_json_value *value)
+{
+    if (bt_json_check(text.at, text.n, value) == BATON_OK)
+        return BATON_OK;
+    char why[256];
+    snprintf(why, sizeof(why), "%s", baton_last_error());
+    return bt_fail(BATON_ERR_BAD_MESSAGE, "%s: %s", where, why);
+}
+
 static baton_status parse_json_line(const bt_load_prompts *p, const char *where, bt_slice line,
                                     bt_load_prompt *prompt)
 {
     bt_json_value value;
-    if (bt_json_check(line.at, line.n, &value) != BATON_OK) {
-        char why[256];
-        snprintf(why, sizeof(why), "%s", baton_last_error());
-        return bt_fail(BATON_ERR_BAD_MESSAGE, "%s: %s", where, why);
-    }
+    BATON_TRY(check_json(where, line, &value));
     if (value.type == BT_JSON_OBJECT)
         return parse_object(p, where, value, prompt);
     if (value.type != BT_JSON_STRING)
@@ -154,6 +159,92 @@ static baton_status parse_lines(bt_load_prompts *p, bool is_json)
     return BATON_OK;
 }
 
+/* ---- conversations ---- */
+
+typedef enum { USER, ASSISTANT, SOMEBODY_ELSE } speaker;
+
+/* Who says a message of ShareGPT ({"from": "human", "value": ..}) or of a chat ({"role": "user",
+ * "content": ..}), and what; text that is no string is somebody else's. */
+static speaker read_message(bt_json_value message, bt_json_value *text)
+{
+    bt_json_value from;
+    if ((bt_json_get(message, "from", &from) != BATON_OK &&
+         bt_json_get(message, "role", &from) != BATON_OK) ||
+        (bt_json_get(message, "value", text) != BATON_OK &&
+         bt_json_get(message, "content", text) != BATON_OK) ||
+        text->type != BT_JSON_STRING || text->text.n <= 2)
+        return SOMEBODY_ELSE;
+    if (bt_json_string_equals(from, "human") || bt_json_string_equals(from, "user"))
+        return USER;
+    if (bt_json_string_equals(from, "gpt") || bt_json_string_equals(from, "assistant"))
+        return ASSISTANT;
+    return SOMEBODY_ELSE;
+}
+
+/* As many tokens as the answer has by the option's letters a token. */
+static uint32_t tokens_of(const bt_load_prompts *p, bt_json_value answer)
+{
+    size_t n = (answer.text.n - 2) / p->options->chars_per_token;
+    if (n == 0)
+        return 1;
+    return n < BT_LOAD_MAX_TOKENS ? (uint32_t)n : BT_LOAD_MAX_TOKENS;
+}
+
+/* The first n_turns questions that were answered become prompts; a conversation with fewer is left
+ * out. */
+static baton_status add_conversation(bt_load_prompts *p, bt_json_value messages)
+{
+    size_t before = p->n_prompts;
+    bt_json_iter iter = bt_json_begin(messages);
+    bt_json_value message, text;
+    bt_load_prompt question = {.max_tokens = 0};
+    while (p->n_prompts - before < p->options->n_turns && bt_json_next(&iter, &message)) {
+        speaker who = read_message(message, &text);
+        if (who == USER) {
+            question.prompt = text.text;
+        } else if (who == ASSISTANT && question.prompt.n > 0) {
+            question.max_tokens = tokens_of(p, text);
+            BATON_TRY(add_prompt(p, &question));
+            question = (bt_load_prompt){.max_tokens = 0};
+        }
+    }
+    if (p->n_prompts - before < p->options->n_turns)
+        p->n_prompts = before;
+    return BATON_OK;
+}
+
+static baton_status parse_conversations(bt_load_prompts *p, size_t n_bytes)
+{
+    const char *path = p->options->dataset_path;
+    bt_json_value root, entry, messages;
+    BATON_TRY(check_json(path, (bt_slice){p->file, n_bytes}, &root));
+    if (root.type != BT_JSON_ARRAY)
+        return bt_fail(BATON_ERR_BAD_MESSAGE,
+                       "prompt file: %s: wanted an array of conversations; prompts a line belong "
+                       "into a .jsonl",
+                       path);
+    bt_json_iter iter = bt_json_begin(root);
+    while (bt_json_next(&iter, &entry)) {
+        if (bt_json_get(entry, "conversations", &messages) == BATON_OK ||
+            bt_json_get(entry, "messages", &messages) == BATON_OK)
+            BATON_TRY(add_conversation(p, messages));
+    }
+    if (p->n_prompts == 0)
+        return bt_fail(BATON_ERR_INVALID_ARG,
+                       "prompt file: %s: wanted conversations of at least %u answered questions, "
+                       "found none",
+                       path, p->options->n_turns);
+    return BATON_OK;
+}
+
+/* ---- the file ---- */
+
+static bool is_called(const char *path, const char *end)
+{
+    size_t n = strlen(path), m = strlen(end);
+    return n >= m && strcmp(path + n - m, end) == 0;
+}
+
 static baton_status load_prompts(bt_load_prompts *p)
 {
     const char *path = p->options->dataset_path;
@@ -167,10 +258,12 @@ static baton_status load_prompts(bt_load_prompts *p)
             status = bt_fail(BATON_ERR_BAD_MESSAGE, "prompt file: %s: wanted text, found a 0 byte",
                              path);
     }
+    size_t n_bytes = text.length;
     bt_strbuf_free(&text);
     BATON_TRY(status);
-    size_t n = strlen(path);
-    return parse_lines(p, n >= 6 && strcmp(path + n - 6, ".jsonl") == 0);
+    if (is_called(path, ".json"))
+        return parse_conversations(p, n_bytes);
+    return parse_lines(p, is_called(path, ".jsonl"));
 }
 
 baton_status bt_load_prompts_read(const bt_load_options *options, bt_load_prompts **prompts_p)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prompts from a file: one a line, or, when its name ends in .jsonl, one JSON value a line: a
- * string, or an object with "prompt" (text or token ids) or "messages" (chat), and optionally
- * "max_tokens".
+/* Prompts from a file. By the end of its name:
+ *   .jsonl  one JSON value a line: a string, or an object with "prompt" (text or token ids) or
+ *           "messages" (chat), and optionally "max_tokens"
+ *   .json   an array of conversations, as ShareGPT has them
+ *   else    one a line, as it is
  * Thread rule: any thread once created. */
 #ifndef BT_BENCH_LOAD_PROMPTS_H
 #define BT_BENCH_LOAD_PROMPTS_H

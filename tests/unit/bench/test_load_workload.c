@@ -240,6 +240,51 @@ static void chat_takes_messages_as_they_are(void **state)
     assert_true(bt_json_string_equals(content, "text"));
 }
 
+static const char sharegpt[] =
+    "[{\"id\": 1, \"conversations\": [{\"from\": \"system\", \"value\": \"s\"}, "
+    "{\"from\": \"human\", \"value\": \"one\"}, {\"from\": \"gpt\", \"value\": \"12345678\"}]}, "
+    "{\"conversations\": [{\"from\": \"human\", \"value\": \"never answered\"}]}, 7,\n"
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"two\"}, {\"role\": \"assistant\", "
+    "\"content\": \"x\"}, {\"role\": \"user\", \"content\": \"three\"}, {\"role\": \"assistant\", "
+    "\"content\": \"yyyyyy\"}]}]";
+
+static void conversations_give_their_first_questions(void **state)
+{
+    (void)state;
+    char path[64], text[64];
+    write_prompts(path, ".json", sharegpt);
+    assert_ok(bt_load_workload_create(&options, &workload));
+    unlink(path);
+    static const char *const wanted[] = {"one", "two", "one"};
+    for (uint32_t i = 0; i < 3; i++) {
+        make_body(i);
+        assert_ok(bt_json_string(member("prompt"), text, sizeof(text), NULL));
+        assert_string_equal(text, wanted[i]);
+        assert_true(bt_slice_equals(member("max_tokens").text, i == 1 ? "1" : "4"));
+    }
+}
+
+static void conversations_give_as_many_turns_as_wanted(void **state)
+{
+    (void)state;
+    char path[64], text[64];
+    options.n_turns = 2;
+    answer_turn(0, true, "!");
+    write_prompts(path, ".json", sharegpt);
+    assert_ok(bt_load_workload_create(&options, &workload));
+    for (uint32_t i = 0; i < 4; i++) { /* the first has one question only */
+        make_body(i);
+        assert_ok(bt_json_string(member("prompt"), text, sizeof(text), NULL));
+        assert_string_equal(text, i % 2 == 0 ? "two" : "two!three");
+    }
+    bt_load_workload_destroy(workload);
+    workload = NULL;
+    options.n_turns = 3;
+    assert_fails(bt_load_workload_create(&options, &workload), BATON_ERR_INVALID_ARG,
+                 "at least 3 answered questions");
+    unlink(path);
+}
+
 static void bad_files_are_refused_with_their_line(void **state)
 {
     (void)state;
@@ -251,6 +296,9 @@ static void bad_files_are_refused_with_their_line(void **state)
         {".jsonl", "{\"text\": \"a\"}", ".jsonl:1: wanted \"prompt\""},
         {".jsonl", "{\"prompt\": \"a\", \"max_tokens\": -1}", "max_tokens"},
         {".txt", "\n \n", "no prompt in it"},
+        {".json", "{\"prompt\": \"a\"}", "wanted an array of conversations"},
+        {".json", "[{\"a\": [}]", ".json: json"},
+        {".json", "[]", "found none"},
     };
     char path[64];
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -276,6 +324,8 @@ int main(void)
         load_test(plain_files_hold_a_prompt_a_line),
         load_test(jsonl_files_hold_a_value_a_line),
         load_test(chat_takes_messages_as_they_are),
+        load_test(conversations_give_their_first_questions),
+        load_test(conversations_give_as_many_turns_as_wanted),
         load_test(bad_files_are_refused_with_their_line),
     };
     return bt_run_tests(tests);
