@@ -9,6 +9,7 @@
 
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "core/thread.h"
 #include "core/log.h"
 
 enum { MAX_FDS = 2 * BT_HANDOFF_MAX_RANKS + 1, DEFAULT_MAX_QUEUED = 256, WAKE_RETRY_MS = 5 };
@@ -162,10 +163,8 @@ baton_status bt_engine_thread_create(const bt_engine_thread_options *options,
         status = bt_scheduler_create(&t->options.scheduler, &t->scheduler);
     if (status == BATON_OK) {
         bt_scheduler_get_stats(t->scheduler, &t->stats);
-        int err = pthread_create(&t->thread, NULL, engine_main, t);
-        if (err != 0)
-            status = bt_fail_errno(BATON_ERR_IO, err, "engine thread: start");
-        t->started = err == 0;
+        status = bt_thread_start(&t->thread, "baton-engine", engine_main, t);
+        t->started = status == BATON_OK;
     }
     if (status < 0) {
         bt_engine_thread_destroy(t);

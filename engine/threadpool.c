@@ -7,6 +7,7 @@
 
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "core/thread.h"
 
 enum {
     MAX_THREADS = 1024,
@@ -128,10 +129,7 @@ static baton_status start_workers(bt_threadpool *pool)
         worker *w = &pool->workers[i];
         w->pool = pool;
         w->thread = i + 1;
-        int err = pthread_create(&w->handle, NULL, worker_main, w);
-        if (err != 0)
-            return bt_fail_errno(BATON_ERR_IO, err, "threads: starting number %u of %u", i + 2,
-                                 pool->n_threads);
+        BATON_TRY(bt_thread_start(&w->handle, "baton-compute", worker_main, w));
         pool->n_started++;
     }
     return BATON_OK;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/fdroom.h"
 #include "core/log.h"
 #include "transport/ucx_state.h"
 #include "transport/ucxoffers.h"
@@ -248,6 +249,11 @@ static baton_status fail_to_open(ucs_status_t status)
 
 static baton_status open_context(ucp_config_t *config, ucx_transport *transport)
 {
+    /* Of 5 without RDMA devices; UCX 1.13 aborts when its thread has none, and with fewer still it
+     * goes on without tcp. */
+    enum { CONTEXT_FDS = 24 };
+    BATON_TRY(bt_fdroom_require(CONTEXT_FDS, "ucx: a context"));
+    BATON_TRY(bt_memroom_require(BT_UCX_ROOM_BYTES, "ucx: a context"));
     /* Memory may be registered by one thread while workers of others run. */
     const uint64_t features = UCP_FEATURE_RMA | UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
     const ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES |

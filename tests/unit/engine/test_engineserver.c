@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/alloc.h"
 #include "engine/engineserver.h"
 #include "support/httpask.h"
 
@@ -373,29 +372,6 @@ static void what_cannot_start_says_why(void **state)
     close_engine(&e);
 }
 
-/* What was made before the failure goes again: the leak check says so when it does not. */
-static void every_failed_allocation_at_the_start_is_reported(void **state)
-{
-    (void)state;
-    bt_engine_options options = small_options(BT_ROLE_BOTH);
-    for (uint64_t nth = 1;; nth++) {
-        bt_loop *loop;
-        bt_engine_server *server;
-        assert_ok(bt_loop_create(&loop));
-        bt_alloc_fail_at(nth);
-        baton_status status = bt_engine_server_create(loop, &options, &server);
-        uint64_t n_allocs = bt_alloc_count();
-        bt_alloc_fail_at(0);
-        if (status == BATON_OK)
-            bt_engine_server_destroy(server, 0);
-        bt_loop_destroy(loop);
-        if (status == BATON_OK && n_allocs < nth)
-            break;
-        if (status < 0)
-            assert_int_equal(status, BATON_ERR_NO_MEMORY);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -406,7 +382,6 @@ int main(void)
         bt_test(a_layer_overwritten_after_the_move_changes_the_tokens),
         bt_test(an_unreachable_receiver_fails_the_prefill_leg_only),
         bt_test(what_cannot_start_says_why),
-        bt_test(every_failed_allocation_at_the_start_is_reported),
     };
     return bt_run_tests(tests);
 }
