@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+enum { HTTPS_PORT = 443 };
+
 bt_slice bt_slice_of(const char *text)
 {
     return (bt_slice){text, strlen(text)};
@@ -171,10 +173,13 @@ static baton_status parse_port(const char *text, uint16_t *port)
 }
 
 baton_status bt_http_parse_origin(const char *text, uint16_t default_port, char *host, size_t cap,
-                                  uint16_t *port)
+                                  uint16_t *port, bool *is_tls)
 {
     const char *at = text;
-    if (strncasecmp(at, "http://", 7) == 0)
+    bool is_https = is_tls != NULL && strncasecmp(at, "https://", 8) == 0;
+    if (is_https)
+        at += 8;
+    else if (strncasecmp(at, "http://", 7) == 0)
         at += 7;
     if (strstr(at, "://") != NULL)
         return bt_fail(BATON_ERR_INVALID_ARG, "origin: wanted http://host:port, found '%s'", text);
@@ -189,12 +194,14 @@ baton_status bt_http_parse_origin(const char *text, uint16_t default_port, char 
     if (n >= cap)
         return bt_fail(BATON_ERR_TOO_LARGE, "origin: host longer than %zu bytes in '%s'", cap - 1,
                        text);
-    uint16_t found = default_port;
+    uint16_t found = is_https ? HTTPS_PORT : default_port;
     if (*rest == ':')
         BATON_TRY(parse_port(rest + 1, &found));
     memcpy(host, at, n);
     host[n] = '\0';
     *port = found;
+    if (is_tls != NULL)
+        *is_tls = is_https;
     return BATON_OK;
 }
 

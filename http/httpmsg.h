@@ -48,10 +48,11 @@ bool bt_http_header_is_clean(const char *name, const char *value);
 /* "Not Found" for 404; "Unknown" where there is no name. Never NULL. */
 const char *bt_http_status_text(unsigned status);
 
-/* Splits "http://host:port", "host:port", "[::1]:port" or "host" (then port is default_port).
- * host[cap] gets the name without brackets. Errors: INVALID_ARG (https too), TOO_LARGE. */
+/* Splits "http://host:port", "https://host:port", "host:port", "[::1]:port" or "host" (the port is
+ * then default_port, 443 for https). host[cap] gets the name without brackets; is_tls NULL: https
+ * is refused. Errors: INVALID_ARG, TOO_LARGE. */
 baton_status bt_http_parse_origin(const char *text, uint16_t default_port, char *host, size_t cap,
-                                  uint16_t *port);
+                                  uint16_t *port, bool *is_tls);
 
 /* OpenAI's error object, {"error":{"message":..,"type":..,"param":..,"code":..}}, into out[cap],
  * 0-terminated, cut when cap is short. type NULL: what belongs to the status ("server_error", ...).

@@ -39,6 +39,13 @@ typedef struct bt_http_request {
     void *user_data;     /* the handler's own */
 } bt_http_request;
 
+/* Why a request is refused. The texts are borrowed until the next request. */
+typedef struct {
+    unsigned status; /* 401 also asks for a bearer token, as it must */
+    const char *code;
+    const char *text;
+} bt_http_refusal;
+
 /* Zero means the default in brackets. */
 typedef struct {
     const char *host;           /* numeric address ["127.0.0.1"]; borrowed during create */
@@ -55,6 +62,9 @@ typedef struct {
     uint32_t idle_timeout_ms;   /* between requests, and before the first [75 s] */
     uint32_t write_timeout_ms;  /* a client that takes no byte for this long is cut off [30 s] */
     size_t max_queued_bytes;    /* unsent bytes of a response that are accepted [8 MiB] */
+    /* Before a request's body is read: false refuses it, and closes. NULL: none is refused. */
+    bool (*on_head)(void *ctx, const char *target, bt_http_headers headers,
+                    bt_http_refusal *refusal);
     void (*on_request)(void *ctx, bt_http_request *request); /* required */
     void *ctx;                                               /* borrowed */
 } bt_http_server_options;

@@ -198,22 +198,30 @@ static void on_written(void *ctx, int err)
         on_work(conn);
 }
 
-/* Answers a request that the handler never sees, and closes. */
-static void refuse(bt_conn *conn, unsigned status, const char *text)
+/* Answers a request that is not handled, and closes. */
+static void refuse_as(bt_conn *conn, const bt_http_refusal *refusal)
 {
+    static const bt_http_header headers[] = {{"Content-Type", "application/json"},
+                                             {"WWW-Authenticate", "Bearer"}};
     char json[512], framing[64];
     conn->server->stats.refused_total++;
     conn->keep_alive = false;
-    size_t n = bt_http_error_body(json, sizeof(json), status, NULL, text, NULL, NULL);
+    size_t n = bt_http_error_body(json, sizeof(json), refusal->status, NULL, refusal->text, NULL,
+                                  refusal->code);
     n = n < sizeof(json) ? n : sizeof(json) - 1;
     snprintf(framing, sizeof(framing), "Content-Length: %zu\r\n", n);
-    const bt_http_header type = {"Content-Type", "application/json"};
-    if (bt_respond_head(conn, status, &type, 1, framing, NULL) != BATON_OK ||
+    if (bt_respond_head(conn, refusal->status, headers, refusal->status == 401 ? 2 : 1, framing,
+                        NULL) != BATON_OK ||
         bt_out_copy(&conn->out, json, n) != BATON_OK) {
         bt_conn_close(conn);
         return;
     }
     leave(conn);
+}
+
+static void refuse(bt_conn *conn, unsigned status, const char *text)
+{
+    refuse_as(conn, &(bt_http_refusal){.status = status, .text = text});
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -274,6 +282,12 @@ static bool on_head(void *ctx)
 {
     static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
     bt_conn *conn = ctx;
+    const bt_http_server_options *options = &conn->server->options;
+    conn->refusal = (bt_http_refusal){0};
+    if (options->on_head != NULL &&
+        !options->on_head(options->ctx, conn->parser.head.bytes,
+                          bt_http_head_list(&conn->parser.head), &conn->refusal))
+        return false;
     if (conn->parser.expects_continue) {
         if (bt_out_copy(&conn->out, go_on, sizeof(go_on) - 1) != BATON_OK)
             return false;
@@ -380,6 +394,8 @@ static void feed(bt_conn *conn, const char *bytes, size_t n)
         n -= used;
         if (conn->parser.phase == BT_HTTP_PARSE_DONE)
             dispatch(conn);
+        else if (conn->parser.phase == BT_HTTP_PARSE_FAILED && conn->refusal.status != 0)
+            refuse_as(conn, &conn->refusal);
         else if (conn->parser.phase == BT_HTTP_PARSE_FAILED)
             refuse(conn, conn->parser.http_status,
                    conn->parser.text[0] != '\0' ? conn->parser.text : "out of memory");

@@ -57,6 +57,7 @@ struct bt_conn {
     unsigned n_handles;                                              /* not closed yet */
     bool stream_reading, in_feed, keep_alive, shut, eof, is_surplus; /* surplus: gets 503 */
     bt_http_parser parser;
+    bt_http_refusal refusal; /* the handler's; status 0: none */
     bt_out out;
     uint64_t written_seen; /* write timeout: written bytes when it was looked at last */
     bt_deferred work;      /* flush, and read on */

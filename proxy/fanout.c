@@ -81,6 +81,7 @@ static void ask(bt_fanout *fanout, const bt_worker *worker, const char *path)
     answer->fanout = fanout;
     bt_http_client_request request = {.host = worker->at.host,
                                       .port = worker->at.port,
+                                      .tls = worker->tls,
                                       .path = path,
                                       .headers = &header,
                                       .n_headers = key == NULL ? 0 : 1,

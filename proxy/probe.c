@@ -54,6 +54,7 @@ static void ask(void *arg)
     bt_probe *probe = arg;
     bt_http_client_request request = {.host = probe->worker->at.host,
                                       .port = probe->worker->at.port,
+                                      .tls = probe->worker->tls,
                                       .path = "/health",
                                       .total_ms = ANSWER_MS,
                                       .fresh = true,

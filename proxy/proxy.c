@@ -147,7 +147,9 @@ static baton_status open_loop(bt_proxy *proxy, bt_proxy_loop *pl, uint32_t index
         .host = options->host,
         .port = proxy->port,
         .reuse_port = options->threads > 1,
+        .tls = proxy->doors.listener,
         .max_body_bytes = options->max_body_bytes,
+        .on_head = proxy->doors.keys != NULL ? bt_surface_on_head : NULL,
         .on_request = bt_surface_on_request,
         .ctx = pl,
     };
@@ -237,14 +239,26 @@ static baton_status set_policy(const bt_proxy_options *options, bt_policy policy
     return BATON_OK;
 }
 
+static bool has_tls_engines(const bt_proxy_options *options)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < options->n_prefill; i++)
+        found = found || options->prefill[i].is_tls;
+    for (uint32_t i = 0; i < options->n_decode; i++)
+        found = found || options->decode[i].is_tls;
+    return found;
+}
+
 static baton_status open_all(bt_proxy *proxy)
 {
     bt_proxy_options *options = &proxy->options;
     BATON_TRY(check(options));
+    BATON_TRY(bt_doors_open(&options->doors, has_tls_engines(options), &proxy->doors));
+    bt_tls_context *tls = proxy->doors.engines;
     for (uint32_t i = 0; i < options->n_prefill; i++)
-        BATON_TRY(bt_worker_add(&proxy->prefill, BT_ROLE_PREFILL, &options->prefill[i]));
+        BATON_TRY(bt_worker_add(&proxy->prefill, BT_ROLE_PREFILL, &options->prefill[i], tls));
     for (uint32_t i = 0; i < options->n_decode; i++)
-        BATON_TRY(bt_worker_add(&proxy->decode, BT_ROLE_DECODE, &options->decode[i]));
+        BATON_TRY(bt_worker_add(&proxy->decode, BT_ROLE_DECODE, &options->decode[i], tls));
     BATON_TRY(check_pairs(proxy));
     BATON_TRY(set_policy(options, options->prefill_policy, proxy->epoch, &proxy->prefill.policy));
     BATON_TRY(set_policy(options, options->decode_policy, ~proxy->epoch, &proxy->decode.policy));
@@ -278,6 +292,11 @@ baton_status bt_proxy_start(const bt_proxy_options *options, bt_proxy **proxy_p)
     }
     *proxy_p = proxy;
     return BATON_OK;
+}
+
+baton_status bt_proxy_reload(bt_proxy *proxy)
+{
+    return bt_doors_reload(&proxy->doors);
 }
 
 uint16_t bt_proxy_port(const bt_proxy *proxy)
@@ -352,6 +371,7 @@ void bt_proxy_destroy(bt_proxy *proxy)
         close_loop(&proxy->loops[i]);
     bt_prefix_index_destroy(proxy->prefill.policy.prefix);
     bt_prefix_index_destroy(proxy->decode.policy.prefix);
+    bt_doors_close(&proxy->doors);
     bt_free(proxy->loops);
     bt_free(proxy);
 }

@@ -11,6 +11,7 @@
 #ifndef BT_PROXY_PROXY_H
 #define BT_PROXY_PROXY_H
 #include "proxy/dialect.h"
+#include "proxy/proxydoors.h"
 
 #include <baton/status.h>
 
@@ -41,6 +42,7 @@ typedef struct {
     const char *key_file;       /* CURVE key of the proxy, with the next two [none] */
     const char *receiver_key;   /* file with the receivers' public key, for questions to them */
     const char *clients_path;   /* folder with the public keys of those whose notices are heard */
+    bt_door_files doors;        /* TLS and API keys [none] */
     bool allow_unauthenticated; /* without keys, notice_host may be other than loopback */
     const char *admin; /* where baton-ctl asks: auto, off, unix:PATH, 127.0.0.1:PORT [auto] */
     uint32_t threads;  /* [cores, at most 8] */
@@ -73,6 +75,9 @@ uint16_t bt_proxy_notice_port(const bt_proxy *proxy);
 uint32_t bt_proxy_threads(const bt_proxy *proxy);
 /* Where baton-ctl asks, "unix:..." or "127.0.0.1:..."; "off". */
 const char *bt_proxy_admin_at(const bt_proxy *proxy);
+/* Certificates and API keys are read again, for what comes from now on. On failure the old ones
+ * stay. Errors: CONFIG, PERMISSION, NOT_FOUND, NO_MEMORY, IO. */
+baton_status bt_proxy_reload(bt_proxy *proxy);
 /* Requests that are being worked on. Any thread. */
 uint32_t bt_proxy_inflight(const bt_proxy *proxy);
 /* /readyz says 503, no new connection is taken; running requests go on. */

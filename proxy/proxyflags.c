@@ -15,8 +15,15 @@ static const bt_args_option flags[] = {
     {NULL, "threads", "N", "0", "Event loops; 0: one per core, at most 8.", false},
     {NULL, "max-inflight", "N", "4096", "Requests at once; above, 503 and Retry-After.", false},
     {NULL, "max-body", "MIB", "64", "Largest request body, in MiB; above, 413.", false},
+    {NULL, "api-keys", "FILE", NULL,
+     "Keys, one a line: a request must show one (Authorization: Bearer KEY), or gets 401.", false},
+    {NULL, "tls-certificate", "FILE", NULL, "Speak TLS: a certificate chain (PEM).", false},
+    {NULL, "tls-key", "FILE", NULL, "Its key [in the same file].", false},
+    {NULL, "tls-client-ca", "FILE", NULL,
+     "Clients must show a certificate that one of these authorities signed.", false},
     {"Engines", "prefill", "URL", NULL,
-     "A prefill engine, http://host:port[,OPTION...]: dialect=NAME [--dialect], and what that "
+     "A prefill engine, http://host:port[,OPTION...] or https://...: dialect=NAME [--dialect], and "
+     "what that "
      "needs "
      "(docs/proxy.md, Dialects): zmq=HOST:PORT, handshake=PORT, notify=PORT, tp=N, dp=N, "
      "kv_host=HOST (said to the other engine instead of the host that this one's answers name).",
@@ -41,6 +48,11 @@ static const bt_args_option flags[] = {
      LMCACHE "receivers' init ports, one per rank; +1 for each next engine of num-decoders.",
      false},
     {NULL, "decoder-alloc-port", "PORT,...", "8400", LMCACHE "likewise, alloc ports.", false},
+    {NULL, "engine-ca", "FILE", NULL,
+     "Who may have signed the certificates of engines with https [the system's authorities].",
+     false},
+    {NULL, "engine-certificate", "FILE", NULL, "Shown to engines with https that ask.", false},
+    {NULL, "engine-key", "FILE", NULL, "Its key [in the same file].", false},
     {"Hand-off", "mode", "MODE", "early-first-token",
      "Who makes the first token: early-first-token (the prefill engine, sent at once) or "
      "decode-first (the decode engine makes all; bodies that need it get it in both modes).",
@@ -341,7 +353,7 @@ static baton_status parse_engine(const char *text, unsigned dialect, bt_worker_a
     at->dialect = dialect;
     if (!next_piece(&rest, piece, sizeof(piece)))
         return bt_fail(BATON_ERR_INVALID_ARG, "engine: wanted a URL, found nothing");
-    BATON_TRY(bt_http_parse_origin(piece, 80, at->host, sizeof(at->host), &at->port));
+    BATON_TRY(bt_http_parse_origin(piece, 80, at->host, sizeof(at->host), &at->port, &at->is_tls));
     while (next_piece(&rest, piece, sizeof(piece)))
         BATON_TRY(read_option(&reader, piece));
     if (reader.n_init != reader.n_alloc)
@@ -555,6 +567,15 @@ baton_status bt_proxy_flags_read(const bt_args *args, bt_proxy_flag_room *room,
     options->key_file = bt_args_value(args, "key-file");
     options->receiver_key = bt_args_value(args, "receiver-key");
     options->clients_path = bt_args_value(args, "clients-path");
+    options->doors = (bt_door_files){
+        .tls_certificate = bt_args_value(args, "tls-certificate"),
+        .tls_key = bt_args_value(args, "tls-key"),
+        .tls_client_ca = bt_args_value(args, "tls-client-ca"),
+        .api_keys = bt_args_value(args, "api-keys"),
+        .engine_ca = bt_args_value(args, "engine-ca"),
+        .engine_certificate = bt_args_value(args, "engine-certificate"),
+        .engine_key = bt_args_value(args, "engine-key"),
+    };
     options->allow_unauthenticated = bt_args_count(args, "allow-unauthenticated") > 0;
     return BATON_OK;
 }

@@ -35,6 +35,7 @@ struct bt_proxy {
     uint64_t epoch;
     uint16_t port;
     char notice_address[BT_HOST_BYTES + 32];
+    bt_doors doors;
     bt_worker_pool prefill, decode;
     bt_pair pairs[BT_MAX_WORKERS][BT_MAX_WORKERS]; /* [decode][prefill] */
     bt_kvcontrol *control;
@@ -45,8 +46,10 @@ struct bt_proxy {
     _Atomic bool is_draining;
 };
 
-/* Handler of the loop's server; ctx is the bt_proxy_loop. */
+/* Handlers of the loop's server; ctx is the bt_proxy_loop. */
 void bt_surface_on_request(void *ctx, bt_http_request *http);
+bool bt_surface_on_head(void *ctx, const char *target, bt_http_headers headers,
+                        bt_http_refusal *refusal);
 /* Ends what fan-outs of the loop are under way. */
 void bt_fanout_end_all(bt_proxy_loop *pl);
 

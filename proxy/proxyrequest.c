@@ -353,6 +353,7 @@ void bt_req_call_start(bt_req *req, const bt_req_call *call)
     bt_http_client_request request = {
         .host = worker->at.host,
         .port = worker->at.port,
+        .tls = worker->tls,
         .method = "POST",
         .path = call->path,
         .headers = headers,

@@ -142,17 +142,48 @@ static void on_detokenize(bt_proxy_loop *pl, bt_http_request *http)
     bt_req_start_single(pl, http, BT_ROUTE_ID_DETOKENIZE);
 }
 
+/* Open ones answer without a key: they tell of the proxy, not of engines' work. */
 static const struct {
     const char *path;
-    bool is_post;
+    bool is_post, is_open;
     void (*handle)(bt_proxy_loop *pl, bt_http_request *http);
 } routes[] = {
-    {"/v1/completions", true, on_completion}, {"/v1/chat/completions", true, on_chat},
-    {"/tokenize", true, on_tokenize},         {"/detokenize", true, on_detokenize},
-    {"/v1/models", false, on_models},         {"/health", false, on_health},
-    {"/healthz", false, on_health},           {"/readyz", false, on_ready},
-    {"/metrics", false, on_metrics},          {"/version", false, on_version},
+    {"/v1/completions", true, false, on_completion},
+    {"/v1/chat/completions", true, false, on_chat},
+    {"/tokenize", true, false, on_tokenize},
+    {"/detokenize", true, false, on_detokenize},
+    {"/v1/models", false, false, on_models},
+    {"/health", false, true, on_health},
+    {"/healthz", false, true, on_health},
+    {"/readyz", false, true, on_ready},
+    {"/metrics", false, true, on_metrics},
+    {"/version", false, true, on_version},
 };
+
+static bool is_open(const char *target)
+{
+    size_t n = strcspn(target, "?");
+    for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
+        if (strncmp(routes[i].path, target, n) == 0 && routes[i].path[n] == '\0')
+            return routes[i].is_open;
+    }
+    return false;
+}
+
+bool bt_surface_on_head(void *ctx, const char *target, bt_http_headers headers,
+                        bt_http_refusal *refusal)
+{
+    bt_proxy_loop *pl = ctx;
+    const char *shown = bt_http_header_get(headers, "authorization");
+    if (is_open(target) || bt_apikeys_admit(pl->proxy->doors.keys, shown))
+        return true;
+    bt_count_request(&pl->metrics, BT_ROUTE_ID_OTHER, 401);
+    *refusal = (bt_http_refusal){401, "invalid_api_key",
+                                 shown == NULL ? "wanted an API key (Authorization: Bearer KEY), "
+                                                 "found none"
+                                               : "the API key is not known here"};
+    return false;
+}
 
 void bt_surface_on_request(void *ctx, bt_http_request *http)
 {

@@ -74,6 +74,7 @@ static void ask(seat *quiet)
     uint32_t silent_ms = pl->proxy->options.ms.silent;
     bt_http_client_request request = {.host = quiet->worker->at.host,
                                       .port = quiet->worker->at.port,
+                                      .tls = quiet->worker->tls,
                                       .path = "/health",
                                       .connect_ms = silent_ms,
                                       .total_ms = silent_ms,

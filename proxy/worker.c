@@ -6,7 +6,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_address *at)
+baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_address *at,
+                           bt_tls_context *tls)
 {
     if (at->host[0] == 0 || at->port == 0)
         return bt_fail(BATON_ERR_INVALID_ARG, "worker: wanted host and port, found \"%s\":%u",
@@ -20,6 +21,7 @@ baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_a
     worker->load = &pool->loads[pool->n_workers++];
     worker->at = *at;
     pool->of_dialect[at->dialect] |= UINT64_C(1) << (pool->n_workers - 1);
+    worker->tls = at->is_tls ? tls : NULL;
     worker->role = role;
     /* Pools of equal size are not to marry their members to each other. */
     pool->policy.shifts = role == BT_ROLE_PREFILL;

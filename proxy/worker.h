@@ -5,6 +5,7 @@
  * Thread rule: add before threads start; everything else from any thread. */
 #ifndef BT_PROXY_WORKER_H
 #define BT_PROXY_WORKER_H
+#include "http/httptls.h"
 #include "proxy/policy.h"
 
 #include <baton/status.h>
@@ -28,6 +29,7 @@ typedef struct {
     char kv_host[BT_HOST_BYTES];        /* replaces the host that its answers name; "": as it is */
     uint16_t handshake_port, notify_port; /* of its connector; 0: not said */
     uint32_t tp, dp;                      /* ranks; 0: one */
+    bool is_tls;                          /* https:// */
 } bt_worker_address;
 
 typedef struct {
@@ -35,6 +37,7 @@ typedef struct {
     char name[BT_HOST_BYTES + 8]; /* host:port, for logs and metrics */
     bt_role role;
     bt_load *load;             /* its place in the pool */
+    bt_tls_context *tls;       /* how it is spoken to; NULL: plain HTTP */
     _Atomic uint64_t requests; /* legs sent, ever */
     _Atomic uint64_t failures; /* legs that ended by the engine's fault */
     _Atomic bool is_probed;    /* some loop asks for its health (proxy/probe.h) */
@@ -49,9 +52,10 @@ typedef struct {
     _Atomic uint64_t dialect_turn;        /* dialects picked */
 } bt_worker_pool;
 
-/* Adds one engine; pool stays where it is from now on. Errors: INVALID_ARG (empty host, port 0,
- * unequal ports), TOO_LARGE. */
-baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_address *at);
+/* Adds one engine; pool stays where it is from now on. tls: for an engine with https. Errors:
+ * INVALID_ARG (empty host, port 0, unequal ports), TOO_LARGE. */
+baton_status bt_worker_add(bt_worker_pool *pool, bt_role role, const bt_worker_address *at,
+                           bt_tls_context *tls);
 
 /* The engine that the pool's policy names; index -1: every one is in `tried` (bit i = engine i).
  * request: what bt_policy_needs says, NULL: not known. */

@@ -2,6 +2,7 @@
 #include "wire/curve.h"
 
 #include "core/fail.h"
+#include "core/secretfile.h"
 #include "wire/zmqsocket.h"
 
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { KEY_FILE_BYTES_MAX = 4096, PATH_BYTES = 4096 };
@@ -44,19 +44,6 @@ static bool find_key(char *text, char key[BT_CURVE_KEY_CHARS + 1])
     return false;
 }
 
-static baton_status check_mode(int fd, const char *path)
-{
-    struct stat info;
-    if (fstat(fd, &info) != 0)
-        return bt_fail_errno(bt_status_from_errno(errno), errno, "key file %s", path);
-    if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-        return bt_fail(BATON_ERR_PERMISSION,
-                       "key file %s: wanted mode 0600, found %04o: others can read the secret; "
-                       "chmod 600 it, and make new keys if somebody did",
-                       path, (unsigned)(info.st_mode & 07777));
-    return BATON_OK;
-}
-
 static baton_status read_key(int fd, const char *path, char key[BT_CURVE_KEY_CHARS + 1])
 {
     char text[KEY_FILE_BYTES_MAX + 1];
@@ -81,7 +68,7 @@ static baton_status load_key(const char *path, bool is_secret, char key[BT_CURVE
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return bt_fail_errno(bt_status_from_errno(errno), errno, "key file %s", path);
-    baton_status status = is_secret ? check_mode(fd, path) : BATON_OK;
+    baton_status status = is_secret ? bt_secret_file_check(fd, "key file", path) : BATON_OK;
     if (status == BATON_OK)
         status = read_key(fd, path, key);
     close(fd);

@@ -268,7 +268,7 @@ static baton_status check_together(bt_load_options *o)
     BATON_TRY(parse_measures(o));
     BATON_TRY(check_pairs("metadata", o->metadata, o->n_metadata, BT_CONFIG_MAX_ITEMS));
     BATON_TRY(check_pairs("header", o->headers, o->n_headers, BT_LOAD_MAX_HEADERS));
-    BATON_TRY(bt_http_parse_origin(o->url, 80, o->host, sizeof(o->host), &o->port));
+    BATON_TRY(bt_http_parse_origin(o->url, 80, o->host, sizeof(o->host), &o->port, NULL));
     if (o->concurrency == 0)
         o->concurrency = o->rate > 0 || o->find_rate ? BT_LOAD_NO_LIMIT : DEFAULT_CONCURRENCY;
     if (o->endpoint != NULL && o->endpoint[0] != '/')

@@ -3,6 +3,7 @@
 
 #include "http/httpserver.h"
 #include "support/test.h"
+#include "support/tlskit.h"
 #include "wire/notice.h"
 #include "wire/zmqsocket.h"
 
@@ -363,7 +364,7 @@ static void on_loop(void (*fn)(fake *engine), fake *engine)
 static void open_server(fake *engine)
 {
     bt_http_server_options options = {
-        .port = engine->port, .on_request = on_request, .ctx = engine};
+        .port = engine->port, .tls = tlskit_server(), .on_request = on_request, .ctx = engine};
     assert_ok(bt_http_server_create(all.loop, &options, &engine->server));
     engine->port = bt_http_server_port(engine->server);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rig.h"
 
+#include "support/tlskit.h"
 #include "wire/messages.h"
 #include "wire/zmqsocket.h"
 
@@ -29,6 +30,7 @@ static bt_worker_address address_of(fake *engine, const bt_worker_address *as)
     bt_worker_address at = as == NULL ? (bt_worker_address){.port = 0} : *as;
     snprintf(at.host, sizeof(at.host), "127.0.0.1");
     at.port = fake_port(engine);
+    at.is_tls = tlskit_server() != NULL;
     return at;
 }
 
@@ -52,6 +54,18 @@ static void open_engines(rig *r, const rig_options *options, bt_worker_address *
     }
 }
 
+/* Everything in TLS, when the tests run so. */
+static void use_tls(bt_door_files *files)
+{
+    static char certificate[256], key[256], ca[256];
+    if (tlskit_server() == NULL)
+        return;
+    files->tls_certificate = tlskit_path(certificate, "server.pem");
+    files->tls_key = tlskit_path(key, "server.key");
+    if (files->engine_ca == NULL)
+        files->engine_ca = tlskit_path(ca, "ca.pem");
+}
+
 void rig_open(rig *r, const rig_options *given)
 {
     rig_options o = *given;
@@ -72,6 +86,7 @@ void rig_open(rig *r, const rig_options *given)
     if (o.options.notices == 0)
         o.options.notices = BT_NOTICES_AUTO;
     o.options.threads = o.options.threads == 0 ? 2 : o.options.threads;
+    use_tls(&o.options.doors);
     assert_ok(bt_proxy_start(&o.options, &r->proxy));
     r->port = bt_proxy_port(r->proxy);
     snprintf(r->notice_url, sizeof(r->notice_url), "tcp://127.0.0.1:%u",
@@ -121,25 +136,15 @@ static int dial(uint16_t port)
     assert_true(fd >= 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &guard, sizeof(guard));
     assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+    tlskit_connect(fd);
     return fd;
-}
-
-static void send_all(int fd, const char *bytes, size_t n)
-{
-    while (n > 0) {
-        ssize_t sent = TEMP_FAILURE_RETRY(send(fd, bytes, n, MSG_NOSIGNAL));
-        if (sent <= 0)
-            return; /* the answer will tell */
-        bytes += sent;
-        n -= (size_t)sent;
-    }
 }
 
 /* Reads once more; false at the end. */
 static bool read_more(conversation *c)
 {
     c->raw = realloc(c->raw, c->n_raw + 65537);
-    ssize_t n = TEMP_FAILURE_RETRY(recv(c->fd, c->raw + c->n_raw, 65536, 0));
+    long n = tlskit_recv(c->fd, c->raw + c->n_raw, 65536);
     if (n < 0)
         n = 0; /* reset: the end too */
     c->n_raw += (size_t)n;
@@ -150,7 +155,7 @@ static bool read_more(conversation *c)
 static conversation begin_raw(rig *r, const char *bytes, size_t n)
 {
     conversation c = {.fd = dial(r->port)};
-    send_all(c.fd, bytes, n);
+    tlskit_send(c.fd, bytes, n);
     return c;
 }
 

@@ -2,7 +2,7 @@
 #include "rawsocket.h"
 
 #include "support/test.h"
-#include "tlskit.h"
+#include "support/tlskit.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
 
 #include "core/alloc.h"
 #include "support/test.h"
-#include "tlskit.h"
+#include "support/tlskit.h"
 
 #include <stdio.h>
 #include <unistd.h>

@@ -36,23 +36,28 @@ static void origins_are_split(void **state)
     static const struct {
         const char *text, *host;
         uint16_t port;
+        bool is_tls;
     } good[] = {
-        {"http://a:1", "a", 1}, {"http://a:1/", "a", 1}, {"a.b:65535", "a.b", 65535},
-        {"a", "a", 80},         {"[::1]:7", "::1", 7},   {"http://[::1]", "::1", 80},
+        {"http://a:1", "a", 1, false},      {"http://a:1/", "a", 1, false},
+        {"a.b:65535", "a.b", 65535, false}, {"a", "a", 80, false},
+        {"[::1]:7", "::1", 7, false},       {"http://[::1]", "::1", 80, false},
+        {"https://a", "a", 443, true},      {"HTTPS://[::1]:8443/", "::1", 8443, true},
     };
     char host[16];
     uint16_t port;
+    bool is_tls;
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-        assert_ok(bt_http_parse_origin(good[i].text, 80, host, sizeof(host), &port));
+        assert_ok(bt_http_parse_origin(good[i].text, 80, host, sizeof(host), &port, &is_tls));
+        assert_int_equal(is_tls, good[i].is_tls);
         assert_string_equal(host, good[i].host);
         assert_int_equal(port, good[i].port);
     }
     static const char *const bad[] = {"",     "https://a", "a:0", "a:65536", "a:x",  "a:",
                                       "[::1", "a/path",    ":80", "[::1]x",  "a:1x", "a:-1"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        assert_fails(bt_http_parse_origin(bad[i], 80, host, sizeof(host), &port),
+        assert_fails(bt_http_parse_origin(bad[i], 80, host, sizeof(host), &port, NULL),
                      BATON_ERR_INVALID_ARG, "origin");
-    assert_fails(bt_http_parse_origin("0123456789abcdef:1", 80, host, sizeof(host), &port),
+    assert_fails(bt_http_parse_origin("0123456789abcdef:1", 80, host, sizeof(host), &port, NULL),
                  BATON_ERR_TOO_LARGE, "longer");
 }
 

@@ -2,7 +2,7 @@
 /* Clients that leave or take nothing, more of them than there may be, and servers that end. */
 #include "serverkit.h"
 #include "support/test.h"
-#include "tlskit.h"
+#include "support/tlskit.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -9,7 +9,7 @@
 #include "rawsocket.h"
 #include "support/certificates.h"
 #include "support/oom.h"
-#include "tlskit.h"
+#include "support/tlskit.h"
 
 #include <openssl/ssl.h>
 #include <stdio.h>

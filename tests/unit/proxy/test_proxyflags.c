@@ -177,7 +177,7 @@ static void wrong_values_are_named(void **state)
         {"--decode http://d:1,init=3", "found 1 and 0"},
         {"--decode http://d:1,foo=3", "foo=3"},
         {"--decode http://d:1,init=0,alloc=1", "wanted a port"},
-        {"--decode https://d:1", "https"},
+        {"--decode ftp://d:1", "ftp"},
         {"--dialect nixl", "wanted one of lmcache-pd, nixl-pull, "},
         {"--decode http://d:1,dialect=x", "found \"x\""},
         {"--dialect p2p-nccl --prefill http://p:1", "p2p-nccl needs zmq=HOST:PORT"},

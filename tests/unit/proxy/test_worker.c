@@ -11,7 +11,7 @@ static void fill(bt_worker_pool *engines, bt_role role, uint32_t n, bt_policy po
     memset(engines, 0, sizeof(*engines));
     for (uint32_t i = 0; i < n; i++) {
         bt_worker_address at = {.host = "127.0.0.1", .port = (uint16_t)(8100 + i)};
-        assert_ok(bt_worker_add(engines, role, &at));
+        assert_ok(bt_worker_add(engines, role, &at, NULL));
     }
     engines->policy.policy = policy;
 }
@@ -99,12 +99,14 @@ static void bad_addresses_and_too_many_are_refused(void **state)
     memset(&pool, 0, sizeof(pool));
     bt_worker_address no_host = {.port = 1}, no_port = {.host = "h"};
     bt_worker_address v6 = {.host = "::1", .port = 80};
-    assert_fails(bt_worker_add(&pool, BT_ROLE_DECODE, &no_host), BATON_ERR_INVALID_ARG, "host");
-    assert_fails(bt_worker_add(&pool, BT_ROLE_DECODE, &no_port), BATON_ERR_INVALID_ARG, "\"h\":0");
+    assert_fails(bt_worker_add(&pool, BT_ROLE_DECODE, &no_host, NULL), BATON_ERR_INVALID_ARG,
+                 "host");
+    assert_fails(bt_worker_add(&pool, BT_ROLE_DECODE, &no_port, NULL), BATON_ERR_INVALID_ARG,
+                 "\"h\":0");
     for (int i = 0; i < BT_MAX_WORKERS; i++)
-        assert_ok(bt_worker_add(&pool, BT_ROLE_DECODE, &v6));
+        assert_ok(bt_worker_add(&pool, BT_ROLE_DECODE, &v6, NULL));
     assert_string_equal(pool.workers[0].name, "[::1]:80");
-    assert_fails(bt_worker_add(&pool, BT_ROLE_DECODE, &v6), BATON_ERR_TOO_LARGE, "64");
+    assert_fails(bt_worker_add(&pool, BT_ROLE_DECODE, &v6, NULL), BATON_ERR_TOO_LARGE, "64");
 }
 
 int main(void)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tests of HTTP run twice: as they are, and with everything in TLS (BATON_TEST_TLS in the
+/* The tests of HTTP and some of the proxy's run twice: as they are, and with everything in TLS (BATON_TEST_TLS in the
  * environment). What they need for that is here. Thread rule: the test's thread. */
 #ifndef BT_TESTS_TLSKIT_H
 #define BT_TESTS_TLSKIT_H

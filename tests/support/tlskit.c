@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tlskit.h"
+#include "support/tlskit.h"
 
 #include "support/certificates.h"
 #include "support/test.h"
