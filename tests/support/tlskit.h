@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tests of HTTP and some of the proxy's run twice: as they are, and with everything in TLS (BATON_TEST_TLS in the
- * environment). What they need for that is here. Thread rule: the test's thread. */
+/* The tests of HTTP and some of the proxy's run twice: as they are, and with everything in TLS
+ * (BATON_TEST_TLS in the environment). What they need for that is here. Thread rule: the test's
+ * thread. */
 #ifndef BT_TESTS_TLSKIT_H
 #define BT_TESTS_TLSKIT_H
 #include "http/httptls.h"
