@@ -77,6 +77,17 @@ static void messages_of_other_epochs_change_nothing(void **state)
     rx_kit_close(&kit);
 }
 
+static void say_behind(bt_rx_peer *peer, const bt_message *message)
+{
+    bt_packwriter writer;
+    bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
+    assert_ok(bt_message_encode(message, &writer));
+    pthread_mutex_lock(&kit.rx->lock);
+    bt_rx_handle_behind(kit.rx, peer, writer.bytes, writer.n);
+    pthread_mutex_unlock(&kit.rx->lock);
+    bt_pack_release(&writer);
+}
+
 /* What comes behind the data is believed as little. */
 static void a_commit_behind_the_data_of_another_epoch_changes_nothing(void **state)
 {
@@ -92,13 +103,7 @@ static void a_commit_behind_the_data_of_another_epoch_changes_nothing(void **sta
         commit.peer_epoch += i == 1;
         commit.u.commit =
             (bt_msg_commit){.name = a.name, .ranges = &range, .n_ranges = 1, .final = true};
-        bt_packwriter writer;
-        bt_pack_init(&writer, BT_FRAME_BYTES_MAX);
-        assert_ok(bt_message_encode(&commit, &writer));
-        pthread_mutex_lock(&kit.rx->lock);
-        bt_rx_handle_behind(kit.rx, kit.rx->peers, writer.bytes, writer.n);
-        pthread_mutex_unlock(&kit.rx->lock);
-        bt_pack_release(&writer);
+        say_behind(kit.rx->peers, &commit);
         assert_int_equal(stats_now().messages_stale_total, i == 0 ? 1 : 2);
         assert_int_equal(stats_now().pages_reserved, i < 2);
     }
@@ -509,9 +514,18 @@ static void who_does_not_read_is_not_listened_to(void **state)
     rx_kit_prompt(&a, 3, 0, KIT_CHUNK_TOKENS);
     rx_kit_alloc(&kit, &alice, &a);
     assert_int_equal(a.status, BATON_ERR_STALE);
+    const uint8_t nonce[BT_NONCE_BYTES] = {0};
+    const rx_kit_request nobodys = {
+        .name = {.ticket = 99, .generation = 1, .nonce = bt_blob_of(nonce, sizeof(nonce))}};
+    bt_message commit = rx_kit_message(&alice, BT_MSG_COMMIT);
+    const bt_chunk_range range = {.count = 1};
+    commit.u.commit =
+        (bt_msg_commit){.name = nobodys.name, .ranges = &range, .n_ranges = 1, .final = true};
     for (int i = 0; i < 9; i++) { /* it talks on, and ages all the same */
         rx_kit_advance_ms(&kit, 499);
         heartbeat(&alice);
+        rx_kit_drained(&kit, &alice, &nobodys); /* heard, and no sign of life */
+        say_behind(kit.rx->peers->next, &commit);
         heartbeat(&bob);
     }
     assert_int_equal(stats_now().peers, 2);
