@@ -21,6 +21,8 @@ inline crash_sender(r)
     s_epoch[r]++; s_peer[r] = PEER_DOWN; s_knows[r] = 0; s_connection[r] = 1; s_endpoint[r] = false;
     s_worker[r] = 0;
     s_owes[r] = false; s_stopped[r] = false; s_stalls[r] = false; s_copies[r] = 0; s_ids[r] = 0; idle = 0;
+    s_clings[r] = false; s_deaf[r] = false; s_mute[r] = false;
+    if :: LOCAL -> empty_wire(r, s_epoch[r] - 1) :: else fi;
     do
     :: len(to_sender[r]) > 0 -> to_sender[r] ? _, _, _, _, _, _, _, _, _
     :: else -> break
@@ -32,7 +34,8 @@ inline crash_receiver(r)
     fault(true);
     r_epoch[r]++; r_next[r] = 0; r_complete[r] = 0; idle = 0; /* numbers begin anew */
     r_stopped[r] = false;
-    for (e : 0 .. LIVES - 1) { k_connection[K(r, e)] = 0; k_worker[K(r, e)] = 0; k_seen[K(r, e)] = 0 }
+    for (e : 0 .. LIVES - 1) { k_connection[K(r, e)] = 0; k_worker[K(r, e)] = 0; k_seen[K(r, e)] = 0;
+                           k_deaf[K(r, e)] = false }
     for (t : 0 .. SLOTS - 1) {
         if
         :: k_state[T(r, t)] == TICKET_HELD -> excused[k_request[T(r, t)]] = true
@@ -91,10 +94,17 @@ inline crash_receiver(r)
 #define PROCESS_FAULTS(r) \
     :: d_step { can_fail -> crash_sender(r); skip } \
     :: d_step { can_fail -> crash_receiver(r); skip } \
-    :: d_step { can_fail && MAPPED && !s_stopped[r] -> fault(true); s_stopped[r] = true; skip } \
+    :: d_step { can_fail && LOCAL && !s_stopped[r] -> fault(true); s_stopped[r] = true; skip } \
     :: d_step { can_fail && !r_stopped[r] -> fault(true); r_stopped[r] = true; skip } \
     :: d_step { can_fail && !s_stalls[r] -> fault(true); s_stalls[r] = true; skip } \
     :: d_step { can_fail && !MAPPED && !is_stuck[r] -> fault(true); is_stuck[r] = true; skip } \
+    :: d_step { can_fail && CLINGS && s_peer[r] == PEER_CLOSING && !s_clings[r] -> \
+                fault(true); s_clings[r] = true; skip } \
+    :: d_step { can_fail && DEAF && !s_deaf[r] -> fault(true); s_deaf[r] = true; skip } \
+    :: d_step { can_fail && MUTE && !s_mute[r] -> fault(true); s_mute[r] = true; skip } \
+    :: d_step { !is_over && s_clings[r] -> s_clings[r] = false; idle = 0; skip } \
+    :: d_step { !is_over && s_deaf[r] -> s_deaf[r] = false; idle = 0; skip } \
+    :: d_step { !is_over && s_mute[r] -> s_mute[r] = false; idle = 0; skip } \
     :: d_step { !is_over && s_stopped[r] -> s_stopped[r] = false; idle = 0; skip } \
     :: d_step { !is_over && r_stopped[r] -> r_stopped[r] = false; idle = 0; skip } \
     :: d_step { !is_over && s_stalls[r] -> s_stalls[r] = false; idle = 0; skip } \

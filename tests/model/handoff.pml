@@ -7,17 +7,31 @@
  *   PAGES    of each receiver's pool
  *   N0, N1   chunks of the requests, 1 or 2; the first chunk of both is the same. N1 0: no request 1
  *   BESIDE   1: request 0 has one more rank, of which nothing is said but what the proxy hears
- *   MAPPED   1: written by copies into mapped memory. 0: by puts, which travel
+ *   MAPPED   1: written by copies into mapped memory. 0: by puts: which travel, or, LOCAL, which the
+ *            sender's side carries out, as CMA does, whatever becomes of the receiver's worker
  *   BEHIND   1: COMMIT goes behind the puts. 0: after a flush, through the socket
  *   LOCAL    1: both ends watch each other's process
  *   ATTEMPTS that the proxy makes of a request
  *   FAULTS   that may happen in a run
  *   LATE     1: one fault is that a message is kept, and comes at any later time or never
+ *   CLINGS   1: one is that an endpoint that is closed by force does not end
+ *   DEAF     1: one is that a sender does not read what it is told, and speaks on
+ *   MUTE     1: one is that a sender never says DRAINED, and speaks of all else
  *
  * One process does what happens by itself; it ends when nothing can happen any more and all timers
  * have run out. The other lets faults happen. Every step is one handler of the C code, so what may
  * interleave is what may interleave there. Time passes only when nothing else can happen; a timer
  * that is early is a fault. */
+#ifndef CLINGS
+#define CLINGS 0
+#endif
+#ifndef DEAF
+#define DEAF 0
+#endif
+#ifndef MUTE
+#define MUTE 0
+#endif
+
 #define SLOTS (3 + ATTEMPTS) /* tickets of a receiver at once, 4 or 5 */
 #define ROOM 3  /* messages in a channel: what does not fit is lost, as with ZeroMQ */
 #define LIVES (2 + FAULTS) /* epochs of a sender, from 1 */
@@ -119,6 +133,9 @@ byte s_worker[RANKS]; /* of the receiver, at the other end */
 bool s_owes[RANKS];    /* the receiver must hear that an endpoint is gone */
 bool s_stopped[RANKS]; /* by a signal, perhaps in the middle of a copy */
 bool s_stalls[RANKS];  /* its engine computes and computes: no chunk comes */
+bool s_clings[RANKS];  /* the endpoint that it closes does not end */
+bool s_deaf[RANKS];    /* it does not read what it is told */
+bool s_mute[RANKS];    /* copies of transfers that fail do not end while there is the connection */
 byte s_copies[RANKS];  /* 1 + chunk that is being copied */
 byte s_ids[RANKS];     /* of ALLOCs */
 mtype t_state[RANKS * 2] = NOWHERE;
@@ -127,6 +144,7 @@ byte t_id[RANKS * 2]; /* of the ALLOC under way */
 byte t_ticket[RANKS * 2], t_generation[RANKS * 2]; /* 0: none */
 byte t_commit[RANKS * 2];                          /* under way: ASKED, FINAL, mask */
 bool t_revoked[RANKS * 2], t_cut[RANKS * 2];       /* cut: writes ended with their endpoint */
+bool t_is_told[RANKS * 2];                         /* the proxy, and the user, of its end */
 byte t_out[RANKS * 2];                             /* puts on the wire */
 byte t_chunk[RANKS * 4], t_page[RANKS * 4];
 mtype t_bye[RANKS * 2] = NOWHERE; /* CANCEL or RELEASE without an answer */
@@ -141,6 +159,7 @@ byte r_workers[RANKS];         /* that it has made; each has another name */
 short r_complete[RANKS];       /* bit: this generation ended well */
 byte k_connection[RANKS * LIVES]; /* 0: this epoch is not known */
 byte k_worker[RANKS * LIVES];     /* made for it */
+bool k_deaf[RANKS * LIVES];       /* does not read: not listened to until it says INIT */
 short k_seen[RANKS * LIVES];      /* ids of ALLOCs */
 mtype k_state[RANKS * SLOTS] = NOWHERE;
 byte k_peer[RANKS * SLOTS], k_request[RANKS * SLOTS], k_attempt[RANKS * SLOTS];

@@ -21,8 +21,13 @@ mutants() {
 reuse-before-proof~tables~mapped~s/GRANTED, FAIL, NONE, REVOKED, QUARANTINE/GRANTED, FAIL, NONE, REVOKED, FREE/~1: pages of a revoked ticket are free at once
 silence-is-proof~tables~mapped~s/REVOKED, PATIENCE, NONE, ENDED, RETIRE/REVOKED, PATIENCE, NONE, ENDED, PROVE/~1: pages are free after 60 s without proof
 worker-is-proof~model~mapped~s/:: !LOCAL || !flag -> proof/:: true -> proof/~1: a destroyed worker is taken for proof about mapped writes
-worker-lives-on~model~flushed~s/empty_wire(r, from); .*//;s/flag = k_worker\[K(r, from)\] == m;/flag = k_worker[K(r, from)] != 0;/~1: the worker of a lost connection is not destroyed
-drained-too-early~both~flushed~s/DRAINING, DRAINED, QUIET/DRAINING, DRAINED, NONE/;s/XFER_DRAINING && t_out\[X(r, x)\] == 0 &&/XFER_DRAINING \&\&/~1: DRAINED is said while puts are under way
+worker-lives-on~model~flushed~s/destroy_worker(r, from); .*//;s/flag = LOCAL || k_worker\[K(r, from)\] == m;/flag = k_worker[K(r, from)] != 0;/~1: the worker of a lost connection is not destroyed
+worker-is-proof-here~model~same-host~s/:: !LOCAL || !flag -> proof/:: true -> proof/~1: a destroyed worker is taken for proof about puts that the sender carries out
+exit-is-believed~model~same-host~s/LOCAL -> empty_wire(r, s_epoch\[r\] - 1)/false -> skip/~1: puts outlive the process that carries them out
+next-connection~model~same-host~s/ \&\& !s_clings\[r\] -> closed/ -> closed/;s/:: LOCAL -> empty_wire(r, s_epoch\[r\]) .*checked: closed.*/:: true fi;/~1: there is a next connection before the former one has ended
+unread-is-proof~model~deaf~s/proof = NOWHERE; settle_peer(r, e);/proof = TICKET_ON_DRAINED; settle_peer(r, e); k_connection[K(r, e)] = 0;/~1: what cannot be said to a sender counts as said
+region-in-place~model~mapped~s/^                p_memory\[P(r, i)\]++; idle = 0;/                idle = 0;/~1: the fresh region lies where the retired pages are
+drained-too-early~both~flushed~s/DRAINING, DRAINED, QUIET/DRAINING, DRAINED, NONE/;s/XFER_DRAINING && XFER_IF_QUIET(r, x) &&/XFER_DRAINING \&\&/;s/assert(t_out.*SOURCE_FREE.*/skip;/~1: DRAINED is said while puts are under way
 pin-is-no-claim~both~full~s/LANDED, EVICT, UNCLAIMED/LANDED, EVICT, NONE/;s/p_holds\[P(r, p)\] == 0 && p_pins\[P(r, p)\] == 0)$/p_holds[P(r, p)] == 0)/~1: a page that decode reads may be evicted
 late-grant~model~late~s/:: t_state\[X(r, u)\] == XFER_WAIT_GRANT \&\& t_id\[X(r, u)\] == a \&\& x == 2 -> x = u/:: false -> skip/~1: a grant that comes behind its REVOKE is written
 publish-before-bytes~model~mapped~s/(t_chunk\[C(r, x, c)\] == LANDED ||/(t_chunk[C(r, x, c)] == LANDED || t_chunk[C(r, x, c)] == IDLE ||/~2: COMMIT names chunks that were not written
@@ -30,13 +35,16 @@ commit-before-flush~model~flushed~s/(BEHIND && t_chunk\[C(r, x, c)\] == POSTED)/
 nothing-said-again~model~mapped~s/what(j)\; skip }/what(j); skip }/;s/for (j : 0 .. RANKS - 1) { say_again(j) }/skip/~3: a lost message is not said again
 no-hold-lease~model~mapped~s/AND_THEN(9, no_quarantine, leases_end)/:: d_step { idle == 9 -> idle++; skip }/~3, 4: holds have no lease
 lost-not-settled~model~flushed~s/    settle_peer(r, epoch);/    skip;/~3: the tickets of a lost sender are not settled
-no-stage-connection~model~flushed~s/waits_for_connection(r) -> peer_down/false -> peer_down/~3: the sender waits for INIT_ANSWER, MEMREG_ANSWER and a flush without end
+no-stage-connection~model~flushed~s/!= PEER_CLOSING \&\& waits_for_connection(r) ->/!= PEER_CLOSING \&\& false ->/~3: the sender waits for INIT_ANSWER, MEMREG_ANSWER and a flush without end
 no-request-deadline~model~mapped~s/AND_THEN(6, no_stage, deadlines_pass)/:: d_step { idle == 6 -> idle++; skip }/~3: the sender waits for chunks and pages without end
-silent-receiver~model~mapped~s/r_stopped\[r\] && !s_stopped\[r\] && s_peer\[r\] == PEER_READY -> peer_down/false -> peer_down/~3: the sender does not mind a receiver that says nothing
+silent-receiver~model~mapped~s/:: hears_nothing(r) -> peer_down/:: false -> peer_down/~3: the sender does not mind a receiver that says nothing
 silent-sender~model~mapped~s/k_connection\[K(r, e)\] != 0 && !is_heard(r, e) -> fall_silent/false -> fall_silent/~3: the receiver does not mind a sender that says nothing
 nobody-names-it~model~flushed~s/may_move(r, t) && !is_named(r, t) -> todo/false -> todo/~3: a ticket that no heartbeat names lives on
 heartbeats-unread~model~mapped~s/AT_ALL_RANKS(3, compare_tickets)/:: d_step { idle == 3 -> idle++; skip }/~3: the sender does not mind that the receiver has forgotten it
 no-patience~model~mapped~s/AND_THEN(8, no_live_ticket, patience_ends)/:: d_step { idle == 8 -> idle++; skip }/~3: quarantine without proof has no end
+patience-with-speakers~model~mute~s/:: flag \&\& !r_stopped\[r\] \&\& k_connection/:: flag \&\& !is_heard(r, e) \&\& !r_stopped[r] \&\& k_connection/~3: a sender that speaks and never says DRAINED keeps its pages
+overdue-unsaid~model~clings~s/s_peer\[r\] == PEER_CLOSING -> \/\* it is overdue/false -> \/* it is overdue/~3: the user and the proxy wait for an endpoint that does not end
+deaf-to-init~model~deaf~s/^    k_deaf\[K(r, from)\] = false; .*checked: reads.*//~3: who reads again is not listened to again
 proxy-waits-on~model~mapped~s/                leave_requests(); skip }/                skip }/~3: the proxy waits without end
 pages-leak~tables~mapped~s/REVOKED, DRAINED, NONE, ENDED, PROVE/REVOKED, DRAINED, NONE, ENDED, NONE/~4: pages stay in quarantine after DRAINED
 hold-leaks~tables~mapped~s/HELD, CONSUMED, NONE, ENDED, FREE/HELD, CONSUMED, NONE, ENDED, NONE/~4: the holds of a consumed request stay
@@ -48,15 +56,17 @@ alloc-twice~model~mapped~s/ && k_id\[T(r, u)\] == b -> t = u/ \&\& false -> t = 
 sender-epoch~model~late-again~s/meant != s_epoch\[r\] || \/\* checked: epoch \*\//false || /~5: the sender takes what was said to its former life
 sender-life~model~late~s/(type != INIT_ANSWER && status != STALE && from != s_knows\[r\]) \/\* checked: life \*\//false/~5: the sender takes what a former life of the receiver said
 receiver-epoch~model~late~s/ && meant == r_epoch\[r\]) -> \/\* checked: epoch \*\//) ->/~5: the receiver takes what was said to its former life
-receiver-stranger~model~late~s/!(k_connection\[K(r, from)\] != 0 && meant == r_epoch\[r\]) ->/!(meant == r_epoch[r]) ->/~5: the receiver takes what a sender says that it does not know
+receiver-stranger~model~late~s/(is_listened_to(r) && k_connection\[K(r, from)\] != 0 && /(/~5: the receiver takes what a sender says that it does not know
 beat-of-old~model~late-again~s/:: a != s_connection\[r\] - 1 \/\* checked: beat.*/:: false/;s/:: a == s_connection\[r\] - 1 && status == STALE -> forgot/:: status == STALE -> forgot/~5: an answer to a heartbeat of an earlier connection, or to none, counts
-behind-old-puts~model~late-behind~s/:: type == COMMIT && flag ->/:: type == COMMIT ->/~5: COMMIT of a connection that has ended counts
+behind-old-puts~model~late-behind~s/:: type == COMMIT && flag /:: type == COMMIT /~5: COMMIT of a connection that has ended counts
 ready-before-all-ranks~model~ranks~s/:: q_ranks\[x\] == all_ranks(x) ->/:: true ->/~6: the proxy waits for one rank only
 old-notice~model~mapped-again~s/q_state\[x\] == WAITS && q_attempt\[x\] == a/q_state[x] == WAITS/~6: a notice of an earlier attempt counts for a later one
 hold-not-moved~model~same-key~s/d = found - 1 .*/d = d/~6: the hold of a duplicate stays with the page that goes back
 hold-is-no-claim~both~full~s/LANDED, EVICT, UNCLAIMED/LANDED, EVICT, NONE/;s/p_holds\[P(r, p)\] == 0 && p_pins\[P(r, p)\] == 0)$/p_pins[P(r, p)] == 0)/~6: what waits for decode may be evicted
 final-without-all~both~mapped~s/GRANTED, FINAL, WHOLE/GRANTED, FINAL, NONE/;s/MOVING, FINAL, COMPLETE/MOVING, FINAL, NONE/;s/(n_chunks(x) == 1 || is_told(r, x, 1) || is_ready_chunk(r, x, 1)))/true)/~6: the last COMMIT does not wait for all chunks
 proxy-not-told~model~mapped~s/^        notice(x, t_attempt\[X(r, x)\], r, on == XFER_ON_DONE);/        skip;/~6: the sender does not tell the proxy how it ended
+told-twice~model~clings~s/ \&\& !t_is_told\[X(r, x)\]) -> \/\* checked: told/) -> \/* checked: told/~6: a transfer that was overdue is told of again when it ends
+overdue-is-end~tables~clings~s/DRAINING, OVERDUE, NONE, DRAINING, TELL/DRAINING, OVERDUE, NONE, ENDED, TELL/~6: chunks that an endpoint may still read are free
 commit-not-idempotent~model~flushed~s/bit(r_complete\[r\], v) -> answer_status = COMPLETE/bit(r_complete[r], v) -> answer_status = STALE/~6: COMMIT said again after decode has come is an error
 crash-unseen~model~mapped~s/            q_lost\[X(r, x)\] = 1 + t_attempt\[X(r, x)\];/            skip;/~6: the proxy does not see that a prefill engine has died
 grant-by-pieces~model~full~s/:: c < n_chunks_of(r, t) && !good && h_state/:: c < n_chunks_of(r, t) \&\& false \&\& h_state/~7: a request that is queued keeps what it could get
@@ -76,15 +86,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-work=$(mktemp -d)
-set -m # every job is a group, so that its checker ends with it
-# shellcheck disable=SC2317  # the traps call it
-stop() {
-    for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 130' INT TERM
+# shellcheck source=SCRIPTDIR/jobs.sh
+. "$here/jobs.sh"
 
 # try NAME FILE CONFIGURATION PROGRAM WHAT: 0 found, 1 not, 77 no spin
 try() {
@@ -114,20 +117,18 @@ try() {
     printf '%-24s found: %s\n' "$name" "$(sed -n 's/^pan:1: //p' "$tree/out")"
 }
 
-missed=0 found=0 running=0
-reap() {
-    local status=0
-    wait -n || status=$?
-    if [ $status = 77 ]; then exit 77; fi
-    if [ $status = 0 ]; then found=$((found + 1)); else missed=$((missed + 1)); fi
-    running=$((running - 1))
+missed=0 found=0
+ended() {
+    case $1 in
+    0) found=$((found + 1)) ;;
+    77) exit 77 ;;
+    *) missed=$((missed + 1)) ;;
+    esac
 }
 while IFS='~' read -r name file configuration program what; do
     if [ ${#chosen[@]} -gt 0 ] && [[ " ${chosen[*]} " != *" $name "* ]]; then continue; fi
-    if [ $running -ge "$jobs" ]; then reap; fi
-    try "$name" "$file" "$configuration" "$program" "$what" &
-    running=$((running + 1))
+    start try "$name" "$file" "$configuration" "$program" "$what"
 done < <(mutants)
-while [ $running -gt 0 ]; do reap; done
+finish
 echo "$found guards taken out and missed by the protocol, $missed not"
 [ $missed = 0 ]

@@ -119,11 +119,13 @@ inline unpin(r, x)
     (t_state[X(0, x)] == NOWHERE && (!is_moved_by(x, RANKS - 1) || t_state[X(RANKS - 1, x)] == NOWHERE))
 #define no_pin(x) (d_state[X(0, x)] != 1 && d_state[X(RANKS - 1, x)] != 1)
 
+#define flows(r) (!is_stuck[r] && (LOCAL -> !s_stopped[r] : !r_stopped[r]))
 #define RECEIVER(r) \
     :: d_step { !r_stopped[r] && len(to_receiver[r]) > 0 -> \
                 to_receiver[r] ? type, from, meant, a, b, v; receiver_hears(r); skip } \
-    :: d_step { !is_stuck[r] && !r_stopped[r] && len(wire[r * 2]) > 0 -> worker_hears(r, 0); skip } \
-    :: d_step { !is_stuck[r] && !r_stopped[r] && len(wire[r * 2 + 1]) > 0 -> worker_hears(r, 1); skip } \
+    :: d_step { flows(r) && len(wire[r * 2]) > 0 -> worker_hears(r, 0); skip } \
+    :: d_step { flows(r) && len(wire[r * 2 + 1]) > 0 -> worker_hears(r, 1); skip } \
+    :: d_step { DEAF && may_deafen(r, s_epoch[r]) -> deafen(r, s_epoch[r]); skip } \
     :: d_step { LOCAL && !r_stopped[r] && s_epoch[r] > 1 && k_connection[K(r, 1)] != 0 -> \
                 proof = TICKET_ON_EXITED; lose_peer(r, 1); skip } \
     :: d_step { LOCAL && !r_stopped[r] && s_epoch[r] > 2 && k_connection[K(r, 2)] != 0 -> \

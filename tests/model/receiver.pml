@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The receiver: pages, tickets, and what it hears. Part of handoff.pml. */
+#define is_named_to(r, p, chunk) (t_page[(r) * 4 + (chunk)] == name_page(p, p_memory[P(r, p)]))
+#define may_copy_to(r, p, chunk) \
+    (t_state[(r) * 2 + (chunk) / 2] == XFER_DRAINING && t_chunk[(r) * 4 + (chunk)] == IDLE && \
+     is_named_to(r, p, chunk))
 #define is_copied_to(r, p) \
-    (s_copies[r] != 0 && t_page[(r) * 4 + s_copies[r] - 1] == name_page(p, p_memory[P(r, p)]))
+    ((s_copies[r] != 0 && is_named_to(r, p, s_copies[r] - 1)) || \
+     (MAPPED && s_mute[r] && (may_copy_to(r, p, 0) || may_copy_to(r, p, 1) || \
+                              may_copy_to(r, p, 2) || may_copy_to(r, p, 3))))
 
 inline page_move(r, p, event)
 {
@@ -269,6 +275,12 @@ inline empty_wire(r, epoch)
     od
 }
 
+/* With a worker goes what is on its way to it; not what a sender here writes by itself. */
+inline destroy_worker(r, epoch)
+{
+    if :: !LOCAL -> empty_wire(r, epoch) :: else fi
+}
+
 /* Everything of the sender with this epoch that still moves fails, and what is in quarantine is
  * settled by `proof`, if there is one. */
 inline settle_peer(r, epoch)
@@ -286,7 +298,7 @@ inline settle_peer(r, epoch)
 
 inline lose_peer(r, epoch)
 {
-    empty_wire(r, epoch); /* its worker is destroyed before a page is free */
+    destroy_worker(r, epoch); /* before a page is free */
     settle_peer(r, epoch);
     for (t : 0 .. SLOTS - 1) {
         if
@@ -295,8 +307,22 @@ inline lose_peer(r, epoch)
         fi
     }
     k_connection[K(r, epoch)] = 0; k_worker[K(r, epoch)] = 0; k_seen[K(r, epoch)] = 0;
+    k_deaf[K(r, epoch)] = false;
     idle = 0
 }
+
+/* Its answers pile up: its requests fail, and it ages as if it said nothing. That proves nothing. */
+inline deafen(r, e)
+{
+    k_deaf[K(r, e)] = true;
+    proof = NOWHERE; settle_peer(r, e);
+    idle = 0
+}
+#define may_deafen(r, e) \
+    (!r_stopped[r] && (s_deaf[r] || s_stopped[r]) && len(to_sender[r]) == ROOM && \
+     k_connection[K(r, e)] != 0 && !k_deaf[K(r, e)])
+/* It may still take its writers out of the way. */
+#define is_listened_to(r) (!k_deaf[K(r, from)] || type == CANCEL || type == DRAINED)
 
 /* Where the writer may be stopped in a copy into mapped memory, silence proves nothing: it is lost
  * only when there is nothing of it that would need a proof. */
@@ -421,13 +447,14 @@ inline receiver_init(r)
     :: k_connection[K(r, from)] == 0 -> idle = 0
     :: k_connection[K(r, from)] != 0 && a > k_connection[K(r, from)] ->
         /* The old endpoint is gone; with its worker, so is all that it still had on its way. */
-        empty_wire(r, from); /* checked: worker */
+        destroy_worker(r, from); /* checked: worker */
         proof = TICKET_ON_UNPLUGGED;
         settle_peer(r, from);
         k_connection[K(r, from)] = 0; /* so that what fails now is settled, too; carry_out() */
         idle = 0
     :: else
     fi;
+    k_deaf[K(r, from)] = false; /* checked: reads */
     reply(INIT_ANSWER, a, 0, 0, OK)
 }
 
@@ -453,7 +480,7 @@ inline receiver_hears(r)
     :: type == INIT -> receiver_init(r)
     :: type == RELEASE -> release(r, a / 2, a % 2); reply(BYE_ANSWER, 0, 0, 0, OK)
     :: type != INIT && type != RELEASE &&
-       !(k_connection[K(r, from)] != 0 && meant == r_epoch[r]) -> /* checked: epoch */
+       !(is_listened_to(r) && k_connection[K(r, from)] != 0 && meant == r_epoch[r]) -> /* checked: epoch */
         if
         :: type == DRAINED
         :: type == MEMREG -> reply(MEMREG_ANSWER, a, 0, 0, STALE)
@@ -479,7 +506,7 @@ inline worker_hears(r, epoch)
 {
     wire[W(r, epoch)] ? type, m, a, b, v, w; /* worker, as the message has it, epoch */
     from = w;
-    flag = k_worker[K(r, from)] == m;
+    flag = LOCAL || k_worker[K(r, from)] == m;
     is_foreign = !flag;
     if
     :: type == WRITE && flag ->
@@ -495,7 +522,7 @@ inline worker_hears(r, epoch)
         :: flag && p_state[P(r, p)] == PAGE_RESERVED -> p_key[P(r, p)] = b
         :: else
         fi
-    :: type == COMMIT && flag -> receiver_commit(r)
+    :: type == COMMIT && flag && !k_deaf[K(r, from)] -> receiver_commit(r)
     :: else
     fi;
     answers = r

@@ -27,7 +27,8 @@ hold, 1 an error was found, 2 a search was not finished, 77 there is no spin or 
 END
 }
 
-# name RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS LATE BESIDE (see handoff.pml)
+# name RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS LATE BESIDE, and what else is 1 (see
+# handoff.pml)
 quick_configurations() { echo "quick 1 3 2 2 1 0 1 1 1 0 0"; }
 configurations() {
     cat <<'END'
@@ -45,18 +46,25 @@ full           1 2 2 2 1 0 1 2 1 0 0
 ranks          2 1 1 1 1 0 1 1 1 0 0
 mapped-again   1 2 2 2 1 0 1 1 2 0 0
 behind-again   1 2 2 1 0 1 0 1 2 0 0
+same-host      1 2 2 1 0 0 1 2 1 0 0 CLINGS
+clings         1 2 2 1 0 0 0 2 1 0 0 CLINGS
+clings-behind  1 2 2 1 0 1 0 2 1 0 0 CLINGS
+deaf           1 2 2 1 1 0 1 2 1 0 0 DEAF
+deaf-behind    1 2 2 1 0 1 0 2 1 0 0 DEAF
+mute           1 2 2 1 1 0 1 2 1 0 0 MUTE
+mute-flushed   1 2 2 1 0 0 0 2 1 0 0 MUTE
 END
 }
 large_configurations() {
     cat <<'END'
 large-again    1 2 2 1 1 0 1 2 2 0 0
 large-ranks    2 1 1 1 1 0 1 2 1 0 0
-large-faults   1 2 2 1 1 0 1 3 1 0 0
 END
 }
 sample_configurations() {
     cat <<'END'
 sample-ranks   2 2 2 1 1 0 1 2 1 0 0
+sample-faults  1 2 2 1 1 0 1 3 1 0 0
 END
 }
 all_configurations() {
@@ -88,48 +96,43 @@ for tool in spin gcc; do
     command -v $tool >/dev/null || { echo "skipped: no $tool (scripts/setup.sh installs it)"; exit 77; }
 done
 
-work=$(mktemp -d)
-set -m # every job is a group, so that its checker ends with it
-# shellcheck disable=SC2317  # the traps call it
-stop() {
-    for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 130' INT TERM
+# shellcheck source=SCRIPTDIR/jobs.sh
+. "$here/jobs.sh"
 
-# check NAME RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS LATE BESIDE
+# check NAME RANKS PAGES N0 N1 MAPPED BEHIND LOCAL FAULTS ATTEMPTS LATE BESIDE MORE...
 check() {
-    local name=$1 dir=$work/$1 began=$SECONDS mode=(-DSAFETY) run=()
+    local name=$1 dir=$work/$1 mode=(-DSAFETY) run=() more=()
+    for word in "${@:13}"; do more+=("-D$word=1"); done
     mkdir -p "$dir"
     cd "$dir"
     # cpp first: Spin would look for the tables beside the model, and for a line in each of them.
     gcc -E -P -x c -I"$source" -I"$source/tests/model" -DRANKS="$2" -DPAGES="$3" -DN0="$4" \
         -DN1="$5" -DMAPPED="$6" -DBEHIND="$7" -DLOCAL="$8" -DFAULTS="$9" -DATTEMPTS="${10}" \
-        -DLATE="${11}" -DBESIDE="${12}" \
+        -DLATE="${11}" -DBESIDE="${12}" "${more[@]}" \
         "$source/tests/model/handoff.pml" >model.pml
     spin -a model.pml >spin.out || { cat spin.out; return 2; }
     if [ $cycles = yes ]; then mode=(-DNP) run=(-l); fi
     # Nothing is local to a process here, so that there is no order to reduce.
     gcc $optimize -w "${mode[@]}" $store -DNOREDUCE -DMEMLIM=$((mem / jobs)) -DVECTORSZ=4096 \
         -o pan pan.c
-    ./pan "${run[@]}" -m100000 "${bits[@]}" >pan.out 2>&1 || true
-    local errors states depth memory
+    local TIMEFORMAT=%U errors states depth memory # of the processor: others may use it, too
+    { time ./pan "${run[@]}" -m100000 "${bits[@]}" >pan.out 2>&1 || true; } 2>seconds
     errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' pan.out)
     depth=$(sed -n 's/.*depth reached \([0-9]*\),.*/\1/p' pan.out)
     states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' pan.out)
     memory=$(sed -n 's/^ *\([0-9.]*\)[ \t]*total actual memory usage/\1/p' pan.out)
-    printf '%-14s %11s states, depth %4s, %5.0f MB, %4d s: ' "$name" "${states:-?}" "${depth:-?}" \
-        "${memory:-0}" $((SECONDS - began))
+    printf '%-14s %11s states, depth %4s, %5.0f MB, %3.0f s: ' "$name" "${states:-?}" "${depth:-?}" \
+        "${memory:-0}" "$(<seconds)"
     if [ -n "$keep" ]; then mkdir -p "$keep/$name" && cp -r . "$keep/$name"; fi
-    if grep -q 'out of memory\|search depth too small\|max search depth\|interrupted' pan.out; then
-        echo "not finished"
-        grep -m 2 'memory\|depth' pan.out | head -2
-        return 2
-    elif [ "${errors:-1}" != 0 ]; then
+    if [ "${errors:-1}" != 0 ]; then
         echo "ERROR"
         grep -m 1 '^pan:1:' pan.out || cat pan.out
         return 1
+    elif grep -q 'max search depth too small' pan.out ||
+        { [ $store != -DBITSTATE ] && grep -q 'Search not completed' pan.out; }; then
+        echo "not finished"
+        grep -m 1 '^pan: reached\|^error: ' pan.out
+        return 2
     fi
     if [ $store = -DBITSTATE ]; then
         echo "no errors in a sample, $(sed -n 's/^\(hash factor: [0-9.]*\).*/\1/p' pan.out)"
@@ -138,22 +141,21 @@ check() {
     fi
 }
 
-status=0 running=0
-reap() {
-    wait -n || status=$?
-    running=$((running - 1))
+status=0
+ended() {
+    if [ "$1" != 0 ]; then status=$1; fi
+}
+# Says its line in one piece.
+report() {
+    local result=0 text
+    text=$(check "$@") || result=$?
+    echo "$text"
+    return $result
 }
 while read -r name rest; do
     if [ ${#chosen[@]} -gt 0 ] && [[ " ${chosen[*]} " != *" $name "* ]]; then continue; fi
-    if [ $running -ge "$jobs" ]; then reap; fi
-    # shellcheck disable=SC2086  # eleven numbers
-    (
-        result=0
-        report=$(check "$name" $rest) || result=$?
-        echo "$report"
-        exit $result
-    ) &
-    running=$((running + 1))
+    # shellcheck disable=SC2086  # eleven numbers, and words
+    start report "$name" $rest
 done < <(if [ ${#chosen[@]} -gt 0 ]; then all_configurations; else $list; fi)
-while [ $running -gt 0 ]; do reap; done
+finish
 exit $status

@@ -12,7 +12,7 @@ inline forget_transfer(r, x)
 {
     t_state[X(r, x)] = NOWHERE; t_attempt[X(r, x)] = 0; t_id[X(r, x)] = 0; t_ticket[X(r, x)] = 0;
     t_generation[X(r, x)] = 0; t_commit[X(r, x)] = 0; t_revoked[X(r, x)] = false;
-    t_cut[X(r, x)] = false; t_out[X(r, x)] = 0;
+    t_cut[X(r, x)] = false; t_is_told[X(r, x)] = false; t_out[X(r, x)] = 0;
     for (c : 0 .. 1) {
         t_chunk[C(r, x, c)] = IDLE; t_page[C(r, x, c)] = 0
     }
@@ -61,9 +61,17 @@ inline transfer_move(r, x)
     :: else
     fi;
     if
-    :: t_state[X(r, x)] == XFER_ENDED ->
+    :: on == XFER_ON_OVERDUE ||
+       (t_state[X(r, x)] == XFER_ENDED && !t_is_told[X(r, x)]) -> /* checked: told */
         assert(is_hard || on == XFER_ON_DONE); /* what is lost, late or doubled ends nothing */
-        notice(x, t_attempt[X(r, x)], r, on == XFER_ON_DONE);
+        assert(!t_is_told[X(r, x)]); /* Invariant 6: once. */
+        t_is_told[X(r, x)] = true;
+        notice(x, t_attempt[X(r, x)], r, on == XFER_ON_DONE)
+    :: else
+    fi;
+    if
+    :: t_state[X(r, x)] == XFER_ENDED ->
+        assert(t_out[X(r, x)] == 0); /* SOURCE_FREE: nothing reads them */
         forget_transfer(r, x)
     :: else
     fi
@@ -107,7 +115,8 @@ inline commit(r, x)
 }
 
 #define is_drained(r, x) \
-    (t_state[X(r, x)] == XFER_DRAINING && t_out[X(r, x)] == 0 && s_peer[r] != PEER_CLOSING)
+    (t_state[X(r, x)] == XFER_DRAINING && XFER_IF_QUIET(r, x) && s_peer[r] != PEER_CLOSING && \
+     !(s_mute[r] && s_peer[r] == PEER_READY))
 #define may_commit(r, x) \
     (t_state[X(r, x)] == XFER_MOVING && t_commit[X(r, x)] == 0 && \
      (is_ready_chunk(r, x, 0) || is_ready_chunk(r, x, 1) || is_last(r, x)))
@@ -294,6 +303,7 @@ inline sender_init_answer(r)
         changes_something;
         s_knows[r] = from; s_endpoint[r] = true; s_worker[r] = b; s_connection[r]++;
         s_owes[r] = false;
+        assert(s_connection[r] < 8); /* Invariant 3: each has a fault or a timer behind it. */
         peer_move(r, PEER_ON_ACCEPTED);
         say_to_receiver(r, MEMREG, s_connection[r] - 1, 0, 0)
     :: else
@@ -355,6 +365,7 @@ inline hello(r)
 inline closed(r)
 {
     s_endpoint[r] = false; s_worker[r] = 0;
+    if :: LOCAL -> empty_wire(r, s_epoch[r]) :: else fi; /* checked: closed */
     for (u : 0 .. 1) { t_out[X(r, u)] = 0 }
     peer_move(r, PEER_ON_CLOSED);
     greets = 1 + r
@@ -409,12 +420,12 @@ inline flushed(r, x)
 #define is_exited(r) (LOCAL && s_endpoint[r] && s_peer[r] != PEER_CLOSING && s_knows[r] != r_epoch[r])
 
 #define SENDER(r) \
-    :: d_step { acts(r) && len(to_sender[r]) > 0 -> \
+    :: d_step { acts(r) && !s_deaf[r] && len(to_sender[r]) > 0 -> \
                 to_sender[r] ? type, from, meant, a, b, v, w, m, status; sender_hears(r); skip } \
     :: d_step { acts(r) && s_peer[r] == PEER_DOWN && wants_peer(r) -> hello(r); skip } \
-    :: d_step { acts(r) && s_peer[r] == PEER_CLOSING -> closed(r); skip } \
+    :: d_step { acts(r) && s_peer[r] == PEER_CLOSING && !s_clings[r] -> closed(r); skip } \
     :: d_step { acts(r) && is_exited(r) -> peer_down(r, true, false); skip } \
-    :: d_step { acts(r) && !MAPPED && is_broken(r) -> peer_down(r, false, false); skip } \
+    :: d_step { acts(r) && !LOCAL && is_broken(r) -> peer_down(r, false, false); skip } \
     :: d_step { MAPPED && !s_stopped[r] && s_copies[r] != 0 -> end_copy(r); skip }
 
 #define TRANSFER(r, x) \

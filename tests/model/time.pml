@@ -3,6 +3,8 @@
 #define LAST 11 /* timer */
 #define runs(r) (!s_stopped[r] && !r_stopped[r] && !s_stalls[r] && !is_stuck[r])
 #define all_run (runs(0) && runs(RANKS - 1))
+#define works(r) (runs(r) && !s_clings[r] && !s_deaf[r] && !s_mute[r])
+#define all_work (works(0) && works(RANKS - 1))
 
 inline say_again(r)
 {
@@ -43,13 +45,14 @@ inline say_again(r)
       k_peer[T(r, t)] == s_epoch[r]))
 #define is_named(r, t) (names(r, 0, t) || names(r, 1, t))
 #define may_move(r, t) (k_state[T(r, t)] == TICKET_GRANTED || k_state[T(r, t)] == TICKET_QUEUED)
-#define is_heard(r, e) ((e) == s_epoch[r] && !s_stopped[r] && s_knows[r] == r_epoch[r])
+#define is_heard(r, e) \
+    ((e) == s_epoch[r] && !s_stopped[r] && s_knows[r] == r_epoch[r] && !k_deaf[K(r, e)])
 
 inline compare_tickets(r)
 {
     if
-    :: s_stopped[r] || r_stopped[r] || s_peer[r] != PEER_READY
-    :: !s_stopped[r] && !r_stopped[r] && s_peer[r] == PEER_READY &&
+    :: s_stopped[r] || s_deaf[r] || r_stopped[r] || s_peer[r] != PEER_READY
+    :: !s_stopped[r] && !s_deaf[r] && !r_stopped[r] && s_peer[r] == PEER_READY &&
        (s_knows[r] != r_epoch[r] || k_connection[K(r, s_epoch[r])] == 0) -> peer_down(r, false, true)
     :: else ->
         for (u : 0 .. 1) {
@@ -67,10 +70,11 @@ inline compare_tickets(r)
 }
 
 /* Nothing heard, or nobody's ticket. */
+#define hears_nothing(r) ((r_stopped[r] || s_deaf[r]) && !s_stopped[r] && s_peer[r] == PEER_READY)
 inline silence(r)
 {
     if
-    :: r_stopped[r] && !s_stopped[r] && s_peer[r] == PEER_READY -> peer_down(r, false, false)
+    :: hears_nothing(r) -> peer_down(r, false, false)
     :: else
     fi;
     for (e : 1 .. LIVES - 1) {
@@ -92,13 +96,23 @@ inline silence(r)
     ((s_peer[r] == PEER_INIT && (t_state[X(r, 0)] != NOWHERE || t_state[X(r, 1)] != NOWHERE)) || \
      s_peer[r] == PEER_MEMREG || t_out[X(r, 0)] > 0 || t_out[X(r, 1)] > 0 || \
      (BEHIND && (t_commit[X(r, 0)] != 0 || t_commit[X(r, 1)] != 0)))
+#define waits_for_the_end(r, x) (t_state[X(r, x)] != NOWHERE && !t_is_told[X(r, x)])
 #define waits_for_answer(r, x) \
     (t_commit[X(r, x)] != 0 || (t_state[X(r, x)] == XFER_WAIT_GRANT && t_generation[X(r, x)] == 0))
 inline stages_end(r)
 {
     if
     :: s_stopped[r]
-    :: !s_stopped[r] && waits_for_connection(r) -> peer_down(r, false, false)
+    :: !s_stopped[r] && s_peer[r] == PEER_CLOSING -> /* it is overdue */
+        for (u : 0 .. 1) {
+            if
+            :: waits_for_the_end(r, u) ->
+                next[X(r, u)] = (t_state[X(r, u)] == XFER_DRAINING -> XFER_ON_OVERDUE : XFER_ON_FAIL)
+            :: else
+            fi
+        }
+    :: !s_stopped[r] && s_peer[r] != PEER_CLOSING && waits_for_connection(r) ->
+        peer_down(r, false, false)
     :: else ->
         for (u : 0 .. 1) {
             if
@@ -131,7 +145,7 @@ inline tickets_pass(r)
 
 inline patience_ends(r)
 {
-    proof = TICKET_ON_PATIENCE;
+    proof = (LOCAL -> TICKET_ON_PATIENCE : TICKET_ON_UNPLUGGED);
     for (e : 1 .. LIVES - 1) {
         flag = false;
         for (u : 0 .. SLOTS - 1) {
@@ -165,13 +179,17 @@ inline leases_end(r)
 #define is_settled(r, t) a_ticket(r, t, k_state[T(r, t)] == TICKET_REVOKED)
 #define is_let_go(r, t) a_ticket(r, t, k_state[T(r, t)] == TICKET_HELD)
 
-#define nothing_forgotten(r) (s_stopped[r] || r_stopped[r] || s_peer[r] != PEER_READY || \
+#define nothing_forgotten(r) (s_stopped[r] || s_deaf[r] || r_stopped[r] || s_peer[r] != PEER_READY || \
                               (s_knows[r] == r_epoch[r] && k_connection[K(r, s_epoch[r])] != 0))
 #define nothing_silent(r) (no_ticket(r, is_heard_of) && no_ticket(r, is_named_still) && \
-                           !(r_stopped[r] && !s_stopped[r] && s_peer[r] == PEER_READY))
-#define no_stage(r) (s_stopped[r] || !(waits_for_connection(r) || waits_for_answer(r, 0) || \
-                                       waits_for_answer(r, 1)))
-#define no_transfer_at(r) (s_stopped[r] || (t_state[X(r, 0)] == NOWHERE && t_state[X(r, 1)] == NOWHERE))
+                           !hears_nothing(r))
+#define no_stage(r) \
+    (s_stopped[r] || (s_peer[r] == PEER_CLOSING -> \
+                      !(waits_for_the_end(r, 0) || waits_for_the_end(r, 1)) : \
+                      !(waits_for_connection(r) || waits_for_answer(r, 0) || waits_for_answer(r, 1))))
+#define is_told_or_mute(r, x) \
+    (!waits_for_the_end(r, x) || (s_mute[r] && t_state[X(r, x)] == XFER_DRAINING))
+#define no_transfer_at(r) (s_stopped[r] || (is_told_or_mute(r, 0) && is_told_or_mute(r, 1)))
 #define no_live_ticket(r) no_ticket(r, has_time)
 #define no_quarantine(r) no_ticket(r, is_settled)
 #define no_hold(r) no_ticket(r, is_let_go)
@@ -213,7 +231,8 @@ inline go_on()
 {
     assert(q_state[0] != WAITS && q_state[1] != WAITS);
     for (i : 0 .. RANKS - 1) {
-        s_stopped[i] = false; r_stopped[i] = false; s_stalls[i] = false; is_stuck[i] = false
+        s_stopped[i] = false; r_stopped[i] = false; s_stalls[i] = false; is_stuck[i] = false;
+        s_clings[i] = false; s_deaf[i] = false; s_mute[i] = false
     }
     i = 0; idle = 0
 }
@@ -241,8 +260,8 @@ inline go_on()
     AND_THEN(9, no_quarantine, leases_end) \
     :: d_step { idle == 10 -> idle++; assert(no_hold(0) && no_hold(RANKS - 1)); \
                 leave_requests(); skip } \
-    :: d_step { idle == LAST && !all_run -> go_on(); skip } \
-    :: d_step { idle == LAST && all_run -> check_end(); is_over = true; skip }
+    :: d_step { idle == LAST && !all_work -> go_on(); skip } \
+    :: d_step { idle == LAST && all_work -> check_end(); is_over = true; skip }
 
 /* What every step ends with. */
 inline carry_out()
