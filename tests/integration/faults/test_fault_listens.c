@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where a decode engine listens, as the kernel has it: in a network namespace with a second device,
- * on loopback and on the devices of data_devices, and with data_tcp: off nowhere but at its own
- * ports. */
+/* Where a decode engine listens, and a prefill engine after a hand-off, as the kernel has it: in a
+ * network namespace with a second device, on loopback and on the devices of data_devices, and with
+ * data_tcp: off nowhere but at their own ports. */
 #include "rawpeer.h"
 
 #include <arpa/inet.h>
@@ -102,16 +102,21 @@ static listeners listeners_of(const bt_child *child)
     return found;
 }
 
+static void start_node(bt_node *node, const char *role, const char *device, bool data_tcp)
+{
+    char devices[64];
+    snprintf(devices, sizeof(devices), "data_devices=%s", device);
+    bt_node_start(node, role,
+                  (const char *const[]){"--set", devices, "--set",
+                                        data_tcp ? "data_tcp=on" : "data_tcp=off", NULL});
+}
+
 /* A worker is made for each peer: one that only measures is enough. */
 static listeners with_a_peer(const char *device, bool data_tcp)
 {
     bt_node decode;
     raw_sender s;
-    char devices[64];
-    snprintf(devices, sizeof(devices), "data_devices=%s", device);
-    bt_node_start(&decode, "decode",
-                  (const char *const[]){"--set", devices, "--set",
-                                        data_tcp ? "data_tcp=on" : "data_tcp=off", NULL});
+    start_node(&decode, "decode", device, data_tcp);
     raw_sender_open(&s, &decode, 77);
     bt_message init = {
         .type = BT_MSG_INIT,
@@ -138,7 +143,20 @@ static listeners with_a_peer(const char *device, bool data_tcp)
     return found;
 }
 
-enum { OWN_PORTS = 3 }; /* HTTP, init, alloc */
+/* Of the sender. */
+static listeners after_a_hand_off(const char *device, bool data_tcp)
+{
+    bt_node prefill, decode;
+    start_node(&prefill, "prefill", device, data_tcp);
+    start_node(&decode, "decode", device, data_tcp);
+    bt_check_hand_off(&prefill, &decode, 1, "attempt");
+    listeners found = listeners_of(prefill.child);
+    bt_child_stop(prefill.child);
+    bt_child_stop(decode.child);
+    return found;
+}
+
+enum { OWN_PORTS = 3, SENDERS_PORTS = 1 }; /* HTTP, init, alloc; HTTP */
 
 static void data_listens_on_loopback_by_default(void **state)
 {
@@ -168,6 +186,29 @@ static void without_tcp_data_listens_nowhere(void **state)
     }
 }
 
+static void after_a_hand_off_a_sender_listens_where_it_may(void **state)
+{
+    (void)state;
+    listeners found = after_a_hand_off("lo", true);
+    assert_true(found.n_loopback > SENDERS_PORTS); /* it is looked at in the right place */
+    assert_int_equal(found.n_device + found.n_other, 0);
+    found = after_a_hand_off(DEVICE, true);
+    assert_int_equal(found.n_loopback, SENDERS_PORTS);
+    assert_true(found.n_device > 0);
+    assert_int_equal(found.n_other, 0);
+}
+
+static void after_a_hand_off_without_tcp_a_sender_listens_nowhere(void **state)
+{
+    (void)state;
+    const char *const devices[] = {"lo", DEVICE};
+    for (int i = 0; i < 2; i++) {
+        listeners found = after_a_hand_off(devices[i], false);
+        assert_int_equal(found.n_loopback, SENDERS_PORTS);
+        assert_int_equal(found.n_device + found.n_other, 0);
+    }
+}
+
 int main(void)
 {
     /* UCX finds devices in /sys, which shows the namespace that it was mounted in. */
@@ -183,6 +224,8 @@ int main(void)
         bt_child_test(data_listens_on_loopback_by_default),
         bt_child_test(data_listens_on_the_devices_that_are_named),
         bt_child_test(without_tcp_data_listens_nowhere),
+        bt_child_test(after_a_hand_off_a_sender_listens_where_it_may),
+        bt_child_test(after_a_hand_off_without_tcp_a_sender_listens_nowhere),
     };
     return bt_run_tests(tests);
 }
