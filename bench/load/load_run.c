@@ -48,6 +48,7 @@ struct bt_load_runner {
     next_turn *turns; /* ring of [n_conversations]; a turn is due after all that are before it */
     uint32_t turns_head, n_turns;
     bt_load_progress progress;
+    bool over;
 };
 
 /* ---- what is sent when ---- */
@@ -120,6 +121,10 @@ static void refill(void *arg)
     bt_load_runner *run = arg;
     bool is_turn = false;
     uint64_t due_ns = BT_NEVER_NS;
+    if (run->phase == NULL) { /* a signal before or between phases */
+        bt_loop_stop(run->loop);
+        return;
+    }
     while (!run->stopping && run->progress.n_running < run->options->concurrency) {
         uint64_t now_ns = bt_now_ns(&bt_clock_monotonic);
         due_ns = peek(run, now_ns, &is_turn);
@@ -132,7 +137,8 @@ static void refill(void *arg)
         }
         send_request(run, take(run, is_turn), due_ns);
     }
-    if (run->progress.n_running == 0 && (run->stopping || due_ns == BT_NEVER_NS))
+    run->over = run->progress.n_running == 0 && (run->stopping || due_ns == BT_NEVER_NS);
+    if (run->over)
         bt_loop_stop(run->loop);
 }
 
@@ -199,7 +205,9 @@ static void send_all(bt_load_runner *run)
     if (shows_progress)
         bt_timer_start(run->progress_timer, PROGRESS_MS, PROGRESS_MS);
     bt_timer_start(run->arrival_timer, 0, 0);
-    bt_loop_run(run->loop);
+    /* A stop that came late in the phase before ends a run of the loop at once. */
+    for (run->over = false; !run->over;)
+        bt_loop_run(run->loop);
     run->result->duration_ns = bt_now_ns(&bt_clock_monotonic) - run->result->began_ns;
     bt_timer_stop(run->arrival_timer);
     bt_timer_stop(run->progress_timer);

@@ -143,6 +143,22 @@ static void a_warm_up_is_not_measured(void **state)
     assert_int_equal(summary.output_tokens, 40 * 6);
 }
 
+static void phases_follow_each_other(void **state)
+{
+    (void)state;
+    options.n_turns = 2;
+    options.turn_delay_ms = 1;
+    run();
+    for (uint32_t k = 0; k < 30; k++) {
+        const bt_load_phase phase = {
+            .title = "", .n_requests = 5, .base = 100 * k, .rate = k % 2 == 0 ? 0 : 2000};
+        bt_load_result_free(&result);
+        assert_ok(bt_load_run(runner, &phase, &result));
+        assert_ok(bt_load_summarize(&options, &result, &summary));
+        assert_int_equal(summary.n_ok, 5);
+    }
+}
+
 static void turns_follow_each_other(void **state)
 {
     (void)state;
@@ -265,6 +281,7 @@ int main(void)
         load_test(reasoning_and_calls_of_tools_are_tokens),
         load_test(whole_answers_have_an_end_to_end_time_only),
         load_test(a_warm_up_is_not_measured),
+        load_test(phases_follow_each_other),
         load_test(turns_follow_each_other),
         load_test(a_turn_that_failed_does_not_end_a_conversation),
         load_test(concurrency_is_a_limit),
