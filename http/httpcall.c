@@ -257,6 +257,15 @@ void bt_http_call_cancel(bt_http_call *call)
         bt_call_finish(call, BATON_ERR_CANCELED, "http: canceled");
 }
 
+void bt_http_call_lower_gap(bt_http_call *call, uint32_t gap_ms)
+{
+    if (gap_ms >= call->gap_ms)
+        return; /* a timer is only ever moved to an earlier time */
+    call->gap_ms = gap_ms;
+    if (!call->finished)
+        arm(call);
+}
+
 void bt_http_call_pause(bt_http_call *call)
 {
     call->paused = true;

@@ -33,6 +33,13 @@ enum {
     X(messages, SAFE_ANY, TOKENIZE | CHAT_DROP)                   \
     X(kv_transfer_params, SAFE_ANY, HAND_OFF)                     \
     X(disaggregated_params, SAFE_ANY, HAND_OFF)                   \
+    X(bootstrap_host, SAFE_ANY, HAND_OFF)                         \
+    X(bootstrap_port, SAFE_ANY, HAND_OFF)                         \
+    X(bootstrap_room, SAFE_ANY, HAND_OFF)                         \
+    X(routed_dp_rank, SAFE_ANY, HAND_OFF)                         \
+    X(disagg_prefill_dp_rank, SAFE_ANY, HAND_OFF)                 \
+    X(data_parallel_rank, SAFE_ANY, HAND_OFF)                     \
+    X(rid, SAFE_NULL, 0)                                          \
     X(cache_hit_threshold, SAFE_NULL, 0)                          \
     X(max_tokens, SAFE_ANY, 0)                                    \
     X(max_completion_tokens, SAFE_ANY, CHAT_DROP)                 \
@@ -154,6 +161,25 @@ static bool is_limit_unclear(const bt_body_plan *plan, size_t key)
         return false;
     return (key == KEY_max_tokens && at(plan, key).type == BT_JSON_NULL) ||
            (key == KEY_max_completion_tokens && !is_null(at(plan, key)));
+}
+
+/* The sequences that the body names in a list: prompts, or choices of a chat. 0: it is none. */
+static uint32_t count_sequences(const bt_body_plan *plan)
+{
+    bt_json_value prompt = at(plan, KEY_prompt), first;
+    uint64_t n = 0;
+    if (plan->route == BT_ROUTE_CHAT) {
+        bool is_several = bt_json_uint64(at(plan, KEY_n), &n) == BATON_OK && n > 1;
+        return !is_several                 ? 0
+               : n > BT_PLAN_MAX_SEQUENCES ? BT_PLAN_MAX_SEQUENCES + 1
+                                           : (uint32_t)n;
+    }
+    bt_json_iter it = bt_json_begin(prompt);
+    if (prompt.type != BT_JSON_ARRAY || !bt_json_next(&it, &first) ||
+        (first.type != BT_JSON_STRING && first.type != BT_JSON_ARRAY))
+        return 0;
+    n = bt_json_length(prompt);
+    return n > BT_PLAN_MAX_SEQUENCES ? BT_PLAN_MAX_SEQUENCES + 1 : (uint32_t)n;
 }
 
 /* More than one choice of a prompt. */
@@ -329,6 +355,7 @@ baton_status bt_body_plan_make(bt_route route, const char *body, size_t n, bt_bo
     BATON_TRY(read_stop(plan, param));
     *param = NULL;
     plan->has_choices = has_choices(plan);
+    plan->n_sequences = count_sequences(plan);
     decide_early(plan);
     return BATON_OK;
 }

@@ -23,7 +23,7 @@ typedef enum {
     BT_PROMPT_BATCH,    /* several prompts in one body */
 } bt_prompt_form;
 
-enum { BT_PLAN_MAX_STOPS = 16, BT_PLAN_MAX_SLICES = 160 };
+enum { BT_PLAN_MAX_STOPS = 16, BT_PLAN_MAX_SLICES = 160, BT_PLAN_MAX_SEQUENCES = 4096 };
 
 typedef struct {
     bt_json_object scan; /* borrows the client's body */
@@ -35,6 +35,8 @@ typedef struct {
     bool continuous_usage; /* stream_options.continuous_usage_stats */
     bool has_limit;        /* the body or the API's default limits the tokens */
     uint64_t limit;        /* tokens to make, at least 1 */
+    uint32_t n_sequences;  /* named in a list; 0: one, by itself. Counted no further than
+                              BT_PLAN_MAX_SEQUENCES + 1 */
     bool has_choices;      /* several answers are made of one prompt (n, best_of, a beam) */
     bool is_early_safe;
     const char *unsafe_key;   /* the first key that made it unsafe; "" for an unknown one */

@@ -124,6 +124,11 @@ static uint64_t length_of(bt_http_headers headers)
     return length != NULL && sscanf(length, "%19llu", &n) == 1 ? n : BT_HTTP_CHUNKED;
 }
 
+static bool is_stream_of_events(const bt_req *req)
+{
+    return strncmp(req->call_type, "text/event-stream", 17) == 0;
+}
+
 /* Begins the client's answer with the engine's own status and headers. */
 static void begin_relay(bt_req *req, unsigned status, bt_http_headers headers)
 {
@@ -137,7 +142,7 @@ static void begin_relay(bt_req *req, unsigned status, bt_http_headers headers)
         if (!is_ours)
             kept[n++] = headers.items[i];
     }
-    req->is_sse = strncmp(req->call_type, "text/event-stream", 17) == 0;
+    req->is_sse = is_stream_of_events(req);
     req->has_relayed = true;
     begun(req, bt_http_begin(req->http, status, kept, n, length_of(headers)));
 }
@@ -156,8 +161,27 @@ static void keep_tail(bt_req *req, const char *bytes, size_t n)
     req->n_tail = keep + n;
 }
 
+/* The first bytes of an answer whose head was held back. False: the request has ended. */
+static bool begin_held(bt_req *req)
+{
+    req->is_head_held = false;
+    req->has_relayed = true;
+    return bt_req_begin_events(req);
+}
+
+/* The engines have met. */
+static void note_met(bt_req *req)
+{
+    if (req->timer != NULL)
+        bt_timer_stop(req->timer);
+    if (req->call != NULL)
+        bt_http_call_lower_gap(req->call, req->pl->proxy->options.ms.gap);
+}
+
 static void relay(bt_req *req, const char *bytes, size_t n)
 {
+    if (req->is_head_held && !begin_held(req))
+        return;
     if (req->is_sse) {
         keep_tail(req, bytes, n);
         req->is_done_seen = memmem(req->tail, req->n_tail, "[DONE]", 6) != NULL;
@@ -189,7 +213,12 @@ static void on_head(void *ctx, bt_http_call *call, unsigned status, bt_http_head
     bt_worker_answered(bt_req_worker(req, leg_of(req)));
     bt_req_note_answers(req, leg_of(req));
     req->is_kv_at_risk = false; /* the engine has the request, and looks the KV up itself */
-    if (is_relayed(req))
+    if (!is_relayed(req))
+        return;
+    /* An engine that has only taken the request says so at once; it may still fail, or the other
+     * one may, and then another attempt can be made, as long as nothing has gone out. */
+    req->is_head_held = req->is_together && status == 200 && is_stream_of_events(req);
+    if (!req->is_head_held)
         begin_relay(req, status, headers);
 }
 
@@ -199,6 +228,8 @@ static void on_data(void *ctx, bt_http_call *call, const char *bytes, size_t n)
     if (req->call != call)
         return;
     bt_watch_heard(req->pl->watch, req);
+    if (req->is_together && is_good(req->call_status))
+        note_met(req);
     if (is_relayed(req))
         relay(req, bytes, n);
     else if (is_good(req->call_status) && req->plan->stream)
@@ -210,7 +241,7 @@ static void on_data(void *ctx, bt_http_call *call, const char *bytes, size_t n)
 /* The engine's answer is complete as HTTP; is it as a stream of events? */
 static void end_stream(bt_req *req)
 {
-    if (req->is_sse && !req->is_done_seen) {
+    if (req->is_head_held || (req->is_sse && !req->is_done_seen)) {
         fail_decode(req, "its stream ended without [DONE]");
         return;
     }
@@ -246,7 +277,7 @@ static baton_status plan_leg(bt_req *req, const char **path)
         req->leg->n_slices = 1;
         return BATON_OK;
     }
-    const bt_leg_members *members = req->dialect == NULL ? NULL : &req->members;
+    const bt_leg_members *members = req->dialect == NULL ? NULL : &req->decode_members;
     if (!req->is_merging)
         return bt_leg_plain(req->plan, members, req->leg);
     *path = "/v1/completions";
@@ -281,12 +312,25 @@ void bt_req_decode(bt_req *req)
         bt_req_fail(req, &failure);
         return;
     }
+    /* Beside the prefill leg, what that may take is waited for too. */
+    uint32_t more_ms = req->is_together ? ms->prefill : 0;
     bt_req_reached(req, BT_AT_DECODE_SENT);
     bt_req_call_start(req, &(bt_req_call){.leg = leg_of(req),
                                           .path = path,
                                           .body = req->leg->slices,
                                           .n_body = req->leg->n_slices,
-                                          .first_byte_ms = ms->first_byte,
-                                          .gap_ms = ms->gap,
+                                          .first_byte_ms = ms->first_byte + more_ms,
+                                          .gap_ms = ms->gap + more_ms,
                                           .ops = &ops});
+}
+
+void bt_req_fail_first_byte(bt_req *req)
+{
+    bt_req_failure failure = {.status = 504,
+                              .code = "first_byte_timeout",
+                              .text = "the decode engine says nothing, though the prefill engine "
+                                      "has answered: does it get the KV?",
+                              .leg = BT_LEG_DECODE,
+                              .is_engine_fault = true};
+    bt_req_fail(req, &failure);
 }

@@ -21,10 +21,21 @@ void bt_uuid_make(char *out)
     }
 }
 
+uint64_t bt_room_make(uint32_t rank, uint32_t n_ranks)
+{
+    uint64_t room, n = n_ranks == 0 ? 1 : n_ranks;
+    randombytes_buf(&room, sizeof(room));
+    room %=
+        (uint64_t)INT64_MAX - (UINT64_C(1) << 32); /* a rank or a sequence stays within 63 bits */
+    return room - room % n + rank % n;
+}
+
 /* One slot being filled in: as a JSON value, or as bare text. */
 typedef struct {
     const bt_dialect_values *values;
     bool is_bare;
+    bool is_in_list; /* one of several values, for sequence number */
+    uint32_t sequence;
     bt_strbuf *out;
 } filling;
 
@@ -39,6 +50,23 @@ static void put_text(const filling *f, const char *text)
 static void put_number(const filling *f, uint64_t number)
 {
     bt_strbuf_printf(f->out, "%llu", (unsigned long long)number);
+}
+
+/* 0 stands for not known. */
+static void put_port(const filling *f, uint16_t port)
+{
+    if (port == 0)
+        bt_strbuf_puts(f->out, "null");
+    else
+        put_number(f, port);
+}
+
+static void put_url_host(const filling *f, const char *host)
+{
+    char text[BT_HOST_BYTES + 2];
+    bool is_ipv6 = strchr(host, ':') != NULL;
+    snprintf(text, sizeof(text), is_ipv6 ? "[%.*s]" : "%.*s", BT_HOST_BYTES - 1, host);
+    put_text(f, text);
 }
 
 static void put_ports(const filling *f, const uint16_t *ports, uint32_t n)
@@ -56,6 +84,10 @@ static bool put_of_engine(const filling *f, bt_slice name, const bt_worker_addre
         put_text(f, at->host);
     else if (bt_slice_equals(name, "port"))
         put_number(f, at->port);
+    else if (bt_slice_equals(name, "url_host"))
+        put_url_host(f, at->host);
+    else if (bt_slice_equals(name, "bootstrap"))
+        put_port(f, at->bootstrap_port);
     else if (bt_slice_equals(name, "zmq"))
         put_text(f, at->zmq);
     else if (bt_slice_equals(name, "handshake"))
@@ -75,12 +107,44 @@ static bool put_of_engine(const filling *f, bt_slice name, const bt_worker_addre
     return true;
 }
 
+static void put_req_id(const filling *f)
+{
+    char text[128];
+    if (!f->is_in_list) {
+        put_text(f, f->values->req_id);
+        return;
+    }
+    snprintf(text, sizeof(text), "%s-%u", f->values->req_id, f->sequence);
+    put_text(f, text);
+}
+
+static void put_room(const filling *f)
+{
+    uint32_t dp = f->values->prefill->dp;
+    uint64_t room = f->values->room + (uint64_t)f->sequence * (dp == 0 ? 1 : dp);
+    put_number(f, room);
+}
+
+/* Inside an object, so that nothing stays of it where there is no rank. */
+static void put_rank_member(const filling *f)
+{
+    const char *rank = f->values->rank;
+    if (rank != NULL && rank[0] != 0)
+        bt_strbuf_printf(f->out, ",\"remote_dp_rank\":%s", rank);
+}
+
 /* Things of the attempt. */
 static bool put_of_attempt(const filling *f, bt_slice name)
 {
     const bt_dialect_values *values = f->values;
     if (bt_slice_equals(name, "req_id"))
-        put_text(f, values->req_id);
+        put_req_id(f);
+    else if (bt_slice_equals(name, "room"))
+        put_room(f);
+    else if (bt_slice_equals(name, "rank"))
+        bt_strbuf_puts(f->out, values->rank == NULL ? "" : values->rank);
+    else if (bt_slice_equals(name, "dp_rank_member"))
+        put_rank_member(f);
     else if (bt_slice_equals(name, "uuid"))
         put_text(f, values->uuid);
     else if (bt_slice_equals(name, "hex"))
@@ -117,7 +181,16 @@ static bool has_prefix(bt_slice slice, const char *prefix, bt_slice *rest)
     return true;
 }
 
-static void put_slot(const filling *f, bt_slice slot)
+/* What was learnt of the attempt's rank. */
+static bt_json_value of_rank(const bt_dialect_values *values)
+{
+    bt_json_value value = {.type = BT_JSON_ABSENT};
+    if (values->rank == NULL || bt_json_get(values->learnt, values->rank, &value) != BATON_OK)
+        value.type = BT_JSON_ABSENT;
+    return value;
+}
+
+static void put_one(const filling *f, bt_slice slot)
 {
     bt_slice rest;
     bool is_known;
@@ -128,6 +201,12 @@ static void put_slot(const filling *f, bt_slice slot)
     } else if (has_prefix(slot, "answer.", &rest)) {
         put_member(f, f->values->answer, rest);
         is_known = true;
+    } else if (has_prefix(slot, "learnt.", &rest)) {
+        put_member(f, f->values->learnt, rest);
+        is_known = true;
+    } else if (has_prefix(slot, "rank.", &rest)) {
+        put_member(f, of_rank(f->values), rest);
+        is_known = true;
     } else if (bt_slice_equals(slot, "answer")) {
         bt_strbuf_append(f->out, f->values->answer.text.at, f->values->answer.text.n);
         is_known = true;
@@ -136,6 +215,38 @@ static void put_slot(const filling *f, bt_slice slot)
     }
     assert(is_known && "dialect: no such slot");
     (void)is_known; /* without assertions nothing else looks at it */
+}
+
+static void put_list(filling *f, bt_slice slot)
+{
+    f->is_in_list = true;
+    bt_strbuf_putc(f->out, '[');
+    for (f->sequence = 0; f->sequence < f->values->n_sequences; f->sequence++) {
+        if (f->sequence > 0)
+            bt_strbuf_putc(f->out, ',');
+        put_one(f, slot);
+    }
+    bt_strbuf_putc(f->out, ']');
+}
+
+static void put_slot(filling *f, bt_slice slot)
+{
+    const char *bar = memchr(slot.at, '|', slot.n);
+    size_t start = f->out->length;
+    bt_slice name = {slot.at, bar == NULL ? slot.n : (size_t)(bar - slot.at)};
+    bool is_list = name.n > 2 && memcmp(name.at + name.n - 2, "[]", 2) == 0;
+    if (is_list)
+        name.n -= 2;
+    if (is_list && f->values->n_sequences > 0)
+        put_list(f, name);
+    else
+        put_one(f, name);
+    bool is_null = f->out->length - start == 4 && !f->out->failed &&
+                   memcmp(f->out->data + start, "null", 4) == 0;
+    if (bar != NULL && is_null) {
+        f->out->length = start;
+        bt_strbuf_append(f->out, bar + 1, (size_t)(slot.at + slot.n - bar - 1));
+    }
 }
 
 void bt_dialect_put(const char *text, const bt_dialect_values *values, bt_strbuf *out)
@@ -148,15 +259,19 @@ void bt_dialect_put(const char *text, const bt_dialect_values *values, bt_strbuf
             return;
         bool is_bare = slot[1] == '(';
         const char *end = strchr(slot, is_bare ? ')' : '}');
-        filling f = {values, is_bare, out};
+        filling f = {.values = values, .is_bare = is_bare, .out = out};
         put_slot(&f, (bt_slice){slot + 2, (size_t)(end - slot - 2)});
         at = end + 1;
     }
 }
 
-static bool wants_answer(const char *text)
+/* It is made of something that is not known. */
+static bool is_unknown(const char *text, const bt_dialect_values *values)
 {
-    return strstr(text, "${answer") != NULL;
+    bool wants_answer = strstr(text, "${answer") != NULL;
+    bool wants_learnt = strstr(text, "${learnt.") != NULL || strstr(text, "${rank.") != NULL;
+    return (wants_answer && values->answer.type == BT_JSON_ABSENT) ||
+           (wants_learnt && values->learnt.type == BT_JSON_ABSENT);
 }
 
 static const char *template_of(const bt_dialect *dialect, bt_leg leg, size_t i,
@@ -176,7 +291,7 @@ baton_status bt_dialect_fill(const bt_dialect *dialect, bt_leg leg, const bt_dia
     for (size_t i = 0; i < BT_LEG_MAX_MEMBERS && members[i].key != NULL; i++) {
         const char *text = template_of(dialect, leg, i, values);
         size_t start = out->text.length;
-        if (wants_answer(text) && values->answer.type == BT_JSON_ABSENT)
+        if (is_unknown(text, values))
             continue;
         bt_dialect_put(text, values, &out->text);
         if (out->text.length == start)
@@ -287,4 +402,23 @@ bool bt_dialect_take_answer(const bt_dialect *dialect, const char *json, size_t 
         return false;
     *value = (bt_json_value){BT_JSON_OBJECT, {bt_strbuf_text(out), out->length}};
     return true;
+}
+
+baton_status bt_dialect_check_query(const char *json, size_t n)
+{
+    bt_json_value all, entry;
+    BATON_TRY(bt_json_check(json, n, &all));
+    if (all.type != BT_JSON_OBJECT || bt_json_length(all) == 0)
+        return bt_fail(BATON_ERR_BAD_MESSAGE, "bootstrap: wanted an object with a rank at least");
+    bt_json_iter it = bt_json_begin(all);
+    while (bt_json_next(&it, &entry)) {
+        size_t n_key = it.key.text.n - 2; /* without quotes */
+        if (n_key == 0 || n_key > 5 || strspn(it.key.text.at + 1, "0123456789") != n_key)
+            return bt_fail(BATON_ERR_BAD_MESSAGE, "bootstrap: wanted ranks, found \"%.*s\"",
+                           (int)(n_key < 32 ? n_key : 32), it.key.text.at + 1);
+        if (!is_there(member_of(entry, "engine_id")))
+            return bt_fail(BATON_ERR_BAD_MESSAGE, "bootstrap: rank %.*s has no engine_id",
+                           (int)n_key, it.key.text.at + 1);
+    }
+    return BATON_OK;
 }

@@ -8,10 +8,18 @@
  * Templates are text with slots: ${x} is replaced by a JSON value, $(x) by bare text.
  *
  *   req_id  uuid  hex  notice_addr  traceparent  kv_wait_ms      of the attempt
- *   p.host  p.port  p.zmq  p.handshake  p.notify  p.tp  p.dp    of its prefill engine
- *   d.host  ...     d.init_ports  d.alloc_ports                 of its decode engine
+ *   p.host  p.port  p.url_host  p.zmq  p.handshake  p.notify  p.bootstrap  p.tp  p.dp
+ *   d.host  ...  d.init_ports  d.alloc_ports      of its prefill and its decode engine
  *   answer          what the prefill engine's answer has under answer_key, byte for byte
  *   answer.NAME     one member of it; null where there is none
+ *   learnt.NAME     a member of what was learnt of the prefill engine before
+ *   rank.NAME       a member of what was learnt of the rank that the attempt uses there
+ *   rank            its number, when the engine has several; else nothing
+ *   dp_rank_member  likewise, as a further member: ,"remote_dp_rank":N
+ *   room            a random number of 63 bits that leaves rank when divided by p.dp
+ *
+ * ${x|TEXT} is TEXT where x would be null. ${x[]} is an array with one x for each of the body's
+ * sequences when it has several.
  *
  * Thread rule: any thread (constant data). */
 #ifndef BT_PROXY_DIALECT_H
@@ -29,10 +37,16 @@ typedef enum { BT_LEG_PREFILL, BT_LEG_DECODE, BT_N_LEGS } bt_leg;
 typedef enum {
     BT_DIALECT_LMCACHE_PD,
     BT_DIALECT_NIXL_PULL,
+    BT_DIALECT_NIXL_PUSH,
+    BT_DIALECT_MOONCAKE,
+    BT_DIALECT_MOONCAKE_BOOTSTRAP,
     BT_DIALECT_MOONCAKE_WHEEL,
     BT_DIALECT_MORIIO_READ,
+    BT_DIALECT_MORIIO_WRITE,
     BT_DIALECT_MORIIO_PORTS_READ,
+    BT_DIALECT_MORIIO_PORTS_WRITE,
     BT_DIALECT_P2P_NCCL,
+    BT_DIALECT_SGLANG,
     BT_DIALECT_SHARED_STORE,
     BT_DIALECT_TRTLLM,
     BT_N_DIALECTS
@@ -43,6 +57,19 @@ typedef enum {
     BT_SIGNAL_NONE,   /* the decode leg follows the prefill leg's answer */
     BT_SIGNAL_NOTICES /* the decode leg waits for a notice of every rank */
 } bt_signal;
+
+typedef enum {
+    BT_ORDER_SERIAL,   /* the prefill leg's answer comes first */
+    BT_ORDER_TOGETHER, /* both legs at once: the engines wait for each other */
+} bt_order;
+
+/* How what templates call `learnt` becomes known. It is forgotten when an attempt fails, since an
+ * engine that has been restarted is another one. */
+typedef enum {
+    BT_LEARN_NOTHING,
+    BT_LEARN_QUERY,  /* GET /query at the bootstrap port: an object per data-parallel rank */
+    BT_LEARN_ANSWER, /* from any answer of the engine: until there is one, legs are serial */
+} bt_learn;
 
 /* What becomes of a body that makes several sequences. */
 typedef enum {
@@ -62,6 +89,8 @@ typedef struct {
 enum { BT_LEG_MAX_MEMBERS = 6, BT_MAX_NEEDED = 4 };
 typedef struct {
     bt_dialect_member members[BT_LEG_MAX_MEMBERS]; /* up to the first without a key */
+    bool is_whole;   /* the client's body as it is, not limited to one token */
+    bool names_rank; /* header X-data-parallel-rank, where the engine has several */
 } bt_dialect_leg;
 
 typedef struct {
@@ -69,22 +98,26 @@ typedef struct {
     const char *name;
     bt_mode mode; /* EARLY: the prefill engine's token can be sent at once */
     bt_engines engines;
+    bt_order order;
     bt_signal signal;
+    bt_learn learn;
     bt_several several;
     bt_dialect_leg legs[BT_N_LEGS];
     const char *params_no_ports; /* instead of the prefill leg's first member, where the decode
                                     engine's receiver ports are not known; "": none */
     const char *request_id;      /* template of both legs' X-Request-Id; NULL: the client's own */
     /* What the prefill engine's answer gives to the decode leg. */
-    const char *answer_key;            /* NULL: nothing */
-    bool is_in_choice;                 /* in choices[0], not beside choices */
-    const char *needed[BT_MAX_NEEDED]; /* members that may not be missing, null or empty */
-    const char *set_key, *set_value;   /* a member of it that is changed */
-    const char *host_key;              /* a member that a worker's kv_host replaces */
-    bool is_over_at_stop;   /* an answer that has ended already (EOS) hands nothing over */
-    bool answers_questions; /* receivers understand STATUS and RELEASE (docs/protocol.md) */
-    bool needs_zmq;         /* both engines' zmq= must be given */
-    bool needs_side_ports;  /* likewise handshake= and notify= */
+    const char *answer_key;              /* NULL: nothing */
+    bool is_in_choice;                   /* in choices[0], not beside choices */
+    const char *needed[BT_MAX_NEEDED];   /* members that may not be missing, null or empty */
+    const char *set_key, *set_value;     /* a member of it that is changed */
+    const char *host_key;                /* a member that a worker's kv_host replaces */
+    const char *abort_path, *abort_body; /* POST to end a leg whose connection is closed */
+    bool is_over_at_stop;      /* an answer that has ended already (EOS) hands nothing over */
+    bool answers_questions;    /* receivers understand STATUS and RELEASE (docs/protocol.md) */
+    bool decode_needs_prefill; /* a decode engine cannot compute a prompt itself */
+    bool needs_zmq;            /* both engines' zmq= must be given */
+    bool needs_side_ports;     /* likewise handshake= and notify= */
 } bt_dialect;
 
 /* The dialect in the form that serves mode, if it has one, and engines. Never NULL. */
@@ -106,6 +139,10 @@ typedef struct {
     const char *traceparent; /* W3C Trace Context */
     uint32_t kv_wait_ms; /* from the end of the prompt's computing on; then nobody waits any more */
     bt_json_value answer; /* ABSENT: not yet, or nothing */
+    bt_json_value learnt; /* likewise */
+    const char *rank;     /* decimal; NULL or "": the prefill engine has one only */
+    uint64_t room;
+    uint32_t n_sequences; /* 0: one, and not in a list */
 } bt_dialect_values;
 
 /* The members of one leg's body, filled in. Zeroed before its first use. */
@@ -123,6 +160,11 @@ typedef struct {
  * out. Errors: NO_MEMORY. */
 baton_status bt_dialect_fill(const bt_dialect *dialect, bt_leg leg, const bt_dialect_values *values,
                              bt_leg_members *out);
+/* A number for `room`. */
+uint64_t bt_room_make(uint32_t rank, uint32_t n_ranks);
+/* What an engine said when asked (BT_LEARN_QUERY): one object per rank, each with an engine_id.
+ * Errors: BAD_MESSAGE. */
+baton_status bt_dialect_check_query(const char *json, size_t n);
 /* Appends one template, filled in. */
 void bt_dialect_put(const char *text, const bt_dialect_values *values, bt_strbuf *out);
 /* What the prefill engine's answer json[n] hands on, into *out, which *value borrows: type ABSENT

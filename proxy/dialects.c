@@ -20,30 +20,49 @@
     .legs[BT_LEG_PREFILL].members = {{"kv_transfer_params", params, false}},             \
     .params_no_ports = (without_ports)
 
+/* What all others have: the decode engine makes every token, and no notice comes. */
+#define SERIAL                                                                           \
+    .mode = BT_MODE_DECODE_FIRST, .signal = BT_SIGNAL_NONE, .several = BT_SEVERAL_NEVER, \
+    .order = BT_ORDER_SERIAL
+#define TOGETHER                                                                         \
+    .mode = BT_MODE_DECODE_FIRST, .signal = BT_SIGNAL_NONE, .several = BT_SEVERAL_NEVER, \
+    .order = BT_ORDER_TOGETHER
+#define LEGS(prefill, decode)                                       \
+    .legs = {{.members = {{"kv_transfer_params", prefill, false}}}, \
+             {.members = {{"kv_transfer_params", decode, false}}}}
+#define LEGS_BY_RANK(prefill, decode)                                                   \
+    .legs = {{.members = {{"kv_transfer_params", prefill, false}}, .names_rank = true}, \
+             {.members = {{"kv_transfer_params", decode, false}}}}
+
 /* vLLM's connectors. */
 #define KV_ASKED "\"do_remote_decode\":true,\"do_remote_prefill\":false"
 #define KV_THERE "\"do_remote_decode\":false,\"do_remote_prefill\":true"
-#define NO_REMOTE                                           \
-    ",\"remote_engine_id\":null,\"remote_block_ids\":null," \
-    "\"remote_host\":null,\"remote_port\":null"
-#define PARAMS(text)                          \
-    {                                         \
-        {                                     \
-            "kv_transfer_params", text, false \
-        }                                     \
-    }
-#define READS_BLOCKS                                                                     \
-    .signal = BT_SIGNAL_NONE, .several = BT_SEVERAL_NEVER, .mode = BT_MODE_DECODE_FIRST, \
-    .answer_key = "kv_transfer_params"
+#define NO_BLOCKS ",\"remote_engine_id\":null,\"remote_block_ids\":null"
+#define BLOCKS                                          \
+    ",\"remote_engine_id\":${answer.remote_engine_id}," \
+    "\"remote_block_ids\":${answer.remote_block_ids}"
+#define TRANSFER ",\"transfer_id\":\"xfer-$(uuid)\""
 #define BOTH_ZMQ "___prefill_addr_$(p.zmq)___decode_addr_$(d.zmq)_$(hex)"
 
+#define NIXL_ASKED KV_ASKED NO_BLOCKS ",\"remote_host\":null,\"remote_port\":null"
+#define NIXL_PUSHED                                                                       \
+    KV_THERE ",\"remote_engine_id\":${learnt.remote_engine_id},\"remote_host\":"          \
+             "${learnt.remote_host},\"remote_port\":${learnt.remote_port},\"tp_size\":"   \
+             "${learnt.tp_size|1},\"pp_size\":${learnt.pp_size|1},\"remote_request_id\":" \
+             "${req_id}" TRANSFER
+#define MOONCAKE_PUSHED                                                                 \
+    KV_THERE ",\"remote_bootstrap_addr\":\"http://$(p.url_host):${p.bootstrap|8998}\"," \
+             "\"remote_engine_id\":${rank.engine_id}" TRANSFER
+#define MOONCAKE_BY_ID                                   \
+    KV_THERE ",\"bootstrap_server_host\":${p.url_host}," \
+             "\"bootstrap_server_port\":${p.bootstrap|8998}"
+
 /* MoRI-IO: what one engine is told of the other one. */
-#define MORIIO_SIZES(of) "\"remote_dp_size\":${" of ".dp},\"remote_tp_size\":${" of ".tp}"
-#define MORIIO_PORTS(of) \
+#define SIZES(of) ",\"remote_dp_size\":${" of ".dp},\"remote_tp_size\":${" of ".tp}"
+#define PORTS(of) \
     ",\"remote_handshake_port\":${" of ".handshake},\"remote_notify_port\":${" of ".notify}"
-#define MORIIO_BLOCKS                                  \
-    "\"remote_engine_id\":${answer.remote_engine_id}," \
-    "\"remote_block_ids\":${answer.remote_block_ids}"
+#define PLACE(of) ",\"remote_host\":${" of ".host},\"remote_port\":\"$(" of ".port)\""
+#define RANK "$(dp_rank_member)"
 
 static const bt_dialect dialects[] = {
     {LMCACHE_PD(BT_MODE_EARLY_FIRST_TOKEN, BT_ENGINES_BATON,
@@ -61,44 +80,74 @@ static const bt_dialect dialects[] = {
 
     {.id = BT_DIALECT_NIXL_PULL,
      .name = "nixl-pull",
-     READS_BLOCKS,
-     .legs = {{.members = PARAMS("{" KV_ASKED NO_REMOTE "}")}, {.members = PARAMS("${answer}")}},
+     SERIAL,
+     LEGS("{" NIXL_ASKED "}", "${answer}"),
+     .answer_key = "kv_transfer_params",
      .needed = {"remote_engine_id", "remote_block_ids", "remote_host", "remote_port"},
      .host_key = "remote_host"},
+    /* The decode engine is told constants of the prefill engine, which each of its answers has. */
+    {.id = BT_DIALECT_NIXL_PUSH,
+     .name = "nixl-push",
+     TOGETHER,
+     LEGS("{" NIXL_ASKED TRANSFER "}", "{" NIXL_PUSHED "}"),
+     .learn = BT_LEARN_ANSWER,
+     .request_id = "$(req_id)",
+     .answer_key = "kv_transfer_params",
+     .needed = {"remote_engine_id", "remote_host", "remote_port"},
+     .host_key = "remote_host"},
 
+    {.id = BT_DIALECT_MOONCAKE,
+     .name = "mooncake",
+     TOGETHER,
+     LEGS_BY_RANK("{" KV_ASKED TRANSFER "}", "{" MOONCAKE_PUSHED "}"),
+     .learn = BT_LEARN_QUERY},
+    /* Older vLLM: the engines find each other by the request's id. */
+    {.id = BT_DIALECT_MOONCAKE_BOOTSTRAP,
+     .name = "mooncake-bootstrap",
+     TOGETHER,
+     LEGS("{" KV_ASKED "}", "{" MOONCAKE_BY_ID "}"),
+     .request_id = "$(uuid)"},
     /* The Mooncake wheel's own connector: as nixl-pull, with fewer words. */
     {.id = BT_DIALECT_MOONCAKE_WHEEL,
      .name = "mooncake-wheel",
-     READS_BLOCKS,
-     .legs = {{.members = PARAMS("{" KV_ASKED "}")}, {.members = PARAMS("${answer}")}},
+     SERIAL,
+     LEGS("{" KV_ASKED "}", "${answer}"),
+     .answer_key = "kv_transfer_params",
      .needed = {"remote_host", "remote_port"},
      .host_key = "remote_host"},
 
     /* The engines find each other by the addresses in the request's id. */
     {.id = BT_DIALECT_MORIIO_READ,
      .name = "moriio-read",
-     READS_BLOCKS,
-     .legs = {{.members =
-                   PARAMS("{" KV_ASKED
-                          ",\"remote_engine_id\":null,\"remote_block_ids\":null," MORIIO_SIZES(
-                              "d") ",\"transfer_id\":\"xfer-$(uuid)\"}")},
-              {.members = PARAMS("{" KV_THERE "," MORIIO_BLOCKS
-                                 "," MORIIO_SIZES("p") ",\"transfer_id\":${answer.transfer_id}}")}},
+     SERIAL,
+     LEGS_BY_RANK("{" KV_ASKED NO_BLOCKS SIZES("d") TRANSFER "}",
+                  "{" KV_THERE BLOCKS SIZES("p") RANK ",\"transfer_id\":${answer.transfer_id}}"),
      .request_id = BOTH_ZMQ,
+     .answer_key = "kv_transfer_params",
      .needed = {"remote_engine_id", "remote_block_ids", "transfer_id"},
+     .needs_zmq = true},
+    {.id = BT_DIALECT_MORIIO_WRITE,
+     .name = "moriio-write",
+     TOGETHER,
+     LEGS_BY_RANK("{" KV_ASKED NO_BLOCKS SIZES("d") TRANSFER "}",
+                  "{" KV_THERE SIZES("p") RANK TRANSFER "}"),
+     .request_id = BOTH_ZMQ,
      .needs_zmq = true},
     /* The older form, with ports in the parameters. */
     {.id = BT_DIALECT_MORIIO_PORTS_READ,
      .name = "moriio-ports-read",
-     READS_BLOCKS,
-     .legs = {{.members = PARAMS("{" MORIIO_SIZES("d") "," KV_ASKED MORIIO_PORTS(
-                   "d") ",\"remote_engine_id\":null,\"remote_block_ids\":null,"
-                        "\"remote_host\":${d.host},\"remote_port\":\"$(d.port)\"}")},
-              {.members = PARAMS("{" KV_THERE MORIIO_PORTS(
-                   "p") "," MORIIO_BLOCKS
-                        ",\"remote_host\":${p.host},\"remote_port\":\"$(p.port)\"," MORIIO_SIZES(
-                            "p") "}")}},
+     SERIAL,
+     LEGS_BY_RANK("{" KV_ASKED PORTS("d") NO_BLOCKS PLACE("d") SIZES("d") "}",
+                  "{" KV_THERE PORTS("p") BLOCKS PLACE("p") SIZES("p") RANK "}"),
+     .answer_key = "kv_transfer_params",
      .needed = {"remote_engine_id", "remote_block_ids"},
+     .needs_side_ports = true},
+    {.id = BT_DIALECT_MORIIO_PORTS_WRITE,
+     .name = "moriio-ports-write",
+     TOGETHER,
+     LEGS_BY_RANK("{" KV_ASKED PORTS("d") NO_BLOCKS PLACE("d") SIZES("d") "}",
+                  "{" KV_THERE PORTS("p") NO_BLOCKS PLACE("p") SIZES("p") RANK "}"),
+     .request_id = "$(uuid)",
      .needs_side_ports = true},
 
     /* Each of several prompts gets -0, -1, ... behind the id at both engines alike, but several
@@ -107,15 +156,38 @@ static const bt_dialect dialects[] = {
     {.id = BT_DIALECT_P2P_NCCL,
      .name = "p2p-nccl",
      .mode = BT_MODE_DECODE_FIRST,
+     .order = BT_ORDER_SERIAL,
      .signal = BT_SIGNAL_NONE,
      .several = BT_SEVERAL_PROMPTS,
      .request_id = BOTH_ZMQ,
+     .decode_needs_prefill = true,
      .needs_zmq = true},
+
+/* Both engines get the same body, and the prefill engine ends by itself. What a connection that
+ * is closed does not end, its rid does. */
+#define SGLANG_MEETS                                                                         \
+    {"bootstrap_host", "${p.host[]}", false}, {"bootstrap_port", "${p.bootstrap[]}", false}, \
+        {"bootstrap_room", "${room[]}", false},                                              \
+    {                                                                                        \
+        "rid", "${req_id[]}", false                                                          \
+    }
+    {.id = BT_DIALECT_SGLANG,
+     .name = "sglang",
+     .mode = BT_MODE_DECODE_FIRST,
+     .order = BT_ORDER_TOGETHER,
+     .signal = BT_SIGNAL_NONE,
+     .several = BT_SEVERAL_ALWAYS,
+     .legs = {{.members = {SGLANG_MEETS, {"routed_dp_rank", "${rank}", false}}, .is_whole = true},
+              {.members = {SGLANG_MEETS, {"disagg_prefill_dp_rank", "${rank}", false}}}},
+     .decode_needs_prefill = true,
+     .abort_path = "/abort_request",
+     .abort_body = "{\"rid\":${req_id}}"},
 
     /* The decode engine finds the KV in a store that both share. */
     {.id = BT_DIALECT_SHARED_STORE,
      .name = "shared-store",
      .mode = BT_MODE_DECODE_FIRST,
+     .order = BT_ORDER_SERIAL,
      .signal = BT_SIGNAL_NONE,
      .several = BT_SEVERAL_ALWAYS,
      .legs = {{.members = {{"cache_hit_threshold", "0", true}}},
@@ -123,9 +195,7 @@ static const bt_dialect dialects[] = {
 
     {.id = BT_DIALECT_TRTLLM,
      .name = "trtllm",
-     .mode = BT_MODE_DECODE_FIRST,
-     .signal = BT_SIGNAL_NONE,
-     .several = BT_SEVERAL_NEVER,
+     SERIAL,
      .legs = {{.members = {{"disaggregated_params", "{\"request_type\":\"context_only\"}", false}}},
               {.members = {{"disaggregated_params", "${answer}", false}}}},
      .answer_key = "disaggregated_params",

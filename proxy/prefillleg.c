@@ -251,13 +251,34 @@ static void on_prefill_done(void *ctx, bt_http_call *call, const bt_http_result 
 
 void bt_req_attempt(bt_req *req)
 {
-    static const bt_http_call_ops ops = {on_head, on_data, on_prefill_done};
     bt_req_set_state(req, BT_REQ_PREFILL);
     /* Decode first: a hand-off needs a place to go before any work is done. */
     if (!bt_req_enter_worker(req, BT_LEG_DECODE) || !bt_req_enter_worker(req, BT_LEG_PREFILL))
         return;
+    if (bt_req_learn(req))
+        bt_req_attempt_legs(req);
+}
+
+static void start_together(bt_req *req)
+{
+    if (bt_req_beside_start(req) == BATON_OK) {
+        bt_req_decode(req);
+        return;
+    }
+    bt_req_failure failure = {
+        .status = 500, .code = "internal_error", .text = baton_last_error(), .leg = BT_LEG_PREFILL};
+    bt_req_fail(req, &failure);
+}
+
+void bt_req_attempt_legs(bt_req *req)
+{
+    static const bt_http_call_ops ops = {on_head, on_data, on_prefill_done};
     if (bt_req_name_attempt(req) != BATON_OK) {
         fail_without_memory(req);
+        return;
+    }
+    if (req->is_together) {
+        start_together(req);
         return;
     }
     bool is_ids = req->ids.length > 0 && req->dialect->mode == BT_MODE_EARLY_FIRST_TOKEN;
@@ -375,12 +396,17 @@ static void arm_timer(bt_req *req, uint64_t now_ms)
     bt_timer_start(req->timer, ask_ms < left_ms ? ask_ms : left_ms, 0);
 }
 
-/* The notice is late: it may be lost, so the receivers are asked. */
+/* The notice is late: it may be lost, so the receivers are asked. With both legs under way, the
+ * decode engine is late. */
 static void on_late(void *arg)
 {
     bt_req *req = arg;
     bt_proxy_loop *pl = req->pl;
     uint64_t now_ms = bt_loop_now_ms(pl->loop);
+    if (req->state == BT_REQ_DECODE) {
+        bt_req_fail_first_byte(req);
+        return;
+    }
     if (now_ms >= req->kv_deadline_ms) {
         fail_kv(req, true);
         return;
@@ -392,6 +418,22 @@ static void on_late(void *arg)
     arm_timer(req, now_ms);
 }
 
+/* False: the request has ended. */
+static bool make_timer(bt_req *req)
+{
+    if (req->timer != NULL || bt_timer_create(req->pl->loop, on_late, req, &req->timer) == BATON_OK)
+        return true;
+    bt_req_failure failure = {.status = 500, .code = "internal_error", .text = baton_last_error()};
+    bt_req_fail(req, &failure);
+    return false;
+}
+
+void bt_req_await_first_byte(bt_req *req)
+{
+    if (make_timer(req))
+        bt_timer_start(req->timer, req->pl->proxy->options.ms.first_byte, 0);
+}
+
 void bt_req_await_kv(bt_req *req)
 {
     if (req->kv.ready) {
@@ -399,13 +441,8 @@ void bt_req_await_kv(bt_req *req)
         return;
     }
     bt_req_set_state(req, BT_REQ_KV_WAIT);
-    if (req->timer == NULL &&
-        bt_timer_create(req->pl->loop, on_late, req, &req->timer) != BATON_OK) {
-        bt_req_failure failure = {
-            .status = 500, .code = "internal_error", .text = baton_last_error()};
-        bt_req_fail(req, &failure);
+    if (!make_timer(req))
         return;
-    }
     uint32_t wait_ms = req->pl->proxy->options.ms.kv_wait;
     uint32_t left_ms = bt_req_left_ms(req);
     uint64_t now_ms = bt_loop_now_ms(req->pl->loop);

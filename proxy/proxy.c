@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/fail.h"
 #include "core/thread.h"
+#include "proxy/farewell.h"
 #include "proxy/probe.h"
 #include "proxy/proxyloop.h"
 #include "proxy/proxyrequest.h"
@@ -130,11 +131,14 @@ static void close_loop(bt_proxy_loop *pl)
     bt_req_end_all(pl);
     bt_fanout_end_all(pl);
     bt_probe_end_all(pl);
+    bt_farewell_end_all(pl);
     bt_watch_destroy(pl->watch);
     bt_http_client_destroy(pl->client);
     bt_http_server_destroy(pl->server);
     bt_kvwait_destroy(pl->kvwait);
     bt_tracelog_destroy(pl->traces);
+    for (int i = 0; i < BT_MAX_WORKERS; i++)
+        bt_strbuf_free(&pl->learnt[i]);
     bt_loop_destroy(pl->loop);
 }
 
@@ -170,6 +174,7 @@ static void *run_loop(void *arg)
     bt_req_end_all(pl);
     bt_fanout_end_all(pl);
     bt_probe_end_all(pl);
+    bt_farewell_end_all(pl);
     return NULL;
 }
 

@@ -25,7 +25,8 @@ static const bt_args_option flags[] = {
      "A prefill engine, http://host:port[,OPTION...] or https://...: dialect=NAME [--dialect], and "
      "what that "
      "needs "
-     "(docs/proxy.md, Dialects): zmq=HOST:PORT, handshake=PORT, notify=PORT, tp=N, dp=N, "
+     "(docs/proxy.md, Dialects): zmq=HOST:PORT, bootstrap=PORT, handshake=PORT, notify=PORT, tp=N, "
+     "dp=N, "
      "kv_host=HOST (said to the other engine instead of the host that this one's answers name).",
      true},
     {NULL, "decode", "URL", NULL,
@@ -34,7 +35,8 @@ static const bt_args_option flags[] = {
      true},
     {NULL, "dialect", "NAME", "lmcache-pd",
      "How engines that name no own one are told about a hand-off: lmcache-pd, nixl-pull, "
-     "mooncake-wheel, moriio-read, moriio-ports-read, p2p-nccl, shared-store or trtllm.",
+     "nixl-push, mooncake, mooncake-bootstrap, mooncake-wheel, moriio-read, moriio-write, "
+     "moriio-ports-read, moriio-ports-write, p2p-nccl, sglang, shared-store or trtllm.",
      false},
     {NULL, "prefiller-host", "HOST,...", "localhost", LMCACHE "hosts of the prefill engines.",
      false},
@@ -330,6 +332,8 @@ static baton_status read_option(engine_reader *reader, const char *piece)
         return read_zmq(reader, value, at->zmq);
     if (bt_slice_equals(name, "kv_host"))
         return read_host(reader, value, at->kv_host);
+    if (bt_slice_equals(name, "bootstrap"))
+        return read_port(reader, value, &at->bootstrap_port);
     if (bt_slice_equals(name, "handshake"))
         return read_port(reader, value, &at->handshake_port);
     if (bt_slice_equals(name, "notify"))
@@ -339,7 +343,9 @@ static baton_status read_option(engine_reader *reader, const char *piece)
     if (bt_slice_equals(name, "dp"))
         return read_count(reader, value, &at->dp);
     return bad_option(
-        reader, "init=, alloc=, dialect=, zmq=, kv_host=, handshake=, notify=, tp= or dp=", piece);
+        reader,
+        "init=, alloc=, dialect=, zmq=, kv_host=, bootstrap=, handshake=, notify=, tp= or dp=",
+        piece);
 }
 
 /* One --prefill or --decode value, "http://host:8200,init=8300,8301,alloc=8400,8401" (ports per

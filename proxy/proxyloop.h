@@ -20,10 +20,13 @@ typedef struct bt_proxy_loop {
     bt_http_server *server;
     bt_http_client *client;
     bt_kvwait *kvwait;
-    struct bt_req *requests;   /* all that live on this loop */
-    struct bt_fanout *fanouts; /* likewise */
-    struct bt_probe *probes;   /* likewise */
+    struct bt_req *requests;       /* all that live on this loop */
+    struct bt_fanout *fanouts;     /* likewise */
+    struct bt_probe *probes;       /* likewise */
+    struct bt_farewell *farewells; /* likewise */
     struct bt_watch *watch;
+    bt_strbuf learnt[BT_MAX_WORKERS];   /* of prefill engine i, JSON; empty: nothing (learn.c) */
+    uint32_t rank_turn[BT_MAX_WORKERS]; /* its next data-parallel rank */
     bt_proxy_metrics metrics;
     bt_tracelog *traces; /* of attempts that have ended; NULL: nobody asks */
     pthread_t thread;

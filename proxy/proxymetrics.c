@@ -122,6 +122,8 @@ static void print_legs(const bt_metrics_view *view, bt_strbuf *out)
     print_plain(out, P "kv_params_missing_total",
                 "Answers of prefill engines without the hand-off that they were asked for.",
                 sum(view, &m->params_missing));
+    print_plain(out, P "engine_aborts_total", "Engines told that a leg of theirs has ended.",
+                sum(view, &m->aborts));
     print_plain(out, P "kv_status_asked_total", "Late notices asked for.",
                 sum(view, &m->status_asked));
     print_plain(out, P "kv_released_total", "Hand-offs given back unused.",

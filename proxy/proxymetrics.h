@@ -59,7 +59,7 @@ typedef struct {
     bt_counter later[BT_N_LATER];
     bt_counter bypasses[BT_N_BYPASS];
     bt_counter cold_pairs, local_queue_full, answered_by_prefill, status_asked, released,
-        params_missing;
+        params_missing, aborts;
     bt_counter prefix_asked[2], prefix_matched[2]; /* [leg]: tokens of prompts */
     bt_counter relay_bytes, relay_events, shed;
     bt_histogram ttft, duration, phases[BT_N_PHASES];

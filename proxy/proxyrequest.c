@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/fail.h"
 #include "core/log.h"
+#include "proxy/farewell.h"
 #include "proxy/watch.h"
 
 #include <assert.h>
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_COLLECTED_BYTES = 16 << 20, MAX_HEADERS = 160 };
+enum { MAX_HEADERS = 160 };
 
 static uint64_t now_ns(void)
 {
@@ -82,8 +83,20 @@ static void release_kv(bt_req *req)
     req->is_kv_at_risk = false;
 }
 
+void bt_req_tell_engines(const bt_req *req)
+{
+    if (req->dialect == NULL || req->dialect->abort_path == NULL || req->uuid[0] == 0)
+        return;
+    if (req->beside.call != NULL)
+        bt_farewell_send(req, BT_LEG_PREFILL);
+    if (req->call != NULL && req->call_leg == BT_LEG_DECODE)
+        bt_farewell_send(req, BT_LEG_DECODE);
+}
+
 void bt_req_leave_attempt(bt_req *req)
 {
+    bt_req_tell_engines(req);
+    bt_req_beside_drop(req);
     bt_req_call_drop(req);
     if (req->timer != NULL)
         bt_timer_stop(req->timer);
@@ -100,7 +113,10 @@ static void destroy(bt_req *req)
     bt_timer_destroy(req->timer);
     bt_sse_destroy(req->sse);
     bt_strbuf_free(&req->members.text);
+    bt_strbuf_free(&req->decode_members.text);
+    bt_req_beside_free(req);
     bt_strbuf_free(&req->leg_id);
+    bt_strbuf_free(&req->authorization);
     bt_strbuf_free(&req->answer_json);
     bt_strbuf_free(&req->ids);
     bt_strbuf_free(&req->collected);
@@ -284,11 +300,13 @@ void bt_req_start(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route)
     }
     choose_dialect(req, is_chat ? options->chat_mode : options->mode);
     req->limit = req->plan->has_limit ? req->plan->limit : 0;
-    if (req->dialect->several == BT_SEVERAL_PROMPTS && req->plan->has_choices)
+    if (req->plan->n_sequences > BT_PLAN_MAX_SEQUENCES)
+        refuse(req, "too many sequences in one body", is_chat ? "n" : "prompt");
+    else if (req->dialect->several == BT_SEVERAL_PROMPTS && req->plan->has_choices)
         refuse(req, "these engines hand over one choice of a prompt only", "n");
     else if (is_for_decode_alone(req))
         bypass(req, BT_BYPASS_SEVERAL);
-    else if (bt_req_is_local(req, &reason))
+    else if (!req->dialect->decode_needs_prefill && bt_req_is_local(req, &reason))
         bypass(req, reason);
     else if (req->is_early)
         bt_req_tokenize(req);
@@ -308,6 +326,8 @@ void bt_req_start_single(bt_proxy_loop *pl, bt_http_request *http, bt_route_id r
 
 /* Calls. */
 
+#define RANK_HEADER "X-data-parallel-rank"
+
 /* Ours to say, or of no meaning to the engine. The engine must not compress: events are read. */
 static bool is_forwarded(bt_http_headers headers, const char *name)
 {
@@ -321,7 +341,12 @@ static bool is_forwarded(bt_http_headers headers, const char *name)
     return !bt_http_is_hop_by_hop(headers, name);
 }
 
-static size_t fill_headers(const bt_req *req, bt_http_header *headers)
+static bool names_rank(const bt_req *req, bt_leg leg)
+{
+    return req->dialect != NULL && req->dialect->legs[leg].names_rank && req->rank[0] != 0;
+}
+
+static size_t fill_headers(const bt_req *req, bt_leg leg, bt_http_header *headers)
 {
     bt_http_headers client = req->http->headers;
     const char *given = bt_http_header_get(client, "X-Request-Id");
@@ -331,8 +356,13 @@ static size_t fill_headers(const bt_req *req, bt_http_header *headers)
         given = bt_strbuf_text(&req->leg_id);
     headers[n++] = (bt_http_header){"X-Request-Id", given != NULL ? given : req->request_id};
     headers[n++] = (bt_http_header){"traceparent", req->traceparent};
+    bool has_rank = names_rank(req, leg);
+    if (has_rank)
+        headers[n++] = (bt_http_header){RANK_HEADER, req->rank};
     for (size_t i = 0; i < client.n && n < MAX_HEADERS; i++) {
         const char *name = client.items[i].name;
+        if (has_rank && bt_slice_equals_nocase(bt_slice_of(name), RANK_HEADER))
+            continue;
         bool is_orphan = !req->is_trace_given && /* of a trace that we could not read */
                          bt_slice_equals_nocase(bt_slice_of(name), "tracestate");
         if (is_forwarded(client, name) && !is_orphan)
@@ -346,18 +376,18 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a == 0 || b < a ? b : a;
 }
 
-void bt_req_call_start(bt_req *req, const bt_req_call *call)
+baton_status bt_req_call_open(bt_req *req, const bt_req_call *call, bt_http_call **call_p)
 {
     bt_http_header headers[MAX_HEADERS];
     const bt_worker *worker = bt_req_worker(req, call->leg);
     bt_http_client_request request = {
         .host = worker->at.host,
-        .port = worker->at.port,
-        .tls = worker->tls,
-        .method = "POST",
+        .port = call->port == 0 ? worker->at.port : call->port,
+        .tls = call->port == 0 ? worker->tls : NULL, /* a bootstrap server speaks plain HTTP */
+        .method = call->method == NULL ? "POST" : call->method,
         .path = call->path,
         .headers = headers,
-        .n_headers = fill_headers(req, headers),
+        .n_headers = fill_headers(req, call->leg, headers),
         .body = call->body,
         .n_body = call->n_body,
         .connect_ms = req->pl->proxy->options.ms.connect,
@@ -367,12 +397,16 @@ void bt_req_call_start(bt_req *req, const bt_req_call *call)
         .ops = call->ops,
         .ctx = req,
     };
+    return bt_http_client_start(req->pl->client, &request, call_p);
+}
+
+void bt_req_call_start(bt_req *req, const bt_req_call *call)
+{
     bt_strbuf_clear(&req->collected);
     req->is_cut = false;
     req->call_status = 0;
     req->call_type[0] = req->retry_after[0] = 0;
-    baton_status status = bt_http_client_start(req->pl->client, &request, &req->call);
-    if (status != BATON_OK) {
+    if (bt_req_call_open(req, call, &req->call) != BATON_OK) {
         req->call = NULL;
         bt_req_failure failure = {
             .status = 500, .code = "internal_error", .text = baton_last_error(), .leg = call->leg};
@@ -394,7 +428,7 @@ void bt_req_call_drop(bt_req *req)
 
 void bt_req_collect(bt_req *req, const char *bytes, size_t n)
 {
-    if (req->collected.length + n > MAX_COLLECTED_BYTES)
+    if (req->collected.length + n > BT_REQ_MAX_COLLECTED_BYTES)
         req->is_cut = true;
     else
         bt_strbuf_append(&req->collected, bytes, n);

@@ -52,6 +52,19 @@ typedef struct {
     bool is_warm; /* with the decode engine chosen */
 } bt_explained;
 
+/* The prefill leg where it runs beside the decode leg (besideleg.c). */
+typedef struct {
+    bt_http_call *call; /* NULL: not under way */
+    bt_leg_body *body;  /* NULL: never */
+    unsigned status;
+    char type[64], retry_after[16];
+    bt_strbuf collected;
+    bool is_cut;
+    uint64_t heard_ms;
+} bt_beside;
+
+enum { BT_REQ_MAX_COLLECTED_BYTES = 16 << 20 };
+
 typedef struct bt_req {
     bt_proxy_loop *pl;
     bt_http_request *http;
@@ -103,6 +116,14 @@ typedef struct bt_req {
     char uuid[BT_UUID_CHARS + 1]; /* of the attempt */
     bt_json_value answer;         /* what the prefill engine hands on; borrows answer_json */
     bt_strbuf answer_json;
+    bool is_together;  /* the attempt's legs run at once */
+    bool is_head_held; /* the decode engine's events have not begun: nothing is sent before them */
+    bt_beside beside;
+    bt_leg_members decode_members; /* what the dialect adds to the decode leg */
+    bt_strbuf authorization;       /* the client's, where it is needed after its request is gone */
+    char rank[8];                  /* of the prefill engine, decimal; "": it has one only */
+    uint32_t rank_number;
+    uint64_t room;
     bt_strbuf ids;        /* the prompt as a JSON array; one more number once the first is known */
     size_t n_open_ids;    /* bytes of it without first token and closing bracket */
     bt_strbuf collected;  /* body of an answer that is looked at as a whole */
@@ -143,12 +164,16 @@ void bt_req_leave_worker(bt_req *req, bt_leg leg);
 void bt_req_note_answers(bt_req *req, bt_leg leg);
 /* Some engine of that leg has not failed the request yet. */
 bool bt_req_has_untried(const bt_req *req, bt_leg leg);
+/* Tells engines that would go on with a leg although its connection is closed. Before that. */
+void bt_req_tell_engines(const bt_req *req);
 /* Drops what is under way, and gives back what is held for the attempt. */
 void bt_req_leave_attempt(bt_req *req);
 /* Starts a call to the attempt's engine of that leg, with the client's headers. path, slices and
  * ops are borrowed until its end. A failure to start ends the request. */
 typedef struct {
     bt_leg leg;
+    const char *method; /* NULL: POST */
+    uint16_t port;      /* 0: the engine's */
     const char *path;
     const bt_slice *body;
     size_t n_body;
@@ -156,6 +181,9 @@ typedef struct {
     const bt_http_call_ops *ops;
 } bt_req_call;
 void bt_req_call_start(bt_req *req, const bt_req_call *call);
+/* The same for a call that is not the leg under way; *call_p is it. Errors: as
+ * bt_http_client_start. */
+baton_status bt_req_call_open(bt_req *req, const bt_req_call *call, bt_http_call **call_p);
 /* Drops the call under way; its on_done finds that it is not the request's any more. */
 void bt_req_call_drop(bt_req *req);
 /* Collects bytes up to the cap. */
@@ -183,9 +211,34 @@ baton_status bt_req_name_attempt(bt_req *req);
  * NO_MEMORY. */
 baton_status bt_req_take_answer(bt_req *req);
 
+/* What the attempt's templates are filled in with. */
+bt_dialect_values bt_req_values(const bt_req *req);
+
+/* Learning about the attempt's prefill engine. False: it is being asked, and bt_req_attempt_legs or
+ * a failure follows. */
+bool bt_req_learn(bt_req *req);
+/* What is known of it; ABSENT: nothing. Borrowed until the next answer. */
+bt_json_value bt_req_learnt(const bt_req *req);
+/* Takes constants from its answer, if the dialect wants some. False: they have changed. */
+bool bt_req_learn_from_answer(bt_req *req, const bt_strbuf *answer, bool is_cut);
+void bt_req_unlearn(bt_req *req);
+/* Picks the data-parallel rank that the attempt uses there. */
+void bt_req_pick_rank(bt_req *req);
+
+/* The prefill leg beside the decode leg. Errors: NO_MEMORY, and those of a call. */
+baton_status bt_req_beside_start(bt_req *req);
+void bt_req_beside_drop(bt_req *req);
+void bt_req_beside_free(bt_req *req);
+
 /* Legs. */
 void bt_req_tokenize(bt_req *req);
 void bt_req_attempt(bt_req *req);
+/* The same, with the engines entered and known. */
+void bt_req_attempt_legs(bt_req *req);
+/* The prefill engine is done, so that the decode engine's first byte is due. */
+void bt_req_await_first_byte(bt_req *req);
+/* It did not come. */
+void bt_req_fail_first_byte(bt_req *req);
 void bt_req_decode(bt_req *req);
 /* The prompt's ids and the first token, as a JSON array. */
 bt_slice bt_req_ids_with_first(bt_req *req);

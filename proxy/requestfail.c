@@ -22,7 +22,7 @@ static const char *timeout_code(const bt_req *req, bt_leg leg, const bt_http_res
         return "total_timeout";
     if (req->state == BT_REQ_TOKENIZE)
         return "tokenize_timeout";
-    if (leg == BT_LEG_PREFILL && req->state == BT_REQ_PREFILL)
+    if (leg == BT_LEG_PREFILL && req->dialect != NULL)
         return "prefill_timeout";
     return result->phase < BT_HTTP_HEAD ? "first_byte_timeout" : "gap_timeout";
 }
@@ -123,6 +123,7 @@ void bt_req_fail(bt_req *req, const bt_req_failure *failure)
 {
     blame(req, failure);
     bt_req_trace_end(req, failure->status, failure->code);
+    bt_req_unlearn(req);
     bt_req_leave_attempt(req);
     bool can_retry = failure->may_retry && (failure->is_free || req->retries_left > 0) &&
                      !req->has_relayed && bt_req_left_ms(req) > 1 &&

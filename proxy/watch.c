@@ -33,6 +33,20 @@ static bool is_waiting(const bt_req *req)
     return req->call != NULL && !req->is_paused;
 }
 
+static seat *beside_seat_of(bt_watch *watch, const bt_req *req)
+{
+    return &watch->seats[BT_LEG_PREFILL][req->prefill_idx];
+}
+
+/* One of the request's legs waits for that engine, and has heard nothing since then. */
+static bool is_owed_by(const seat *s, const bt_req *req, uint64_t since_ms)
+{
+    bool is_main = is_waiting(req) && seat_of(s->watch, req) == s && req->heard_ms <= since_ms;
+    bool is_beside = req->beside.call != NULL && beside_seat_of(s->watch, req) == s &&
+                     req->beside.heard_ms <= since_ms;
+    return is_main || is_beside;
+}
+
 /* Fails what has heard nothing since before the question. */
 static void fail_legs(const seat *quiet)
 {
@@ -49,8 +63,7 @@ static void fail_legs(const seat *quiet)
     };
     for (bt_req *req = pl->requests, *next; req != NULL; req = next) {
         next = req->next;
-        if (is_waiting(req) && seat_of(quiet->watch, req) == quiet &&
-            req->heard_ms <= quiet->asked_ms)
+        if (is_owed_by(quiet, req, quiet->asked_ms))
             bt_req_fail(req, &failure);
     }
 }
@@ -99,6 +112,8 @@ static void look(void *arg)
     for (const bt_req *req = pl->requests; req != NULL; req = req->next) {
         if (is_waiting(req) && now_ms - req->heard_ms >= wait_ms)
             seat_of(watch, req)->is_owing = true;
+        if (req->beside.call != NULL && now_ms - req->beside.heard_ms >= wait_ms)
+            beside_seat_of(watch, req)->is_owing = true;
     }
     for (int leg = 0; leg < BT_N_LEGS; leg++) {
         for (int i = 0; i < BT_MAX_WORKERS; i++) {
@@ -110,18 +125,34 @@ static void look(void *arg)
     }
 }
 
-void bt_watch_begin(bt_watch *watch, bt_req *req)
+static void start_looking(bt_watch *watch)
 {
     uint64_t wait_ms = watch->pl->proxy->options.ms.probe;
-    req->heard_ms = bt_loop_now_ms(watch->pl->loop);
     if (!watch->is_running)
         bt_timer_start(watch->timer, wait_ms, wait_ms);
     watch->is_running = true;
 }
 
+void bt_watch_begin(bt_watch *watch, bt_req *req)
+{
+    req->heard_ms = bt_loop_now_ms(watch->pl->loop);
+    start_looking(watch);
+}
+
 void bt_watch_heard(bt_watch *watch, bt_req *req)
 {
     req->heard_ms = seat_of(watch, req)->heard_ms = bt_loop_now_ms(watch->pl->loop);
+}
+
+void bt_watch_begin_beside(bt_watch *watch, bt_req *req)
+{
+    req->beside.heard_ms = bt_loop_now_ms(watch->pl->loop);
+    start_looking(watch);
+}
+
+void bt_watch_heard_beside(bt_watch *watch, bt_req *req)
+{
+    req->beside.heard_ms = beside_seat_of(watch, req)->heard_ms = bt_loop_now_ms(watch->pl->loop);
 }
 
 baton_status bt_watch_create(bt_proxy_loop *pl, bt_watch **watch_p)

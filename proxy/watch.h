@@ -23,6 +23,9 @@ baton_status bt_watch_create(bt_proxy_loop *pl, bt_watch **watch_p);
 void bt_watch_begin(bt_watch *watch, bt_req *req);
 /* Bytes have come from the engine that the request waits for. */
 void bt_watch_heard(bt_watch *watch, bt_req *req);
+/* The same for the prefill leg beside it. */
+void bt_watch_begin_beside(bt_watch *watch, bt_req *req);
+void bt_watch_heard_beside(bt_watch *watch, bt_req *req);
 /* Before the loop's HTTP client. NULL is allowed. */
 void bt_watch_destroy(bt_watch *watch);
 

@@ -28,6 +28,7 @@ typedef struct {
     char zmq[BT_HOST_BYTES];            /* as other engines reach its connector; "": not said */
     char kv_host[BT_HOST_BYTES];        /* replaces the host that its answers name; "": as it is */
     uint16_t handshake_port, notify_port; /* of its connector; 0: not said */
+    uint16_t bootstrap_port;              /* where decode engines find it; 0: not said */
     uint32_t tp, dp;                      /* ranks; 0: one */
     bool is_tls;                          /* https:// */
 } bt_worker_address;

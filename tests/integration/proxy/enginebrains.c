@@ -78,6 +78,13 @@ static bool refuse(fake_answer *answer, const char *why)
     return true;
 }
 
+static bool fail(fake_answer *answer, const char *why)
+{
+    refuse(answer, why);
+    answer->status = 500;
+    return true;
+}
+
 /* What every prefill leg must be, so that it ends after one token; NULL: it is. */
 static const char *wrong_with_prefill(bt_json_value body)
 {
@@ -300,4 +307,149 @@ bool brain_moriio_decode(void *ctx, const fake_request *request, fake_answer *an
     bool is_told = is(params, "do_remote_prefill", "true") &&
                    is(params, "remote_block_ids", "[1,2]") && is(params, "remote_tp_size", "1");
     return is_told && take(kv, name) ? decode(request, answer) : recompute(kv, request, answer);
+}
+
+/* Engines that wait for each other. */
+
+/* The decode engine waits until the other one has something for it. */
+static bool fetch(brain_kv *kv, const char *name, const fake_request *request, fake_answer *answer)
+{
+    answer->waits = !take(kv, name);
+    return decode(request, answer);
+}
+
+static void engine_id(const brain_kv *kv, const char *rank, char *out)
+{
+    snprintf(out, 64, "engine-%u-%s", kv->life, rank);
+}
+
+/* vLLM's NixlPushConnector. */
+
+bool brain_push_prefill(void *ctx, const fake_request *request, fake_answer *answer)
+{
+    brain_kv *kv = ctx;
+    if (strncmp(request->path, "/v1/", 4) != 0)
+        return false;
+    bt_json_value body = body_of(request), params = member(body, "kv_transfer_params");
+    const char *wrong = wrong_with_prefill(body);
+    char text[1024], name[64], id[64];
+    text_of(params, "transfer_id", name, sizeof(name));
+    if (wrong != NULL)
+        return refuse(answer, wrong);
+    if (!is(params, "do_remote_decode", "true") || strncmp(name, "xfer-", 5) != 0)
+        return refuse(answer, "not asked for a transfer");
+    hold(kv, name);
+    engine_id(kv, "0", id);
+    snprintf(text, sizeof(text),
+             "{\"do_remote_prefill\":true,\"remote_block_ids\":[[1]],\"remote_engine_id\":\"%s\","
+             "\"remote_request_id\":\"x\",\"remote_host\":\"10.9.0.1\",\"remote_port\":5600,"
+             "\"tp_size\":4,\"transfer_mode\":\"push\"}",
+             id);
+    return say(answer, "}],\"kv_transfer_params\":", text, "");
+}
+
+bool brain_push_decode(void *ctx, const fake_request *request, fake_answer *answer)
+{
+    brain_kv *kv = ctx;
+    if (strncmp(request->path, "/v1/", 4) != 0)
+        return false;
+    bt_json_value params = member(body_of(request), "kv_transfer_params");
+    char name[64], engine[64], id[64], asked[128], own[128];
+    if (params.type == BT_JSON_ABSENT)
+        return recompute(kv, request, answer);
+    text_of(params, "transfer_id", name, sizeof(name));
+    text_of(params, "remote_engine_id", engine, sizeof(engine));
+    text_of(params, "remote_request_id", asked, sizeof(asked));
+    name_of(request, own);
+    engine_id(kv, "0", id);
+    if (!is(params, "do_remote_prefill", "true") || !is(params, "remote_port", "5600") ||
+        !is(params, "tp_size", "4") || !is(params, "pp_size", "1") ||
+        member(params, "remote_block_ids").type != BT_JSON_ABSENT || strcmp(asked, own) != 0)
+        return refuse(answer, "not a registration for a push");
+    if (strcmp(engine, id) != 0)
+        return fail(answer, "registers with an engine that is gone");
+    return fetch(kv, name, request, answer);
+}
+
+/* vLLM's MooncakeConnector. */
+
+bool brain_mooncake_prefill(void *ctx, const fake_request *request, fake_answer *answer)
+{
+    brain_kv *kv = ctx;
+    char id[2][64], text[256], name[64];
+    if (strcmp(request->path, "/query") == 0) {
+        engine_id(kv, "0", id[0]);
+        engine_id(kv, "1", id[1]);
+        snprintf(text, sizeof(text), "{\"0\":{\"engine_id\":\"%s\"},\"1\":{\"engine_id\":\"%s\"}}",
+                 id[0], id[1]);
+        snprintf(answer->body, sizeof(answer->body), "%s", text);
+        return true;
+    }
+    if (strncmp(request->path, "/v1/", 4) != 0)
+        return false;
+    bt_json_value body = body_of(request), params = member(body, "kv_transfer_params");
+    const char *rank = strcasestr(request->headers, "x-data-parallel-rank: ");
+    const char *wrong = wrong_with_prefill(body);
+    text_of(params, "transfer_id", name, sizeof(name));
+    if (wrong != NULL || rank == NULL || !is(params, "do_remote_decode", "true"))
+        return refuse(answer, wrong != NULL ? wrong : "no rank, or no transfer");
+    snprintf(text, sizeof(text), "%s@%c", name, rank[strlen("x-data-parallel-rank: ")]);
+    hold(kv, text);
+    return say(answer, "", "}]", "");
+}
+
+bool brain_mooncake_decode(void *ctx, const fake_request *request, fake_answer *answer)
+{
+    brain_kv *kv = ctx;
+    if (strncmp(request->path, "/v1/", 4) != 0)
+        return false;
+    bt_json_value params = member(body_of(request), "kv_transfer_params");
+    char name[64], engine[64], address[128], text[128], wanted[64];
+    text_of(params, "transfer_id", name, sizeof(name));
+    text_of(params, "remote_engine_id", engine, sizeof(engine));
+    text_of(params, "remote_bootstrap_addr", address, sizeof(address));
+    const char *rank = strrchr(engine, '-');
+    engine_id(kv, rank == NULL ? "" : rank + 1, wanted);
+    if (strncmp(address, "http://127.0.0.1:", 17) != 0 || strcmp(engine, wanted) != 0)
+        return fail(answer, "no such engine");
+    snprintf(text, sizeof(text), "%s@%s", name, rank + 1);
+    return fetch(kv, text, request, answer);
+}
+
+/* SGLang. */
+
+/* Why the body is no good; else name is its room. */
+static const char *wrong_with_room(const fake_request *request, char *name, size_t cap)
+{
+    bt_json_value body = body_of(request);
+    bt_slice room = member(body, "bootstrap_room").text;
+    if (!is(body, "bootstrap_host", "\"127.0.0.1\"") || !is(body, "bootstrap_port", "8998") ||
+        room.n < 2 || room.n > 19 || member(body, "rid").type != BT_JSON_STRING)
+        return "no bootstrap room";
+    snprintf(name, cap, "%.*s", (int)room.n, room.at);
+    /* The whole body: each knows itself when to end. */
+    return is(body, "max_tokens", "1") ? "limited by the proxy" : NULL;
+}
+
+bool brain_sglang_prefill(void *ctx, const fake_request *request, fake_answer *answer)
+{
+    brain_kv *kv = ctx;
+    char name[64];
+    if (strncmp(request->path, "/v1/", 4) != 0)
+        return false;
+    const char *wrong = wrong_with_room(request, name, sizeof(name));
+    if (wrong != NULL)
+        return refuse(answer, wrong);
+    hold(kv, name);
+    return decode(request, answer);
+}
+
+bool brain_sglang_decode(void *ctx, const fake_request *request, fake_answer *answer)
+{
+    brain_kv *kv = ctx;
+    char name[64];
+    if (strncmp(request->path, "/v1/", 4) != 0)
+        return false;
+    const char *wrong = wrong_with_room(request, name, sizeof(name));
+    return wrong != NULL ? refuse(answer, wrong) : fetch(kv, name, request, answer);
 }

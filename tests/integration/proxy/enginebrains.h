@@ -19,6 +19,7 @@ typedef struct {
     atomic_int n_made, n_taken;     /* hand-offs begun, and completed */
     atomic_int n_recomputed;        /* prompts that the decode engine computed itself */
     unsigned room;                  /* of the next block id */
+    unsigned life;                  /* of the prefill engine: part of its names */
 } brain_kv;
 
 /* KV that was made and never taken. */
@@ -33,5 +34,14 @@ bool brain_moriio_prefill(void *kv, const fake_request *request, fake_answer *an
 bool brain_moriio_decode(void *kv, const fake_request *request, fake_answer *answer);
 bool brain_p2p_prefill(void *kv, const fake_request *request, fake_answer *answer);
 bool brain_p2p_decode(void *kv, const fake_request *request, fake_answer *answer);
+/* Engines that meet, in whichever order the legs come: the decode engine waits until the other one
+ * has something for it. */
+bool brain_push_prefill(void *kv, const fake_request *request, fake_answer *answer);
+bool brain_push_decode(void *kv, const fake_request *request, fake_answer *answer);
+/* The same engine says so at /query of its bootstrap port. */
+bool brain_mooncake_prefill(void *kv, const fake_request *request, fake_answer *answer);
+bool brain_mooncake_decode(void *kv, const fake_request *request, fake_answer *answer);
+bool brain_sglang_prefill(void *kv, const fake_request *request, fake_answer *answer);
+bool brain_sglang_decode(void *kv, const fake_request *request, fake_answer *answer);
 
 #endif

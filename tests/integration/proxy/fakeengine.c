@@ -19,7 +19,7 @@ typedef struct {
     bt_http_request *http; /* NULL: finished */
     fake_script script;
     const fake_request *record;
-    bool is_tokenize, is_begun;
+    bool is_tokenize, is_begun, is_waiting;
 } held_request;
 
 struct fake {
@@ -186,6 +186,9 @@ static bool answer_from_brain(held_request *held)
     reply = (fake_answer){.status = 200};
     if (!engine->brain(engine->brain_ctx, held->record, &reply))
         return false;
+    held->is_waiting = reply.waits;
+    if (reply.waits)
+        return true;
     const char *pieces[] = {reply.body, NULL};
     if (reply.status == 200 && !engine->is_prefill && wants_stream(held->http)) {
         stream(held, "text/event-stream; charset=utf-8", pieces);
@@ -227,6 +230,8 @@ static void answer(held_request *held)
 static void on_gone(void *arg)
 {
     held_request *held = arg;
+    if (held->http == NULL)
+        return; /* answered, but not to the last byte */
     bt_http_abort(held->http);
     held->http = NULL;
     pthread_mutex_lock(&all.lock);
@@ -256,6 +261,17 @@ static fake_request *record_of(const bt_http_request *http)
     return record;
 }
 
+static void ask_those_who_wait(void)
+{
+    for (unsigned i = 0; i < all.n_fakes; i++) {
+        for (unsigned k = 0; k < all.fakes[i].n_requests; k++) {
+            held_request *held = &all.fakes[i].held[k];
+            if (held->is_waiting && held->http != NULL)
+                answer(held);
+        }
+    }
+}
+
 static void on_request(void *ctx, bt_http_request *http)
 {
     fake *engine = ctx;
@@ -279,6 +295,7 @@ static void on_request(void *ctx, bt_http_request *http)
     bool is_health = strcmp(http->path, "/health") == 0;
     if (held->script.way == FAKE_COMPUTES ? is_health : held->script.way != FAKE_HOLDS)
         answer(held);
+    ask_those_who_wait();
 }
 
 /* Life. */

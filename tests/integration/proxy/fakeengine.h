@@ -67,6 +67,7 @@ typedef struct {
 /* An engine that reads what it gets, as a real one does: where the script says nothing, it fills
  * the answer in, on the fakes' thread. False: the default answer. */
 typedef struct {
+    bool waits;      /* not yet: it is asked again when any engine has got another request */
     unsigned status; /* 200 unless changed */
     char body[4096]; /* of a decode stream: all of its events */
 } fake_answer;

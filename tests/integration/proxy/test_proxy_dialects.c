@@ -181,6 +181,20 @@ static void several_sequences_go_where_they_can(void **state)
     rig_close(&r);
 }
 
+/* A decode engine that cannot compute a prompt never gets one to itself. */
+static void short_prompts_stay_local_only_where_they_can(void **state)
+{
+    (void)state;
+    open_pair(&pairs[0], 1, &(rig_options){.options.local_below = 1000});
+    expect_answer("/v1/completions", whole, "AB");
+    assert_int_equal(fake_count(r.prefill[0]), 0);
+    rig_close(&r);
+    open_pair(&pairs[2], 1, &(rig_options){.options.local_below = 1000});
+    expect_answer("/v1/completions", whole, "AB");
+    expect_handed_over(1);
+    rig_close(&r);
+}
+
 /* Two kinds of engines behind one proxy: each request stays among its own, also when it is tried
  * again. */
 static void mixed_pools_never_mix_a_pair(void **state)
@@ -249,6 +263,7 @@ int main(void)
         bt_test(client_that_leaves_ends_the_leg_under_way),
         bt_test(words_of_the_client_to_engines_do_not_pass),
         bt_test(several_sequences_go_where_they_can),
+        bt_test(short_prompts_stay_local_only_where_they_can),
         bt_test(mixed_pools_never_mix_a_pair),
         bt_test(dialect_without_a_partner_does_not_start),
     };
