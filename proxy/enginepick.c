@@ -136,6 +136,40 @@ bool bt_req_is_local(const bt_req *req, bt_bypass_reason *reason)
     return true;
 }
 
+/* A front end. Only engines that this proxy was given can be named: a header is no way to make it
+ * connect to others. */
+
+static uint64_t engine_called(const bt_worker_pool *pool, bt_slice name)
+{
+    while (name.n > 0 && (name.at[0] == ' ' || name.at[0] == '\t'))
+        name = (bt_slice){name.at + 1, name.n - 1};
+    while (name.n > 0 && (name.at[name.n - 1] == ' ' || name.at[name.n - 1] == '\t'))
+        name.n--;
+    for (uint32_t i = 0; i < pool->n_workers; i++) {
+        if (bt_slice_equals(name, pool->workers[i].name))
+            return UINT64_C(1) << i;
+    }
+    return 0;
+}
+
+bt_front bt_req_front(const bt_req *req, uint64_t *named)
+{
+    const char *header = req->pl->proxy->options.prefiller_header;
+    const char *at = header == NULL ? NULL : bt_http_header_get(req->http->headers, header);
+    *named = 0;
+    if (header == NULL)
+        return BT_FRONT_NONE;
+    if (at == NULL || at[0] == 0)
+        return BT_FRONT_DECODE_ALONE;
+    for (;;) {
+        size_t n = strcspn(at, ",");
+        *named |= engine_called(bt_req_pool(req, BT_LEG_PREFILL), (bt_slice){at, n});
+        if (at[n] == 0)
+            return *named != 0 ? BT_FRONT_NAMED : BT_FRONT_UNKNOWN;
+        at += n + 1;
+    }
+}
+
 /* Explaining. */
 
 bool bt_req_wants_explanation(const bt_req *req)

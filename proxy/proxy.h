@@ -49,6 +49,7 @@ typedef struct {
     bt_mode mode, chat_mode;
     bt_engines engines;
     bt_policy prefill_policy, decode_policy;
+    const char *prefiller_header;     /* in which a front end names the prefill engine [none] */
     const char *session_header;       /* names the session for consistent_hash ["X-Session-Id"] */
     size_t prefix_bytes;              /* of what each role's prefix_aware remembers [16 MiB] */
     uint64_t cold_pair;               /* what a pair's first hand-off costs, in tokens [0] */

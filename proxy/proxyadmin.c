@@ -158,6 +158,7 @@ static void put_counters(bt_proxy_admin *admin)
         {"bypasses_several_total", offsetof(bt_proxy_metrics, bypasses[BT_BYPASS_SEVERAL])},
         {"bypasses_short_total", offsetof(bt_proxy_metrics, bypasses[BT_BYPASS_SHORT])},
         {"bypasses_prefix_total", offsetof(bt_proxy_metrics, bypasses[BT_BYPASS_PREFIX])},
+        {"bypasses_front_end_total", offsetof(bt_proxy_metrics, bypasses[BT_BYPASS_FRONT])},
         {"answered_by_prefill_total", offsetof(bt_proxy_metrics, answered_by_prefill)},
         {"status_asked_total", offsetof(bt_proxy_metrics, status_asked)},
         {"released_total", offsetof(bt_proxy_metrics, released)},

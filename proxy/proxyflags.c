@@ -69,6 +69,10 @@ static const bt_args_option flags[] = {
      false},
     {NULL, "decode-policy", "POLICY", "round_robin",
      "Which decode engine; the same (by tokens whose KV is held there).", false},
+    {NULL, "prefiller-header", "NAME", NULL,
+     "The header in which a front end (llm-d: x-prefiller-host-port) names the prefill engine, or "
+     "several to choose from, host:port,...; a request without it goes to a decode engine alone.",
+     false},
     {NULL, "session-header", "NAME", "X-Session-Id",
      "consistent_hash: the request header that names the session; without it, least_loaded.",
      false},
@@ -493,6 +497,7 @@ static baton_status read_policies(const bt_args *args, bt_proxy_options *options
     BATON_TRY(read_policy(args, "prefill-policy", &options->prefill_policy));
     BATON_TRY(read_policy(args, "decode-policy", &options->decode_policy));
     options->session_header = bt_args_value(args, "session-header");
+    options->prefiller_header = bt_args_value(args, "prefiller-header");
     BATON_TRY(read_u32(args, "prefix-memory", 1, 65536, &mib));
     options->prefix_bytes = (size_t)mib << 20;
     BATON_TRY(read_number(args, "cold-pair", 0, UINT64_C(1) << 40, &options->cold_pair));

@@ -14,7 +14,7 @@ static const char *const route_names[BT_N_ROUTE_IDS] = {"completions", "chat",  
                                                         "detokenize",  "models", "other"};
 static const char *const phase_names[BT_N_PHASES] = {"tokenize", "prefill", "kv_wait",
                                                      "decode_first", "decode"};
-static const char *const bypass_names[BT_N_BYPASS] = {"several", "short", "prefix"};
+static const char *const bypass_names[BT_N_BYPASS] = {"several", "short", "prefix", "front_end"};
 static const char *const later_names[BT_N_LATER] = {"body", "tokenize", "token", "stop"};
 
 void bt_count_request(bt_proxy_metrics *metrics, bt_route_id route, unsigned code)

@@ -45,6 +45,7 @@ typedef enum {
     BT_BYPASS_SEVERAL, /* more than one hand-off can name */
     BT_BYPASS_SHORT,   /* handing it over is not worth it */
     BT_BYPASS_PREFIX,  /* nor what the engine has not seen of it */
+    BT_BYPASS_FRONT,   /* a front end says so */
     BT_N_BYPASS
 } bt_bypass_reason;
 

@@ -254,10 +254,12 @@ static void refuse(bt_req *req, const char *text, const char *param)
 }
 
 /* Which engines may have it, and in what form it is handed over. */
-static void choose_dialect(bt_req *req, bt_mode mode)
+static void choose_dialect(bt_req *req, bt_mode mode, uint64_t named)
 {
     bt_proxy *proxy = req->pl->proxy;
-    bt_dialect_id id = (bt_dialect_id)bt_worker_pick_dialect(&proxy->decode);
+    bt_dialect_id id =
+        named != 0 ? (bt_dialect_id)proxy->prefill.workers[__builtin_ctzll(named)].at.dialect
+                   : (bt_dialect_id)bt_worker_pick_dialect(&proxy->decode);
     const bt_dialect *dialect = bt_dialect_find(id, mode, proxy->options.engines);
     bool can_be_early = dialect->mode == BT_MODE_EARLY_FIRST_TOKEN;
     req->is_early = can_be_early && req->plan->is_early_safe;
@@ -266,7 +268,8 @@ static void choose_dialect(bt_req *req, bt_mode mode)
         dialect = bt_dialect_find(id, BT_MODE_DECODE_FIRST, proxy->options.engines);
     }
     req->dialect = dialect;
-    req->allowed[BT_LEG_PREFILL] = proxy->prefill.of_dialect[id];
+    req->allowed[BT_LEG_PREFILL] =
+        proxy->prefill.of_dialect[id] & (named != 0 ? named : UINT64_MAX);
     req->allowed[BT_LEG_DECODE] = proxy->decode.of_dialect[id];
 }
 
@@ -298,7 +301,13 @@ void bt_req_start(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route)
         refuse(req, baton_last_error(), param);
         return;
     }
-    choose_dialect(req, is_chat ? options->chat_mode : options->mode);
+    uint64_t named;
+    bt_front front = bt_req_front(req, &named);
+    if (front == BT_FRONT_UNKNOWN) {
+        refuse(req, "names no prefill engine of this proxy", options->prefiller_header);
+        return;
+    }
+    choose_dialect(req, is_chat ? options->chat_mode : options->mode, named);
     req->limit = req->plan->has_limit ? req->plan->limit : 0;
     if (req->plan->n_sequences > BT_PLAN_MAX_SEQUENCES)
         refuse(req, "too many sequences in one body", is_chat ? "n" : "prompt");
@@ -306,7 +315,10 @@ void bt_req_start(bt_proxy_loop *pl, bt_http_request *http, bt_route_id route)
         refuse(req, "these engines hand over one choice of a prompt only", "n");
     else if (is_for_decode_alone(req))
         bypass(req, BT_BYPASS_SEVERAL);
-    else if (!req->dialect->decode_needs_prefill && bt_req_is_local(req, &reason))
+    else if (front == BT_FRONT_DECODE_ALONE && !req->dialect->decode_needs_prefill)
+        bypass(req, BT_BYPASS_FRONT);
+    else if (front == BT_FRONT_NONE && !req->dialect->decode_needs_prefill &&
+             bt_req_is_local(req, &reason))
         bypass(req, reason);
     else if (req->is_early)
         bt_req_tokenize(req);
@@ -329,8 +341,11 @@ void bt_req_start_single(bt_proxy_loop *pl, bt_http_request *http, bt_route_id r
 #define RANK_HEADER "X-data-parallel-rank"
 
 /* Ours to say, or of no meaning to the engine. The engine must not compress: events are read. */
-static bool is_forwarded(bt_http_headers headers, const char *name)
+static bool is_forwarded(const bt_req *req, bt_http_headers headers, const char *name)
 {
+    const char *front = req->pl->proxy->options.prefiller_header;
+    if (front != NULL && bt_slice_equals_nocase(bt_slice_of(name), front))
+        return false;
     static const char *const ours[] = {"host",        "content-length",  "content-type",
                                        "expect",      "accept-encoding", "x-request-id",
                                        "traceparent", "x-baton-explain"};
@@ -365,7 +380,7 @@ static size_t fill_headers(const bt_req *req, bt_leg leg, bt_http_header *header
             continue;
         bool is_orphan = !req->is_trace_given && /* of a trace that we could not read */
                          bt_slice_equals_nocase(bt_slice_of(name), "tracestate");
-        if (is_forwarded(client, name) && !is_orphan)
+        if (is_forwarded(req, client, name) && !is_orphan)
             headers[n++] = client.items[i];
     }
     return n;

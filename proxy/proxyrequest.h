@@ -191,6 +191,11 @@ void bt_req_collect(bt_req *req, const char *bytes, size_t n);
 /* Notes status, content type and retry-after of an answer's head. */
 void bt_req_note_head(bt_req *req, unsigned status, bt_http_headers headers);
 
+/* What a front end says of the prefill engine (--prefiller-header): which may have the request, and
+ * what then speaks their dialect. */
+typedef enum { BT_FRONT_NONE, BT_FRONT_NAMED, BT_FRONT_DECODE_ALONE, BT_FRONT_UNKNOWN } bt_front;
+bt_front bt_req_front(const bt_req *req, uint64_t *named);
+
 /* Ends the attempt: tries again when that is allowed, or tells the client and ends the request. */
 void bt_req_fail(bt_req *req, const bt_req_failure *failure);
 /* The failure that a call's result stands for; its text lives as long as result. */

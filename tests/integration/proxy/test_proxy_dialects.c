@@ -195,6 +195,40 @@ static void short_prompts_stay_local_only_where_they_can(void **state)
     rig_close(&r);
 }
 
+static void post_named(const char *named, unsigned status)
+{
+    char header[128];
+    snprintf(header, sizeof(header), "X-Prefiller-Host-Port: %s\r\n", named);
+    reply answer = rig_post(&r, "/v1/completions", named[0] == 0 ? "" : header, whole);
+    if (answer.status != status)
+        fail_msg("%s: wanted %u, found %u %s", named, status, answer.status, answer.body);
+    reply_free(&answer);
+}
+
+static void front_end_names_the_prefill_engine(void **state)
+{
+    (void)state;
+    char named[96];
+    open_pair(&pairs[0], 2, &(rig_options){.options.prefiller_header = "x-prefiller-host-port"});
+    snprintf(named, sizeof(named), "127.0.0.1:%u", fake_port(r.prefill[1]));
+    for (int i = 0; i < 3; i++)
+        post_named(named, 200);
+    assert_int_equal(fake_count(r.prefill[0]), 0);
+    assert_int_equal(fake_count(r.prefill[1]), 3);
+    assert_null(strcasestr(fake_nth(r.prefill[1], 0)->headers, "x-prefiller"));
+    /* One of several, of which it knows one. */
+    snprintf(named, sizeof(named), "10.9.9.9:1, 127.0.0.1:%u", fake_port(r.prefill[0]));
+    post_named(named, 200);
+    assert_int_equal(fake_count(r.prefill[0]), 1);
+    post_named("10.9.9.9:1", 400);
+    expect_handed_over(4);
+    /* No word of it: the front end wants no hand-off. */
+    post_named("", 200);
+    assert_int_equal(atomic_load(&kv.n_recomputed), 1);
+    assert_int_equal(rig_metric(&r, "baton_proxy_bypass_total{reason=\"front_end\"}"), 1);
+    rig_close(&r);
+}
+
 /* Two kinds of engines behind one proxy: each request stays among its own, also when it is tried
  * again. */
 static void mixed_pools_never_mix_a_pair(void **state)
@@ -264,6 +298,7 @@ int main(void)
         bt_test(words_of_the_client_to_engines_do_not_pass),
         bt_test(several_sequences_go_where_they_can),
         bt_test(short_prompts_stay_local_only_where_they_can),
+        bt_test(front_end_names_the_prefill_engine),
         bt_test(mixed_pools_never_mix_a_pair),
         bt_test(dialect_without_a_partner_does_not_start),
     };
