@@ -18,7 +18,7 @@
 
 #include "support/test.h"
 
-enum { BT_CHILDREN_MAX = 16, BT_CHILD_ARGS_MAX = 64, BT_GUARD_SECONDS = 120 };
+enum { BT_CHILDREN_MAX = 16, BT_CHILD_ARGS_MAX = 64, BT_GUARD_SECONDS = 300 };
 
 typedef struct {
     pid_t pid; /* 0: ended */

@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HANG_GUARD_S = 60, SILENT_MS = LATE_PATIENCE_MS + 1000, RETIRE_MS = 61000 };
+enum { HANG_GUARD_S = 300, SILENT_MS = LATE_PATIENCE_MS + 1000, RETIRE_MS = 61000 };
 
 /* Mapped pages are written without tcp: who connects over it may be stopped before he has answered,
  * and UCX 1.13 ends a receiver's process that takes leave of such a peer. */

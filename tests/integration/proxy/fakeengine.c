@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { MAX_FAKES = 8, MAX_REQUESTS = 64, GUARD_SECONDS = 30 };
+enum { MAX_FAKES = 8, MAX_REQUESTS = 64, GUARD_SECONDS = 300 };
 
 typedef struct {
     fake *engine;

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GUARD_SECONDS = 30 };
+enum { GUARD_SECONDS = 300 };
 
 static uint16_t open_receiver(rig *r, unsigned i)
 {

@@ -5,7 +5,7 @@
 
 #include "support/test.h"
 
-enum { MAX_WORKERS = 16, HANG_GUARD_S = 60 };
+enum { MAX_WORKERS = 16, HANG_GUARD_S = 300 };
 
 void bt_pair_open(bt_pair *pair, baton_status (*open)(bt_transport **), size_t bytes)
 {
