@@ -22,7 +22,7 @@ bt_worker *bt_req_worker(const bt_req *req, bt_leg leg)
 
 /* What the leg brings to its engine. Room is reserved for what will be made, because nobody knows
  * how much that is; limits that are hardly ever reached do not count as a whole. */
-static bt_burden burden_of(const bt_req *req, bt_leg leg, uint64_t matched_tokens)
+bt_burden bt_req_burden(const bt_req *req, bt_leg leg, uint64_t matched_tokens)
 {
     enum { RESERVED_TOKENS = 2048 };
     if (req->plan == NULL || req->state == BT_REQ_TOKENIZE)
@@ -40,9 +40,12 @@ static bt_burden burden_of(const bt_req *req, bt_leg leg, uint64_t matched_token
 void bt_req_leave_worker(bt_req *req, bt_leg leg)
 {
     bool *is_on = leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode;
-    if (*is_on)
-        bt_worker_end(bt_req_worker(req, leg), req->burden[leg]);
+    if (!*is_on)
+        return;
+    bt_worker_end(bt_req_worker(req, leg), req->burden[leg]);
     *is_on = false;
+    if (leg == BT_LEG_DECODE)
+        bt_req_free_room(req);
 }
 
 static uint8_t life_of(const bt_worker *worker)
@@ -116,7 +119,11 @@ bool bt_req_is_local(const bt_req *req, bt_bypass_reason *reason)
     const bt_proxy_options *options = &req->pl->proxy->options;
     bt_worker_pool *pool = bt_req_pool(req, BT_LEG_DECODE);
     uint64_t others = ~req->allowed[BT_LEG_DECODE];
+    bool must_wait;
     if (options->local_below == 0)
+        return false;
+    others |= bt_req_full_engines(req, others, &must_wait);
+    if (must_wait)
         return false;
     bt_prefix_blocks blocks;
     bt_policy_request request = about(req, BT_LEG_DECODE, &blocks);
@@ -235,6 +242,9 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg)
     uint64_t tried = leg == BT_LEG_PREFILL ? req->tried_prefill : req->tried_decode;
     bt_req_leave_worker(req, leg);
     uint64_t others = ~req->allowed[leg]; /* engines of other dialects */
+    bool must_wait;
+    if (leg == BT_LEG_DECODE && req->dialect != NULL)
+        tried |= bt_req_full_engines(req, tried | others, &must_wait);
     bt_prefix_blocks blocks;
     bt_policy_request request = about(req, leg, &blocks);
     bt_choice choice = bt_worker_pick(pool, tried | others, &request);
@@ -249,7 +259,7 @@ bool bt_req_choose_worker(bt_req *req, bt_leg leg)
     if (leg == BT_LEG_PREFILL && pair_of(req) != NULL && !is_warm(req))
         bt_count(&req->pl->metrics.cold_pairs);
     note_choice(req, leg, choice, tried | others);
-    req->burden[leg] = burden_of(req, leg, choice.matched_tokens);
+    req->burden[leg] = bt_req_burden(req, leg, choice.matched_tokens);
     bt_worker_begin(&pool->workers[idx], req->burden[leg]);
     *(leg == BT_LEG_PREFILL ? &req->is_on_prefill : &req->is_on_decode) = true;
     return true;

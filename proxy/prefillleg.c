@@ -251,6 +251,8 @@ static void on_prefill_done(void *ctx, bt_http_call *call, const bt_http_result 
 
 void bt_req_attempt(bt_req *req)
 {
+    if (!bt_req_has_room(req))
+        return;
     bt_req_set_state(req, BT_REQ_PREFILL);
     /* Decode first: a hand-off needs a place to go before any work is done. */
     if (!bt_req_enter_worker(req, BT_LEG_DECODE) || !bt_req_enter_worker(req, BT_LEG_PREFILL))

@@ -44,6 +44,7 @@ static void fill_defaults(bt_proxy_options *options)
     set_default(&options->max_inflight, 4096);
     set_default(&ms->connect, 1000);
     set_default(&ms->tokenize, 2000);
+    set_default(&ms->room, 30000);
     set_default(&ms->prefill, 300000);
     set_default(&ms->kv_wait, 30000);
     set_default(&ms->first_byte, 60000);

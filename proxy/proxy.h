@@ -21,6 +21,7 @@ enum { BT_PROXY_MAX_THREADS = 64, BT_NOTICES_AUTO = -1 };
 typedef struct {
     uint32_t connect;      /* connect_timeout [1 s] */
     uint32_t tokenize;     /* tokenize_timeout [2 s] */
+    uint32_t room;         /* overloaded: until a decode engine has room [30 s] */
     uint32_t prefill;      /* prefill_timeout: queue and compute [300 s] */
     uint32_t kv_wait;      /* kv_timeout: from the prefill engine's answer to ready [30 s] */
     uint32_t first_byte;   /* first_byte_timeout: of the decode engine [60 s] */
@@ -52,6 +53,7 @@ typedef struct {
     const char *prefiller_header;     /* in which a front end names the prefill engine [none] */
     const char *session_header;       /* names the session for consistent_hash ["X-Session-Id"] */
     size_t prefix_bytes;              /* of what each role's prefix_aware remembers [16 MiB] */
+    uint64_t decode_room;             /* tokens of KV that a decode engine can hold [0: unknown] */
     uint64_t cold_pair;               /* what a pair's first hand-off costs, in tokens [0] */
     uint64_t local_below;             /* tokens that decode computes itself, if fewer [0: none] */
     uint64_t local_queue;             /* ... while no more wait there, these included [8192] */

@@ -30,8 +30,10 @@ static bool is_asked(const bt_proxy_admin *admin, const char *name)
 static const char *state_name(const bt_req *req)
 {
     static const char *const names[BT_N_REQ_STATES] = {
-        [BT_REQ_NEW] = "NEW",         [BT_REQ_TOKENIZE] = "TOKENIZE", [BT_REQ_PREFILL] = "PREFILL",
-        [BT_REQ_KV_WAIT] = "KV_WAIT", [BT_REQ_DECODE] = "DECODE",     [BT_REQ_ENDED] = "ENDED",
+        [BT_REQ_NEW] = "NEW",         [BT_REQ_TOKENIZE] = "TOKENIZE",
+        [BT_REQ_PREFILL] = "PREFILL", [BT_REQ_ROOM_WAIT] = "ROOM_WAIT",
+        [BT_REQ_KV_WAIT] = "KV_WAIT", [BT_REQ_DECODE] = "DECODE",
+        [BT_REQ_ENDED] = "ENDED",
     };
     return names[req->state];
 }
@@ -43,6 +45,8 @@ static const char *waits_for(const bt_req *req)
         return "tokens of the prefill engine";
     case BT_REQ_PREFILL:
         return "the prefill engine's answer";
+    case BT_REQ_ROOM_WAIT:
+        return "room for its KV at a decode engine";
     case BT_REQ_KV_WAIT:
         return "notices of all ranks";
     case BT_REQ_DECODE:

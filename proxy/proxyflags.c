@@ -80,6 +80,11 @@ static const bt_args_option flags[] = {
      "prefix_aware: most memory for what engines have seen, in MiB, for each role.", false},
     {NULL, "prefix-window", "TOKENS", "16384",
      "prefix_aware: an engine busier than the least busy one by more is not preferred.", false},
+    {NULL, "decode-room", "TOKENS", "0",
+     "Tokens of KV that one decode engine can hold; a request for which none has room waits, "
+     "before "
+     "prefill begins (--room-ms). 0: not known, nothing waits.",
+     false},
     {NULL, "cold-pair", "TOKENS", "0",
      "What the first hand-off of a prefill and a decode engine costs, as tokens of load: where "
      "load "
@@ -114,6 +119,8 @@ static const bt_args_option flags[] = {
      false},
     {"Deadlines", "connect-ms", "MS", "1000", "Connecting to an engine (connect_timeout).", false},
     {NULL, "tokenize-ms", "MS", "2000", "/tokenize (tokenize_timeout).", false},
+    {NULL, "room-ms", "MS", "30000", "Until a decode engine has --decode-room (overloaded).",
+     false},
     {NULL, "prefill-ms", "MS", "300000", "Prefill, queue included (prefill_timeout).", false},
     {NULL, "kv-wait-ms", "MS", "30000", "From its answer to the last notice (kv_timeout).", false},
     {NULL, "first-byte-ms", "MS", "60000", "Decode's first byte (first_byte_timeout).", false},
@@ -500,6 +507,7 @@ static baton_status read_policies(const bt_args *args, bt_proxy_options *options
     options->prefiller_header = bt_args_value(args, "prefiller-header");
     BATON_TRY(read_u32(args, "prefix-memory", 1, 65536, &mib));
     options->prefix_bytes = (size_t)mib << 20;
+    BATON_TRY(read_number(args, "decode-room", 0, UINT64_C(1) << 40, &options->decode_room));
     BATON_TRY(read_number(args, "cold-pair", 0, UINT64_C(1) << 40, &options->cold_pair));
     BATON_TRY(read_number(args, "local-below", 0, UINT64_C(1) << 40, &options->local_below));
     BATON_TRY(read_number(args, "local-queue", 1, UINT64_C(1) << 40, &options->local_queue));
@@ -536,6 +544,7 @@ static baton_status read_deadlines(const bt_args *args, bt_proxy_deadlines *ms)
         uint32_t *value;
     } all[] = {{"connect-ms", &ms->connect},
                {"tokenize-ms", &ms->tokenize},
+               {"room-ms", &ms->room},
                {"prefill-ms", &ms->prefill},
                {"kv-wait-ms", &ms->kv_wait},
                {"first-byte-ms", &ms->first_byte},

@@ -20,10 +20,13 @@ typedef struct bt_proxy_loop {
     bt_http_server *server;
     bt_http_client *client;
     bt_kvwait *kvwait;
-    struct bt_req *requests;       /* all that live on this loop */
-    struct bt_fanout *fanouts;     /* likewise */
-    struct bt_probe *probes;       /* likewise */
-    struct bt_farewell *farewells; /* likewise */
+    struct bt_req *requests;               /* all that live on this loop */
+    struct bt_fanout *fanouts;             /* likewise */
+    struct bt_probe *probes;               /* likewise */
+    struct bt_farewell *farewells;         /* likewise */
+    struct bt_req *line_first, *line_last; /* those that wait for room (room.c) */
+    _Atomic uint64_t line_number;          /* of the first; 0: nobody waits */
+    _Atomic bool is_woken;                 /* ... and are to look for it */
     struct bt_watch *watch;
     bt_strbuf learnt[BT_MAX_WORKERS];   /* of prefill engine i, JSON; empty: nothing (learn.c) */
     uint32_t rank_turn[BT_MAX_WORKERS]; /* its next data-parallel rank */
@@ -45,7 +48,9 @@ struct bt_proxy {
     bt_proxy_admin *admin; /* NULL: off */
     bt_proxy_loop *loops;  /* [n_loops] */
     uint32_t n_loops;
-    _Atomic uint32_t inflight; /* completion requests, all loops */
+    _Atomic uint32_t n_waiting;    /* requests in the loops' lines */
+    _Atomic uint64_t line_numbers; /* given out */
+    _Atomic uint32_t inflight;     /* completion requests, all loops */
     _Atomic bool is_draining;
 };
 

@@ -12,8 +12,8 @@ static const unsigned codes[BT_N_CODES] = {200, 400, 401, 403, 404, 405, 408, 40
                                            413, 422, 429, 499, 500, 502, 503, 504};
 static const char *const route_names[BT_N_ROUTE_IDS] = {"completions", "chat",   "tokenize",
                                                         "detokenize",  "models", "other"};
-static const char *const phase_names[BT_N_PHASES] = {"tokenize", "prefill", "kv_wait",
-                                                     "decode_first", "decode"};
+static const char *const phase_names[BT_N_PHASES] = {"tokenize", "room_wait",    "prefill",
+                                                     "kv_wait",  "decode_first", "decode"};
 static const char *const bypass_names[BT_N_BYPASS] = {"several", "short", "prefix", "front_end"};
 static const char *const later_names[BT_N_LATER] = {"body", "tokenize", "token", "stop"};
 
@@ -111,6 +111,9 @@ static void print_legs(const bt_metrics_view *view, bt_strbuf *out)
                    "Of these, tokens that the chosen engine had seen before.", out);
     print_labelled(view, m->bypasses, bypass_names, BT_N_BYPASS, "reason", P "bypass_total",
                    "Requests sent to a decode engine alone.", out);
+    print_plain(out, P "room_waits_total",
+                "Times a request waited for a decode engine to have room for its KV.",
+                sum(view, &m->room_waits));
     print_plain(out, P "cold_pairs_total",
                 "Hand-offs between engines that had not handed over to each other before.",
                 sum(view, &m->cold_pairs));
@@ -246,6 +249,9 @@ void bt_proxy_metrics_print(const bt_metrics_view *view, bt_strbuf *out)
     print_control(view->control, out);
     bt_prom_family(out, P "inflight", BT_PROM_GAUGE, "Requests being worked on.");
     bt_prom_u64(out, P "inflight", NULL, 0, view->inflight);
+    bt_prom_family(out, P "waiting_for_room", BT_PROM_GAUGE,
+                   "Requests that wait for a decode engine to have room for their KV.");
+    bt_prom_u64(out, P "waiting_for_room", NULL, 0, view->waiting);
     bt_prom_family(out, P "cpu_seconds_total", BT_PROM_COUNTER, "CPU time of the process.");
     bt_prom_double(out, P "cpu_seconds_total", NULL, 0, cpu_seconds());
 }

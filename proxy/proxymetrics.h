@@ -24,6 +24,7 @@ typedef enum {
 
 typedef enum {
     BT_PHASE_TOKENIZE,
+    BT_PHASE_ROOM_WAIT,
     BT_PHASE_PREFILL,
     BT_PHASE_KV_WAIT,
     BT_PHASE_DECODE_FIRST, /* until the decode engine's first byte */
@@ -59,8 +60,8 @@ typedef struct {
     bt_counter notices[BT_N_HEARD];
     bt_counter later[BT_N_LATER];
     bt_counter bypasses[BT_N_BYPASS];
-    bt_counter cold_pairs, local_queue_full, answered_by_prefill, status_asked, released,
-        params_missing, aborts;
+    bt_counter room_waits, cold_pairs, local_queue_full, answered_by_prefill, status_asked,
+        released, params_missing, aborts;
     bt_counter prefix_asked[2], prefix_matched[2]; /* [leg]: tokens of prompts */
     bt_counter relay_bytes, relay_events, shed;
     bt_histogram ttft, duration, phases[BT_N_PHASES];
@@ -95,7 +96,7 @@ typedef struct {
     uint32_t n_loops;
     const bt_kvcontrol_metrics *control;
     const bt_worker_pool *prefill, *decode;
-    uint64_t inflight;
+    uint64_t inflight, waiting; /* waiting: for room at a decode engine */
 } bt_metrics_view;
 
 /* Prometheus text of everything. */

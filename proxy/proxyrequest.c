@@ -20,14 +20,15 @@ static uint64_t now_ns(void)
 }
 
 /* Rows: from. A bit per state it may go to. */
+enum { BEGIN_ATTEMPT = 1u << BT_REQ_ROOM_WAIT | 1u << BT_REQ_PREFILL };
 static const unsigned legal_moves[BT_N_REQ_STATES] = {
-    [BT_REQ_NEW] =
-        1u << BT_REQ_TOKENIZE | 1u << BT_REQ_PREFILL | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
-    [BT_REQ_TOKENIZE] = 1u << BT_REQ_TOKENIZE | 1u << BT_REQ_PREFILL | 1u << BT_REQ_ENDED,
+    [BT_REQ_NEW] = 1u << BT_REQ_TOKENIZE | BEGIN_ATTEMPT | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
+    [BT_REQ_TOKENIZE] = 1u << BT_REQ_TOKENIZE | BEGIN_ATTEMPT | 1u << BT_REQ_ENDED,
+    [BT_REQ_ROOM_WAIT] = BEGIN_ATTEMPT | 1u << BT_REQ_ENDED,
     [BT_REQ_PREFILL] =
-        1u << BT_REQ_PREFILL | 1u << BT_REQ_KV_WAIT | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
-    [BT_REQ_KV_WAIT] = 1u << BT_REQ_PREFILL | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
-    [BT_REQ_DECODE] = 1u << BT_REQ_PREFILL | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
+        BEGIN_ATTEMPT | 1u << BT_REQ_KV_WAIT | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
+    [BT_REQ_KV_WAIT] = BEGIN_ATTEMPT | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
+    [BT_REQ_DECODE] = BEGIN_ATTEMPT | 1u << BT_REQ_DECODE | 1u << BT_REQ_ENDED,
 };
 
 static bt_phase phase_of(const bt_req *req)
@@ -35,6 +36,8 @@ static bt_phase phase_of(const bt_req *req)
     switch (req->state) {
     case BT_REQ_TOKENIZE:
         return BT_PHASE_TOKENIZE;
+    case BT_REQ_ROOM_WAIT:
+        return BT_PHASE_ROOM_WAIT;
     case BT_REQ_KV_WAIT:
         return BT_PHASE_KV_WAIT;
     case BT_REQ_DECODE:
@@ -95,6 +98,7 @@ void bt_req_tell_engines(const bt_req *req)
 
 void bt_req_leave_attempt(bt_req *req)
 {
+    bt_req_leave_line(req);
     bt_req_tell_engines(req);
     bt_req_beside_drop(req);
     bt_req_call_drop(req);

@@ -6,6 +6,7 @@
  * `----- retry ------+-----------------'
  *    `--several prompts in one body, /tokenize, ...------------------------------> DECODE
  *
+ * Before PREFILL a request may be in ROOM_WAIT, until a decode engine has room for its KV.
  * Every state but NEW may go to ENDED: by a failure, or because the client left. An attempt is one
  * pass through PREFILL, KV_WAIT and DECODE with one id, one prefill and one decode engine. A failed
  * attempt is made again with a fresh id, on other engines where there are any, as long as nothing
@@ -22,6 +23,7 @@
 typedef enum {
     BT_REQ_NEW,
     BT_REQ_TOKENIZE,
+    BT_REQ_ROOM_WAIT,
     BT_REQ_PREFILL,
     BT_REQ_KV_WAIT,
     BT_REQ_DECODE,
@@ -95,6 +97,10 @@ typedef struct bt_req {
     bool is_explained;                    /* the client asked why they were chosen */
     bt_explained explained[BT_N_LEGS];    /* this is why, if so */
     uint64_t limit;                       /* tokens to make in all; 0: none said */
+    bt_timer *room_timer; /* NULL: not in the loop's line for room at a decode engine */
+    struct bt_req *line_prev, *line_next;
+    uint64_t line_number;
+    bool has_turn; /* was the first in line, and there is room */
     bt_timer *timer;
     uint64_t kv_deadline_ms;
     bt_http_call *call; /* the leg under way */
@@ -155,6 +161,17 @@ bt_worker_pool *bt_req_pool(const bt_req *req, bt_leg leg);
 bool bt_req_enter_worker(bt_req *req, bt_leg leg);
 /* The same, but the request goes on. */
 bool bt_req_choose_worker(bt_req *req, bt_leg leg);
+/* What the leg brings to an engine that has seen so much of the prompt. */
+bt_burden bt_req_burden(const bt_req *req, bt_leg leg, uint64_t matched_tokens);
+/* room.c: a decode engine has room for the request's KV. False: it waits, and is attempted again
+ * when there is some, or it has ended. */
+bool bt_req_has_room(bt_req *req);
+/* Bits of the decode engines that have none, while another has; must_wait: none has. */
+uint64_t bt_req_full_engines(const bt_req *req, uint64_t tried, bool *must_wait);
+/* A leg has left a decode engine: who waits may look. */
+void bt_req_free_room(const bt_req *req);
+/* It does not wait for room any more, if it did. */
+void bt_req_leave_line(bt_req *req);
 /* The decode side may as well compute the prompt itself: little of it is new there. */
 bool bt_req_is_local(const bt_req *req, bt_bypass_reason *reason);
 bool bt_req_wants_explanation(const bt_req *req);

@@ -61,7 +61,9 @@ static void on_metrics(bt_proxy_loop *pl, bt_http_request *http)
                             .control = bt_kvcontrol_counters(proxy->control),
                             .prefill = &proxy->prefill,
                             .decode = &proxy->decode,
-                            .inflight = bt_proxy_inflight(proxy)};
+                            .inflight = bt_proxy_inflight(proxy),
+                            .waiting =
+                                atomic_load_explicit(&proxy->n_waiting, memory_order_relaxed)};
     bt_strbuf text = {0};
     bt_proxy_metrics_print(&view, &text);
     bt_http_header header = {"Content-Type", BT_PROM_CONTENT_TYPE};

@@ -140,7 +140,8 @@ static void policies_have_their_figures(void **state)
     (void)state;
     assert_ok(parse("--prefill-policy prefix_aware --decode-policy consistent_hash "
                     "--session-header X-User --prefix-memory 3 --prefix-window 99 --explain "
-                    "--local-below 600 --local-queue 5000 --cold-pair 70"));
+                    "--local-below 600 --local-queue 5000 --cold-pair 70 --decode-room 90 "
+                    "--room-ms 7"));
     assert_int_equal(options.prefill_policy, BT_POLICY_PREFIX_AWARE);
     assert_int_equal(options.decode_policy, BT_POLICY_CONSISTENT_HASH);
     assert_string_equal(options.session_header, "X-User");
@@ -148,6 +149,8 @@ static void policies_have_their_figures(void **state)
     assert_int_equal(options.prefix_window, 99);
     assert_int_equal(options.local_below, 600);
     assert_int_equal(options.cold_pair, 70);
+    assert_int_equal(options.decode_room, 90);
+    assert_int_equal(options.ms.room, 7);
     assert_int_equal(options.local_queue, 5000);
     assert_true(options.explain);
     assert_ok(parse(""));
