@@ -64,7 +64,7 @@ old-notice~model~mapped-again~s/q_state\[x\] == WAITS && q_attempt\[x\] == a/q_s
 hold-not-moved~model~same-key~s/d = found - 1 .*/d = d/~6: the hold of a duplicate stays with the page that goes back
 hold-is-no-claim~both~full~s/LANDED, EVICT, UNCLAIMED/LANDED, EVICT, NONE/;s/p_holds\[P(r, p)\] == 0 && p_pins\[P(r, p)\] == 0)$/p_pins[P(r, p)] == 0)/~6: what waits for decode may be evicted
 final-without-all~both~mapped~s/GRANTED, FINAL, WHOLE/GRANTED, FINAL, NONE/;s/MOVING, FINAL, COMPLETE/MOVING, FINAL, NONE/;s/(n_chunks(x) == 1 || is_told(r, x, 1) || is_ready_chunk(r, x, 1)))/true)/~6: the last COMMIT does not wait for all chunks
-proxy-not-told~model~mapped~s/^        notice(x, t_attempt\[X(r, x)\], r, on == XFER_ON_DONE);/        skip;/~6: the sender does not tell the proxy how it ended
+proxy-not-told~model~mapped~s/^        notice(x, t_attempt\[X(r, x)\], r, on == XFER_ON_DONE)$/        skip/~6: the sender does not tell the proxy how it ended
 told-twice~model~clings~s/ \&\& !t_is_told\[X(r, x)\]) -> \/\* checked: told/) -> \/* checked: told/~6: a transfer that was overdue is told of again when it ends
 overdue-is-end~tables~clings~s/DRAINING, OVERDUE, NONE, DRAINING, TELL/DRAINING, OVERDUE, NONE, ENDED, TELL/~6: chunks that an endpoint may still read are free
 commit-not-idempotent~model~flushed~s/bit(r_complete\[r\], v) -> answer_status = COMPLETE/bit(r_complete[r], v) -> answer_status = STALE/~6: COMMIT said again after decode has come is an error
