@@ -334,6 +334,7 @@ static baton_status try_grant(bt_rx *rx, bt_rx_ticket *ticket)
     ticket->granted_ns = ticket->named_ns = bt_now_ns(rx->clock);
     bt_free(ticket->keys);
     ticket->keys = NULL;
+    bt_worker_observe(ticket->peer->worker);
     bt_rx_ticket_move(rx, ticket, BT_TICKET_ON_GRANT);
     rx->stats.tickets_granted_total++;
     rx->stats.chunks_present_total += ticket->present_chunks;

@@ -192,19 +192,43 @@ static bool tell(lane_worker *worker, const bt_event *event)
     return true;
 }
 
-/* True: nothing waits to be told any more. Failures of calls come before what the inner worker
- * reports later, of which CLOSED is the last. */
+/* A call that found its endpoint failed is told of behind FAILED, which says why: the inner worker
+ * reports that in one of its next turns. */
+static bool is_due(const lane_op *op)
+{
+    return op->event.status != BATON_ERR_CLOSED || op->endpoint->has_failed;
+}
+
+/* False: the ring is full. */
+static bool tell_failures(lane_worker *worker)
+{
+    lane_calls calls = worker->failed;
+    bool has_room = true;
+    worker->failed = (lane_calls){0};
+    for (lane_call *call; (call = pop(&calls)) != NULL;) {
+        const lane_op *op = (lane_op *)call;
+        const lane_report report = {.event = op->event};
+        bool is_told = has_room && is_due(op) && (has_room = push(worker, &report));
+        if (is_told)
+            bt_free(call);
+        else
+            append(&worker->failed, call);
+    }
+    return has_room;
+}
+
+/* Failures of an endpoint's calls come before its CLOSED, even where that comes without FAILED.
+ * False: not all of what was found has been told. */
 static bool tell_all(lane_worker *worker)
 {
-    while (worker->failed.first != NULL) {
-        const lane_report report = {.event = ((lane_op *)worker->failed.first)->event};
-        if (!push(worker, &report))
+    for (; worker->n_told < worker->n_found; worker->n_told++) {
+        const bt_event *event = &worker->found[worker->n_told];
+        if (event->kind == BT_EVENT_CLOSED)
+            ((lane_endpoint *)(uintptr_t)event->user_data)->has_failed = true;
+        if (!tell_failures(worker) || !tell(worker, event))
             return false;
-        bt_free(pop(&worker->failed));
     }
-    while (worker->n_told < worker->n_found && tell(worker, &worker->found[worker->n_told]))
-        worker->n_told++;
-    return worker->n_told == worker->n_found;
+    return tell_failures(worker);
 }
 
 /* What a turn finds is told before the next one: a message is valid until then. True: something was

@@ -58,7 +58,8 @@ static void fail(rails_endpoint *endpoint, baton_status status, const char *text
     if (endpoint->has_failed)
         return;
     endpoint->has_failed = true;
-    snprintf(endpoint->failure, sizeof(endpoint->failure), "%s", text);
+    if (text != endpoint->failure) /* it may come back from an operation's */
+        snprintf(endpoint->failure, sizeof(endpoint->failure), "%s", text);
     bt_op_set_failure(&endpoint->failed, status, endpoint->failure);
     drop_notes(endpoint);
     if (!endpoint->is_closing)

@@ -131,7 +131,7 @@ uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max)
 
 void bt_worker_observe(bt_worker *worker)
 {
-    if (worker->transport->ops->worker_observe != NULL)
+    if (worker != NULL && worker->transport->ops->worker_observe != NULL)
         worker->transport->ops->worker_observe(worker);
 }
 

@@ -241,9 +241,10 @@ int bt_worker_fd(bt_worker *worker);
 baton_status bt_worker_arm(bt_worker *worker);
 /* Moves work on; writes up to max events; returns how many. */
 uint32_t bt_worker_progress(bt_worker *worker, bt_event *events, uint32_t max);
-/* Every byte of which the peer has heard that it landed here is this thread's to read from here on,
- * whichever thread of ours has copied it (lane.h). To be called when the peer says so by another
- * way, before it is believed. Any thread. */
+/* Orders this thread with those of ours that copy what peers put (lane.h): every byte of which the
+ * peer has heard that it landed is this thread's to read from here on, and memory that the peer
+ * hears of from here on is theirs to write. To be called before what a peer says of what has landed
+ * is believed, and before it is told where it may write. Any thread. NULL is allowed. */
 void bt_worker_observe(bt_worker *worker);
 
 /* Starts connecting; usable at once, failure comes as BT_EVENT_FAILED. Errors: INVALID_ARG (bytes

@@ -263,14 +263,24 @@ static bool is_ours(const ucx_transport *transport, const ucx_entry *entry)
     return false;
 }
 
+/* With lanes several threads copy, and what makes one of them come after another, or after the
+ * owner, is often a peer: a page that was written on one lane is granted again, and written on
+ * another. That says nothing in C, so everybody passes here before and after: release pairs with
+ * the acquire of whoever comes later. */
+static void order_copies(void)
+{
+    static _Atomic(uint64_t) n_passed;
+    atomic_fetch_add_explicit(&n_passed, 1, memory_order_acq_rel);
+}
+
 /* Copies under the lock, so that memory cannot be freed meanwhile; all of the entries or none.
  * False: not our memory, or not as much data as they want. */
-static bool land(ucx_worker *worker, const ucx_entry *entries, uint32_t n_entries,
+static bool land(ucx_transport *transport, const ucx_entry *entries, uint32_t n_entries,
                  const uint8_t *data, size_t bytes)
 {
-    ucx_transport *transport = (ucx_transport *)worker->base.transport;
     uint64_t wanted = 0;
     bool is_good = true;
+    order_copies();
     pthread_mutex_lock(&transport->lock);
     for (uint32_t e = 0; e < n_entries && is_good; e++) {
         is_good =
@@ -286,23 +296,21 @@ static bool land(ucx_worker *worker, const ucx_entry *entries, uint32_t n_entrie
         }
     }
     pthread_mutex_unlock(&transport->lock);
-    /* Release pairs with bt_ucx_worker_observe: whoever hears from the peer that this has landed
-     * sees it, since the answer that tells the peer leaves later. */
-    atomic_fetch_add_explicit(&worker->n_copied, 1, memory_order_release);
+    order_copies();
     return is_good;
 }
 
-/* Also a write: it reads the last value there is. */
 void bt_ucx_worker_observe(bt_worker *base)
 {
-    atomic_fetch_add_explicit(&((ucx_worker *)base)->n_copied, 0, memory_order_acq_rel);
+    (void)base;
+    order_copies();
 }
 
 static bool land_put(ucx_worker *worker, const ucx_fields *fields, const void *data, size_t bytes)
 {
     const ucx_entry entry = {.address = fields->values[0], .count = 1, .bytes = (uint32_t)bytes};
     return bytes == fields->values[1] && bytes <= UINT32_MAX &&
-           land(worker, &entry, 1, data, bytes);
+           land((ucx_transport *)worker->base.transport, &entry, 1, data, bytes);
 }
 
 static bool land_runs(ucx_worker *worker, const ucx_fields *fields, const uint8_t *data,
@@ -321,7 +329,8 @@ static bool land_runs(ucx_worker *worker, const ucx_fields *fields, const uint8_
                                  .count = (uint32_t)sizes,
                                  .bytes = (uint32_t)(sizes >> 32)};
     }
-    return land(worker, entries, (uint32_t)n, data + list_bytes, bytes - list_bytes);
+    return land((ucx_transport *)worker->base.transport, entries, (uint32_t)n, data + list_bytes,
+                bytes - list_bytes);
 }
 
 static uint64_t *word_of(ucx_sender *sender, uint64_t number)

@@ -22,6 +22,7 @@
 enum { N_PAGES = 64, PAGE_BYTES = 65536, HANG_GUARD_MS = 60000 };
 
 static const char *program;
+static uint32_t data_lanes = 1;
 
 typedef struct {
     bt_perf_work work;
@@ -44,6 +45,7 @@ static void start_receiver(bench *b)
     const bt_perf_options setup = {.n_pages = N_PAGES,
                                    .page_bytes = PAGE_BYTES,
                                    .pool_pages = 2 * N_PAGES,
+                                   .data_lanes = data_lanes,
                                    .shape = {1, 1, 1, 1}};
     assert_ok(bt_perf_setup_send(&b->control, &setup));
     assert_ok(bt_perf_receive(&b->control, true, line));
@@ -69,8 +71,10 @@ static void open_bench(bench *b, baton_path_choice path)
         baton_keys_of_tokens(&chain, tokens, n_tokens, b->keys, N_PAGES, &n_keys, &b->last_tokens));
     test_free(tokens);
     b->data = test_calloc(1, PAGE_BYTES);
-    const baton_sender_options options = {
-        .layout = b->work.layout, .path = path, .timeouts = {.connect_ms = 500}};
+    const baton_sender_options options = {.layout = b->work.layout,
+                                          .path = path,
+                                          .data = {.data_lanes = data_lanes},
+                                          .timeouts = {.connect_ms = 500}};
     assert_ok(baton_sender_create(&options, &b->sender));
 }
 
@@ -194,6 +198,17 @@ static void a_receiver_killed_while_pages_are_put(void **state)
     lose_receiver(BATON_PATH_PUT, 8);
 }
 
+/* Every lane has a thread of its own, and any of them may be the first to notice. */
+static void a_receiver_killed_while_lanes_carry_pages(void **state)
+{
+    (void)state;
+    data_lanes = 3;
+    setenv("UCX_TLS", "tcp", 1);
+    lose_receiver(BATON_PATH_PUT, 8);
+    unsetenv("UCX_TLS");
+    data_lanes = 1;
+}
+
 static void a_receiver_killed_before_anything_is_pushed(void **state)
 {
     (void)state;
@@ -209,6 +224,7 @@ int main(int argc, char **argv)
         bt_test(nobody_at_the_address_is_said),
         bt_test(a_receiver_killed_while_pages_are_mapped),
         bt_test(a_receiver_killed_while_pages_are_put),
+        bt_test(a_receiver_killed_while_lanes_carry_pages),
         bt_test(a_receiver_killed_before_anything_is_pushed),
     };
     return bt_run_tests(tests);

@@ -82,6 +82,8 @@ static void every_byte_arrives_on_every_path(void **state)
         {"--transport put --progress manual", "\"path\": \"put\""},
         {"--transport tcp --scatter", "\"path\": \"put\""},
         {"--transport tcp --paged --page-bytes 32768", "\"path\": \"put\""},
+        {"--transport tcp --data-lanes 3 --digests full", "\"path\": \"put\""},
+        {"--transport tcp --data-lanes 2 --progress manual", "\"path\": \"put\""},
         {"--loop --digests full", "\"path\": \"put\""},
         {"--loop --paged --page-bytes 8192 --progress manual", "\"path\": \"put\""},
     };

@@ -161,6 +161,38 @@ static void a_late_write_does_not_land_after_the_targets_worker_is_destroyed(voi
     bt_pair_close(&pair);
 }
 
+/* The same while much is on its way, and where threads copy it. */
+static void nothing_lands_once_the_targets_worker_is_destroyed(void **state)
+{
+    (void)state;
+    enum { PUTS = 16, FLUSH = PUTS };
+    if (bt_suite_tested->can_map) /* then a put may be a store of the writer's */
+        skip();
+    for (uint32_t round = 0; round < 8; round++) {
+        bt_pair pair;
+        bt_pair_open(&pair, bt_suite_tested->open, BT_SUITE_REGION_BYTES);
+        bt_pair_fill(&pair, 17 + round);
+        bt_run run = bt_pair_run(&pair, 0, 0, BT_SUITE_REGION_BYTES);
+        bt_suite_put_and_flush(&pair, &run, 1);
+        for (uint64_t i = 0; i < PUTS; i++)
+            assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, i));
+        assert_ok(bt_endpoint_flush(pair.endpoint, FLUSH));
+        for (uint32_t i = 0; i < round; i++)
+            assert_int_equal(bt_next_event(pair.writer, &pair.target, 1).kind, BT_EVENT_PUT);
+        bt_worker_destroy(pair.target);
+        pair.target = NULL;
+        memset(pair.pool->base, 0, pair.pool->bytes); /* as if given to another request */
+        while (bt_pair_next_event(&pair).kind != BT_EVENT_FAILED)
+            ;
+        for (size_t i = 0; i < BT_SUITE_REGION_BYTES; i++)
+            assert_int_equal(((uint8_t *)pair.pool->base)[i], 0);
+        bt_remote_release(pair.remote);
+        pair.remote = NULL;
+        pair.endpoint = NULL; /* the worker closes it */
+        bt_pair_close(&pair);
+    }
+}
+
 static void a_new_worker_can_be_connected_after_the_old_one_died(void **state)
 {
     (void)state;
@@ -209,6 +241,7 @@ int bt_suite_lives(void)
         bt_test(destroying_one_worker_leaves_the_others),
         bt_test(destroying_the_target_worker_fails_the_endpoint),
         bt_test(a_late_write_does_not_land_after_the_targets_worker_is_destroyed),
+        bt_test(nothing_lands_once_the_targets_worker_is_destroyed),
         bt_test(a_new_worker_can_be_connected_after_the_old_one_died),
         bt_test(destroying_workers_with_everything_open_leaks_nothing),
     };

@@ -293,6 +293,35 @@ static void nothing_lands_once_a_worker_is_destroyed(void **state)
     }
 }
 
+static baton_status open_ucx(bt_transport **transport_p)
+{
+    const bt_transport_options options = {
+        .backend = "ucx", .transports = "tcp", .n_lanes = N_LANES};
+    return bt_transport_create(&options, transport_p);
+}
+
+/* Small puts go over one lane each: threads of the target write the same page one after the other,
+ * and its owner looks at it in between. */
+static void lanes_write_one_page_in_turns(void **state)
+{
+    (void)state;
+    enum { PAGE = 4096, TURNS = 12 };
+    bt_pair_open(&pair, open_ucx, REGION_BYTES);
+    bt_pair_fill(&pair, 4);
+    for (uint64_t i = 0; i < TURNS; i++) {
+        bt_run run = bt_pair_run(&pair, i * PAGE, 0, PAGE);
+        assert_ok(bt_endpoint_put(pair.endpoint, pair.source, pair.remote, &run, 1, i));
+        bt_pair_wait(&pair, BT_EVENT_PUT, i);
+        assert_ok(bt_endpoint_flush(pair.endpoint, i));
+        bt_pair_wait(&pair, BT_EVENT_FLUSH, i);
+        bt_worker_observe(pair.target);
+        assert_memory_equal(pair.pool->base, (uint8_t *)pair.source->base + i * PAGE, PAGE);
+        memset(pair.pool->base, 0, PAGE);
+        bt_worker_observe(pair.target);
+    }
+    bt_pair_close(&pair);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +334,7 @@ int main(void)
         bt_test(a_slow_owner_misses_nothing),
         bt_test(a_message_waits_for_memory),
         bt_test(nothing_lands_once_a_worker_is_destroyed),
+        bt_test(lanes_write_one_page_in_turns),
     };
     return bt_run_tests(tests);
 }
