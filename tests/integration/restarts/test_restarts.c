@@ -27,6 +27,13 @@ typedef struct {
     baton_status last; /* of a failure */
 } ends;
 
+static void assert_none_failed(const ends *so_far)
+{
+    if (so_far->failed > 0)
+        fail_msg("%u hand-overs failed, the last with %s", so_far->failed,
+                 baton_status_name(so_far->last));
+}
+
 static void take_sender(baton_sender *sender, ends *so_far)
 {
     baton_sender_event events[EVENTS_AT_ONCE];
@@ -124,7 +131,7 @@ static void receivers_that_restart_leave_nothing_at_a_sender(void **state)
         }
         while ((so_far.done < SLOTS || so_far.ready < SLOTS) && so_far.failed == 0)
             turn(&w, &so_far);
-        assert_int_equal(so_far.failed, 0);
+        assert_none_failed(&so_far);
         for (uint32_t s = 0; s < SLOTS; s++)
             check_landed(w.receivers[s], &prompts[s]);
         usage_note(&usage);
@@ -185,7 +192,7 @@ static void senders_that_restart_leave_nothing_at_a_receiver(void **state)
         }
         while ((so_far.done < SLOTS || so_far.ready < SLOTS) && so_far.failed == 0)
             turn(&w, &so_far);
-        assert_int_equal(so_far.failed, 0);
+        assert_none_failed(&so_far);
         for (uint32_t s = 0; s < SLOTS; s++)
             check_landed(receiver, &prompts[s]);
         if (round % ROUNDS_TO_REST == ROUNDS_TO_REST - 1) {
@@ -205,7 +212,7 @@ static void senders_that_restart_leave_nothing_at_a_receiver(void **state)
             baton_sender_destroy(w.senders[s]);
             w.senders[s] = sender_open(BATON_PROGRESS_THREAD, paths[s % N_PATHS]);
         }
-        assert_int_equal(so_far.failed, 0);
+        assert_none_failed(&so_far);
     }
     for (uint32_t s = 0; s < SLOTS; s++)
         baton_sender_destroy(w.senders[s]);
@@ -294,7 +301,7 @@ static void killed_receivers_leave_nothing_at_a_sender(void **state)
         }
         while (so_far.done < SLOTS && so_far.failed == 0)
             turn(&w, &so_far);
-        assert_int_equal(so_far.failed, 0);
+        assert_none_failed(&so_far);
         usage_note(&usage);
         for (uint32_t s = 0; s < SLOTS; s++) {
             prompt_make(UINT32_MAX + (uint64_t)s, &prompts[s]);
