@@ -59,12 +59,12 @@ large_configurations() {
     cat <<'END'
 large-again    1 2 2 1 1 0 1 2 2 0 0
 large-ranks    2 1 1 1 1 0 1 2 1 0 0
+large-faults   1 2 2 1 1 0 1 3 1 0 0
 END
 }
 sample_configurations() {
     cat <<'END'
 sample-ranks   2 2 2 1 1 0 1 2 1 0 0
-sample-faults  1 2 2 1 1 0 1 3 1 0 0
 END
 }
 all_configurations() {
