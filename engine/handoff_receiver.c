@@ -249,6 +249,8 @@ static const bt_handoff_metric metrics[] = {
     FIELD(notices_sent_total, BT_PROM_COUNTER, "Notices sent to proxies."),
     FIELD(notices_dropped_total, BT_PROM_COUNTER, "Notices that could not be sent."),
     FIELD(answers_dropped_total, BT_PROM_COUNTER, "Answers that nobody read, or was there for."),
+    FIELD(connections_cut_total, BT_PROM_COUNTER,
+          "Connections cut: they sent messages that do not end, or that we had no room for."),
     FIELD(peers_lost_total, BT_PROM_COUNTER, "Senders lost."),
     FIELD(peers_deaf_total, BT_PROM_COUNTER, "Senders that did not read their answers."),
     FIELD(peers, BT_PROM_GAUGE, "Senders connected."),

@@ -9,6 +9,7 @@
 #include "wire/notice.h"
 #include "wire/security.h"
 #include "wire/zmqgate.h"
+#include "wire/zmqguard.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -45,7 +46,8 @@ struct bt_kvcontrol {
     bt_kvcontrol_options options;
     uint16_t port;
     void *context, *pull;
-    bt_zmq_gate gate;            /* of pull */
+    bt_zmq_guard *guard;         /* of pull */
+    bt_zmq_gate gate;            /* of it, too */
     bt_security asking, hearing; /* of the dealers; of the PULL socket */
     bool gate_is_stuck;
     bt_ring *ring;
@@ -134,7 +136,7 @@ static void take_notices(bt_kvcontrol *control)
 {
     bt_zmq_message message;
     for (int i = 0; i < ANSWERS_PER_WAKEUP; i++) {
-        baton_status status = bt_zmq_recv(control->pull, &message);
+        baton_status status = bt_zmq_guard_recv(control->guard, control->pull, &message);
         if (status == BATON_ERR_BAD_MESSAGE) {
             bt_count(&control->metrics.frames);
             bt_count(&control->metrics.malformed);
@@ -311,6 +313,14 @@ static void *run(void *arg)
     }
 }
 
+/* About nothing: it only rings. A full ring's consumer is awake anyway. */
+static void ring_control(void *ctx)
+{
+    bt_kvcontrol *control = ctx;
+    const command order = {.ask = BT_ASK_STATUS};
+    (void)bt_ring_push(control->ring, &order);
+}
+
 /* Whoever can say "ready" or "failed" decides about requests, so notices are as closed as the
  * receivers' ports are. */
 static baton_status open_pull(bt_kvcontrol *control)
@@ -321,8 +331,13 @@ static baton_status open_pull(bt_kvcontrol *control)
                                       control->options.host, &control->hearing));
     bt_security_apply(&control->hearing, &options);
     BATON_TRY(bt_zmq_open(control->context, &options, &control->pull));
-    return bt_zmq_gate_bind(control->pull, control->options.host, control->options.port,
-                            &control->port, &control->gate);
+    const bt_zmq_guard_options guard = {
+        .what = "proxy's notice port", .wake = ring_control, .ctx = control};
+    BATON_TRY(bt_zmq_guard_create(&guard, &control->guard));
+    BATON_TRY(bt_zmq_guard_watch(control->guard, control->context, control->pull));
+    BATON_TRY(bt_zmq_gate_bind(control->pull, control->options.host, control->options.port,
+                               &control->port, &control->gate));
+    return bt_zmq_guard_start(control->guard);
 }
 
 static baton_status open_all(bt_kvcontrol *control)
@@ -352,6 +367,11 @@ baton_status bt_kvcontrol_start(const bt_kvcontrol_options *options, bt_kvcontro
     return BATON_OK;
 }
 
+uint64_t bt_kvcontrol_cut_total(const bt_kvcontrol *control)
+{
+    return bt_zmq_guard_cut_total(control->guard);
+}
+
 uint16_t bt_kvcontrol_port(const bt_kvcontrol *control)
 {
     return control->port;
@@ -375,9 +395,7 @@ void bt_kvcontrol_stop(bt_kvcontrol *control)
     if (control == NULL || !control->has_thread)
         return;
     atomic_store_explicit(&control->is_stopping, true, memory_order_release);
-    /* About nothing: it only rings. A full ring's consumer is awake anyway. */
-    command order = {.ask = BT_ASK_STATUS};
-    bt_ring_push(control->ring, &order);
+    ring_control(control);
     pthread_join(control->thread, NULL);
     control->has_thread = false;
 }
@@ -389,6 +407,7 @@ void bt_kvcontrol_destroy(bt_kvcontrol *control)
     bt_kvcontrol_stop(control);
     for (uint32_t i = 0; i < control->n_dealers; i++)
         bt_zmq_close(control->dealers[i].socket);
+    bt_zmq_guard_destroy(control->guard);
     bt_zmq_gate_close(&control->gate);
     bt_zmq_close(control->pull);
     bt_security_close(&control->asking);

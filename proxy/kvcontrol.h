@@ -45,6 +45,7 @@ uint16_t bt_kvcontrol_port(const bt_kvcontrol *control);
  * full queue drops it, counted. */
 void bt_kvcontrol_ask(bt_kvcontrol *control, bt_ask ask, uint32_t decoder, const char *id);
 const bt_kvcontrol_metrics *bt_kvcontrol_counters(const bt_kvcontrol *control);
+uint64_t bt_kvcontrol_cut_total(const bt_kvcontrol *control); /* connections to the notice port */
 /* Stops the thread: no notice is delivered any more, and what is asked from now on is dropped, as
  * is what was not sent yet (leases end it). NULL is allowed. */
 void bt_kvcontrol_stop(bt_kvcontrol *control);

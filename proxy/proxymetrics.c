@@ -247,6 +247,9 @@ void bt_proxy_metrics_print(const bt_metrics_view *view, bt_strbuf *out)
     print_legs(view, out);
     print_workers(view, out);
     print_control(view->control, out);
+    print_plain(out, P "notice_connections_cut_total",
+                "Connections cut: they sent notices that do not end, or that we had no room for.",
+                view->connections_cut);
     bt_prom_family(out, P "inflight", BT_PROM_GAUGE, "Requests being worked on.");
     bt_prom_u64(out, P "inflight", NULL, 0, view->inflight);
     bt_prom_family(out, P "waiting_for_room", BT_PROM_GAUGE,

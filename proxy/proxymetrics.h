@@ -95,6 +95,7 @@ typedef struct {
     const bt_proxy_metrics *const *loops; /* [n_loops] */
     uint32_t n_loops;
     const bt_kvcontrol_metrics *control;
+    uint64_t connections_cut; /* to the notice port */
     const bt_worker_pool *prefill, *decode;
     uint64_t inflight, waiting; /* waiting: for room at a decode engine */
 } bt_metrics_view;

@@ -59,6 +59,7 @@ static void on_metrics(bt_proxy_loop *pl, bt_http_request *http)
     bt_metrics_view view = {.loops = loops,
                             .n_loops = proxy->n_loops,
                             .control = bt_kvcontrol_counters(proxy->control),
+                            .connections_cut = bt_kvcontrol_cut_total(proxy->control),
                             .prefill = &proxy->prefill,
                             .decode = &proxy->decode,
                             .inflight = bt_proxy_inflight(proxy),

@@ -47,12 +47,6 @@ static baton_status make_doorbell(baton_receiver *receiver)
     return BATON_OK;
 }
 
-static void ring_bell(void *ctx)
-{
-    const baton_receiver *receiver = ctx;
-    bt_doorbell_ring(receiver->bell);
-}
-
 /* Requests are only remembered where somebody can ask for them. */
 static baton_status open_admin(baton_receiver *receiver, const baton_receiver_options *options)
 {
@@ -60,7 +54,7 @@ static baton_status open_admin(baton_receiver *receiver, const baton_receiver_op
                                     .role = "receiver",
                                     .name = options->name,
                                     .rank = options->rank,
-                                    .ring = ring_bell,
+                                    .ring = bt_rxshell_ring,
                                     .ctx = receiver};
     BATON_TRY(bt_admin_open(&admin, &receiver->admin));
     return receiver->admin != NULL ? bt_tracelog_create(&receiver->rx->traces) : BATON_OK;
@@ -134,6 +128,7 @@ void baton_receiver_destroy(baton_receiver *receiver)
     bt_rxshell_answer(receiver);
     bt_transport_destroy(receiver->transport);
     bt_noticepush_destroy(receiver->notices, BT_RX_FLUSH_MS);
+    bt_zmq_guard_destroy(receiver->guard);
     for (int port = 0; port < BT_RX_N_PORTS; port++) {
         bt_zmq_gate_close(&receiver->gates[port]);
         bt_control_socket_close(receiver->sockets[port], BT_RX_FLUSH_MS);
@@ -223,6 +218,7 @@ void baton_receiver_get_stats(baton_receiver *receiver, baton_receiver_stats *st
     bt_noticepush_get_stats(receiver->notices, &stats->notices_sent_total,
                             &stats->notices_dropped_total);
     stats->events_dropped_total = atomic_load_explicit(&receiver->n_dropped, memory_order_relaxed);
+    stats->connections_cut_total = bt_zmq_guard_cut_total(receiver->guard);
     stats->answers_dropped_total = atomic_load_explicit(&receiver->n_unsent, memory_order_relaxed);
 }
 

@@ -339,6 +339,7 @@ static const bt_admin_counter counters[] = {
     COUNTER(notices_dropped_total),
     COUNTER(events_dropped_total),
     COUNTER(answers_dropped_total),
+    COUNTER(connections_cut_total),
     COUNTER(peers),
     COUNTER(peers_lost_total),
     COUNTER(peers_deaf_total),

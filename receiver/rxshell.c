@@ -16,6 +16,7 @@ static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_
     uint32_t frame_bytes = port == BT_RX_INIT_PORT ? BT_GREETING_BYTES_MAX : BT_FRAME_BYTES_MAX;
     BATON_TRY(bt_control_socket(&receiver->control, ZMQ_ROUTER, BT_RX_SEND_MESSAGES, frame_bytes,
                                 socket));
+    BATON_TRY(bt_zmq_guard_watch(receiver->guard, receiver->control.context, *socket));
     bt_zmq_gate *gate = &receiver->gates[port];
     BATON_TRY(
         bt_zmq_gate_bind(*socket, receiver->options.host, wanted, &receiver->ports[port], gate));
@@ -26,11 +27,21 @@ static baton_status open_port(baton_receiver *receiver, bt_rx_port port, uint16_
     return bt_pollset_add(receiver->polls, fd, &receiver->is_due[port]);
 }
 
+void bt_rxshell_ring(void *ctx)
+{
+    const baton_receiver *receiver = ctx;
+    bt_doorbell_ring(receiver->bell);
+}
+
 baton_status bt_rxshell_open(baton_receiver *receiver)
 {
     const baton_receiver_options *options = &receiver->options;
+    const bt_zmq_guard_options guard = {
+        .what = "receiver", .wake = bt_rxshell_ring, .ctx = receiver};
+    BATON_TRY(bt_zmq_guard_create(&guard, &receiver->guard));
     BATON_TRY(open_port(receiver, BT_RX_INIT_PORT, options->init_port));
     BATON_TRY(open_port(receiver, BT_RX_ALLOC_PORT, options->alloc_port));
+    BATON_TRY(bt_zmq_guard_start(receiver->guard));
     if (receiver->wake != NULL)
         BATON_TRY(bt_pollset_add(receiver->polls, bt_wakesocket_fd(receiver->wake),
                                  &receiver->wake_is_due));
@@ -183,7 +194,7 @@ static bool serve_port(baton_receiver *receiver, bt_rx_port port)
         return false;
     for (uint32_t n = 0; n < BT_RX_FRAMES_PER_STEP; n++) {
         bt_zmq_message message;
-        baton_status status = bt_zmq_recv(receiver->sockets[port], &message);
+        baton_status status = bt_zmq_guard_recv(receiver->guard, receiver->sockets[port], &message);
         if (status == BATON_ERR_BAD_MESSAGE) {
             bt_rx_handle(receiver->rx, port, &(bt_rx_route){0}, NULL, 0);
             continue;
@@ -306,6 +317,8 @@ static void wake_up(baton_receiver *receiver)
     bt_doorbell_wake(receiver->bell);
     bt_rx_disarm(receiver->rx);
     handle_exits(receiver);
+    if (bt_zmq_guard_called(receiver->guard))
+        receiver->is_due[BT_RX_INIT_PORT] = receiver->is_due[BT_RX_ALLOC_PORT] = true;
     for (int port = 0; port < BT_RX_N_PORTS; port++) {
         if (receiver->gate_is_due[port])
             serve_gate(receiver, port);

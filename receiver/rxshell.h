@@ -21,6 +21,7 @@
 #include "wire/noticepush.h"
 #include "wire/zmqbacklog.h"
 #include "wire/zmqgate.h"
+#include "wire/zmqguard.h"
 
 #include <stdatomic.h>
 
@@ -64,6 +65,7 @@ struct baton_receiver {
     void *sockets[BT_RX_N_PORTS];
     bool is_due[BT_RX_N_PORTS]; /* flag in the poll set; false: the socket was found empty, and its
                                    descriptor says when it no longer is */
+    bt_zmq_guard *guard;        /* of the sockets */
     bt_zmq_gate gates[BT_RX_N_PORTS];
     bool gate_is_due[BT_RX_N_PORTS];        /* flag in the poll set: somebody connects */
     uint64_t gate_closed_ns[BT_RX_N_PORTS]; /* not looked at until then; 0: it is */
@@ -104,6 +106,8 @@ struct baton_receiver {
 /* Makes the sockets, binds them, and puts their descriptors into the poll set. Errors:
  * ADDRESS_IN_USE, PERMISSION and others of wire/zmqsocket.h. */
 baton_status bt_rxshell_open(baton_receiver *receiver);
+/* Wakes whoever drives the receiver, ctx. Any thread. */
+void bt_rxshell_ring(void *ctx);
 /* What bt_rx calls. */
 bt_rx_out bt_rxshell_out(baton_receiver *receiver);
 /* Handles what has come and progresses; true when frames had come. *deadline_ns: run again then. */

@@ -3,6 +3,7 @@
 
 #include "core/fail.h"
 #include "core/fdroom.h"
+#include "wire/zmqheld.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -21,9 +22,10 @@ enum {
     KEEPALIVE_IDLE_S = 30,
     KEEPALIVE_INTERVAL_S = 10,
     KEEPALIVE_COUNT = 3,
-    CONTEXT_FDS = 16,   /* libzmq's threads take 8, and abort where there are none */
-    MAX_SOCKETS = 4095, /* a sender has up to four per receiver; libzmq's own limit is 1,023 */
-    SOCKET_FDS = 3,     /* its mailbox, and a listener or a connection */
+    CONTEXT_FDS = 16,    /* libzmq's threads take 8, and abort where there are none */
+    ZERO_COPY_RECV = 10, /* ZMQ_ZERO_COPY_RECV, which headers without drafts may lack */
+    MAX_SOCKETS = 4095,  /* a sender has up to four per receiver; libzmq's own limit is 1,023 */
+    SOCKET_FDS = 3,      /* its mailbox, and a listener or a connection */
 };
 
 static baton_status status_from_zmq(int err)
@@ -71,6 +73,9 @@ baton_status bt_zmq_context_create(void **context_p)
         return bt_zmq_fail(errno, "zmq: context");
     zmq_ctx_set(context, ZMQ_BLOCKY, 0);
     zmq_ctx_set(context, ZMQ_MAX_SOCKETS, MAX_SOCKETS);
+    /* Else a frame of 34 bytes may keep the 18 KiB that it was read into. An older libzmq copies
+     * anyway. */
+    zmq_ctx_set(context, ZERO_COPY_RECV, 0);
     baton_status status = start_threads(context);
     if (status != BATON_OK) {
         bt_zmq_context_destroy(context);
@@ -299,8 +304,16 @@ static int has_more(void *socket)
     return more;
 }
 
+/* A router's first part is of its own making. */
+static void count_part(bt_zmq_arrival *arrival, zmq_msg_t *part, uint32_t i)
+{
+    arrival->fd = zmq_msg_get(part, ZMQ_SRCFD);
+    if (i > 0 || !arrival->is_router)
+        arrival->wire_bytes += bt_zmq_wire_bytes(zmq_msg_size(part), arrival->is_curve);
+}
+
 /* Takes the parts that did not fit, one after the other. */
-static baton_status drop_rest(void *socket, bt_zmq_message *message)
+static baton_status drop_rest(void *socket, bt_zmq_message *message, bt_zmq_arrival *arrival)
 {
     bt_zmq_message_close(message);
     uint32_t n = BT_ZMQ_PARTS_MAX;
@@ -308,6 +321,8 @@ static baton_status drop_rest(void *socket, bt_zmq_message *message)
         zmq_msg_t part;
         zmq_msg_init(&part);
         int rc = zmq_msg_recv(&part, socket, ZMQ_DONTWAIT);
+        if (rc >= 0 && arrival != NULL)
+            count_part(arrival, &part, n);
         zmq_msg_close(&part);
         if (rc < 0)
             break;
@@ -317,25 +332,42 @@ static baton_status drop_rest(void *socket, bt_zmq_message *message)
                    BT_ZMQ_PARTS_MAX, n);
 }
 
-baton_status bt_zmq_recv(void *socket, bt_zmq_message *message)
+static baton_status receive(void *socket, bt_zmq_message *message, bt_zmq_arrival *arrival)
 {
     message->n_parts = 0;
     do {
         if (message->n_parts == BT_ZMQ_PARTS_MAX)
-            return drop_rest(socket, message);
+            return drop_rest(socket, message, arrival);
         zmq_msg_t *part = &message->parts[message->n_parts];
         zmq_msg_init(part);
         if (zmq_msg_recv(part, socket, ZMQ_DONTWAIT) < 0) {
             int err = errno;
             zmq_msg_close(part);
             bt_zmq_message_close(message);
+            if (arrival != NULL)
+                arrival->was_empty = err == EAGAIN;
             if (err == EAGAIN || err == EINTR)
                 return BATON_IN_PROGRESS;
             return bt_zmq_fail(err, "recv");
         }
+        if (arrival != NULL)
+            count_part(arrival, part, message->n_parts);
         message->n_parts++;
     } while (has_more(socket));
     return BATON_OK;
+}
+
+baton_status bt_zmq_recv(void *socket, bt_zmq_message *message)
+{
+    return receive(socket, message, NULL);
+}
+
+baton_status bt_zmq_recv_from(void *socket, bt_zmq_message *message, bt_zmq_arrival *arrival)
+{
+    arrival->fd = -1;
+    arrival->wire_bytes = 0;
+    arrival->was_empty = false;
+    return receive(socket, message, arrival);
 }
 
 bt_blob bt_zmq_part(bt_zmq_message *message, uint32_t i)
@@ -375,12 +407,9 @@ baton_status bt_zmq_events(void *socket, bool *readable, bool *writable)
     return BATON_OK;
 }
 
-baton_status bt_zmq_monitor_open(void *context, void *socket, void **monitor_p)
+static baton_status open_monitor(void *context, void *socket, int events, void **monitor_p)
 {
     static _Atomic uint64_t n_monitors; /* a name per monitor; relaxed: only its value matters */
-    const int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED |
-                       ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                       ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
     char url[64];
     uint64_t number = atomic_fetch_add_explicit(&n_monitors, 1, memory_order_relaxed);
     snprintf(url, sizeof(url), "inproc://baton-monitor-%" PRIu64, number);
@@ -399,32 +428,65 @@ baton_status bt_zmq_monitor_open(void *context, void *socket, void **monitor_p)
     return BATON_OK;
 }
 
+baton_status bt_zmq_monitor_open(void *context, void *socket, void **monitor_p)
+{
+    const int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED |
+                       ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                       ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+    return open_monitor(context, socket, events, monitor_p);
+}
+
+baton_status bt_zmq_monitor_open_listener(void *context, void *socket, void **monitor_p)
+{
+    return open_monitor(context, socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED, monitor_p);
+}
+
 void bt_zmq_monitor_close(void *monitor, void *socket)
 {
     zmq_socket_monitor(socket, NULL, 0);
     bt_zmq_close(monitor);
 }
 
-baton_status bt_zmq_monitor_next(void *monitor, bt_zmq_event *event)
+static bt_zmq_event event_of(uint16_t code)
+{
+    switch (code) {
+    case ZMQ_EVENT_ACCEPTED:
+        return BT_ZMQ_ACCEPTED;
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        return BT_ZMQ_CONNECTED;
+    case ZMQ_EVENT_DISCONNECTED:
+        return BT_ZMQ_DISCONNECTED;
+    default:
+        return BT_ZMQ_REFUSED;
+    }
+}
+
+/* An event's first part: 16 bits that say what, 32 of a value, as this machine has them. */
+baton_status bt_zmq_monitor_next_fd(void *monitor, bt_zmq_event *event, int *fd)
 {
     bt_zmq_message message;
     uint16_t code = 0;
-    for (;;) {
+    int32_t value = -1;
+    do {
         baton_status status = bt_zmq_recv(monitor, &message);
         if (status != BATON_OK)
             return status;
         bt_blob head = bt_zmq_part(&message, 0);
-        if (head.bytes >= sizeof(code))
+        if (head.bytes >= sizeof(code) + sizeof(value)) {
             memcpy(&code, head.data, sizeof(code));
+            memcpy(&value, head.data + sizeof(code), sizeof(value));
+        }
         bt_zmq_message_close(&message);
-        if (code != ZMQ_EVENT_MONITOR_STOPPED)
-            break;
-    }
-    if (code == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
-        *event = BT_ZMQ_CONNECTED;
-    else
-        *event = code == ZMQ_EVENT_DISCONNECTED ? BT_ZMQ_DISCONNECTED : BT_ZMQ_REFUSED;
+    } while (code == ZMQ_EVENT_MONITOR_STOPPED);
+    *event = event_of(code);
+    *fd = value;
     return BATON_OK;
+}
+
+baton_status bt_zmq_monitor_next(void *monitor, bt_zmq_event *event)
+{
+    int fd;
+    return bt_zmq_monitor_next_fd(monitor, event, &fd);
 }
 
 bool bt_zmq_is_loopback(const char *host)

@@ -67,6 +67,15 @@ typedef struct {
 /* Takes one message, if there is one; BATON_IN_PROGRESS otherwise. On OK it must be closed. One
  * with too many parts is dropped whole. Errors: BAD_MESSAGE (too many parts), CLOSED. */
 baton_status bt_zmq_recv(void *socket, bt_zmq_message *message);
+/* What a call took from the socket, be it a message that is dropped. */
+typedef struct {
+    bool is_router, is_curve; /* of the socket, set by the caller */
+    int fd;                   /* of the connection; -1: nothing was taken */
+    uint64_t wire_bytes;      /* at least */
+    bool was_empty;           /* there was nothing to take */
+} bt_zmq_arrival;
+/* As bt_zmq_recv. */
+baton_status bt_zmq_recv_from(void *socket, bt_zmq_message *message, bt_zmq_arrival *arrival);
 /* Part i, borrowed until the message is closed. */
 bt_blob bt_zmq_part(bt_zmq_message *message, uint32_t i);
 /* The public key (Z85) that the connection of part i was let in with; "": none. Borrowed until the
@@ -81,6 +90,7 @@ baton_status bt_zmq_events(void *socket, bool *readable, bool *writable);
 
 /* What happens to a socket's connections. */
 typedef enum {
+    BT_ZMQ_ACCEPTED,     /* a listener's; told to bt_zmq_monitor_open_listener only */
     BT_ZMQ_CONNECTED,    /* the handshake succeeded */
     BT_ZMQ_DISCONNECTED, /* a connection broke */
     BT_ZMQ_REFUSED,      /* a handshake failed: keys, or another protocol */
@@ -89,11 +99,15 @@ typedef enum {
 /* A socket of its own, on which the events of `socket` arrive, however many they are until somebody
  * asks. Errors: OVERLOADED (no descriptors), NO_MEMORY. */
 baton_status bt_zmq_monitor_open(void *context, void *socket, void **monitor_p);
+/* The same for a socket that listens: BT_ZMQ_ACCEPTED and BT_ZMQ_DISCONNECTED. */
+baton_status bt_zmq_monitor_open_listener(void *context, void *socket, void **monitor_p);
 /* While `socket` is open: libzmq's thread would wait for ever to tell a monitor that is gone of
  * what happens to `socket` at its end. NULL is allowed for the monitor. */
 void bt_zmq_monitor_close(void *monitor, void *socket);
 /* The next event, if there is one; BATON_IN_PROGRESS otherwise. */
 baton_status bt_zmq_monitor_next(void *monitor, bt_zmq_event *event);
+/* The same with the connection's descriptor, of those that were accepted or disconnected. */
+baton_status bt_zmq_monitor_next_fd(void *monitor, bt_zmq_event *event, int *fd);
 
 /* Without keys only loopback may be bound, unless allow_unauthenticated. Errors: PERMISSION; the
  * text says what to set. */

@@ -91,6 +91,7 @@ typedef struct {
     uint64_t notices_sent_total, notices_dropped_total;
     uint64_t events_dropped_total;  /* nobody polled them: the oldest of more than 4,096 */
     uint64_t answers_dropped_total; /* too many waited for the peer, or it has gone */
+    uint64_t connections_cut_total; /* sent what was never a message */
     uint64_t peers, peers_lost_total;
     uint64_t peers_deaf_total; /* that did not read their answers, and were heard no more */
     uint64_t tickets_live, tickets_queued, holds_live, pins_live;
