@@ -115,7 +115,8 @@ void bt_http_call_cancel(bt_http_call *call);
 /* Stops reading, so that the peer feels backpressure; up to one read (64 KiB) may still arrive. */
 void bt_http_call_pause(bt_http_call *call);
 void bt_http_call_resume(bt_http_call *call);
-/* From now on the time between two reads of the answer is gap_ms at most. It may only be lowered. */
+/* From now on the time between two reads of the answer is gap_ms at most. It may only be lowered.
+ */
 void bt_http_call_lower_gap(bt_http_call *call, uint32_t gap_ms);
 
 #endif

@@ -73,7 +73,7 @@ typedef struct {
     uint32_t n_answers;    /* of ours that have not left */
     ucp_datatype_t packed; /* several pieces as one message; has_packed: it was made */
     bool has_packed;
-    ucx_sender *senders;        /* [n_senders], room for cap_senders */
+    ucx_sender *senders; /* [n_senders], room for cap_senders */
     uint32_t n_senders, cap_senders;
     ucx_notes held;     /* messages that came before what they must stay behind */
     ucx_notes received; /* to be reported */
