@@ -159,6 +159,10 @@ static bool take(void *ctx, const char *bytes, size_t n)
         bt_client_conn_close(conn);
         return false;
     }
+    if (conn->state == BT_CLIENT_CONNECTING) {
+        fail_connecting(conn, BATON_ERR_BAD_MESSAGE, "an answer before anything was asked");
+        return false;
+    }
     if (!conn->answered)
         bt_call_enter(conn->call, BT_HTTP_HEAD);
     conn->answered = true;
@@ -224,11 +228,17 @@ void bt_client_read_stop(bt_client_conn *conn)
     conn->reading = false;
 }
 
-/* A failed write shows itself on the reading side too, behind an early answer if there is one. */
+/* A failed write shows itself on the reading side too, behind an early answer if there is one; but
+ * nothing does when it is our side of TLS that has failed. */
+static void look_after_write(bt_client_conn *conn, int err)
+{
+    if (err == UV_EPROTO && conn->call != NULL && conn->state == BT_CLIENT_BUSY)
+        bt_call_finish(conn->call, BATON_ERR_NO_MEMORY, bt_tls_error_text(conn->out.tls));
+}
+
 static void on_written(void *ctx, int err)
 {
-    (void)ctx;
-    (void)err;
+    look_after_write(ctx, err);
 }
 
 static void on_connected(uv_connect_t *connect, int err)
@@ -302,7 +312,11 @@ void bt_client_send(bt_client_conn *conn, bt_http_call *call)
         bt_call_finish(call, BATON_ERR_NO_MEMORY, "http: out of memory for a request");
         return;
     }
-    bt_out_flush(&conn->out); /* errors: see on_written */
+    int err = bt_out_flush(&conn->out);
+    if (err == UV_EPROTO) {
+        look_after_write(conn, err);
+        return;
+    }
     if (call->paused)
         bt_client_read_stop(conn);
     else

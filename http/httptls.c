@@ -13,7 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RECORD_BYTES = 16 * 1024 };
+/* What a peer may have us say on its own behalf (it asks for new keys), in all. */
+enum { RECORD_BYTES = 16 * 1024, UNASKED_BYTES_MAX = 64 * 1024 };
 
 struct bt_tls_context {
     pthread_mutex_t lock; /* guards ssl_context */
@@ -29,7 +30,8 @@ struct bt_tls {
     size_t in_bytes;
     bt_tls_sink sink;
     void *sink_ctx;
-    bool is_sink_full, met_plain_http;
+    bool is_sink_full, met_plain_http, is_reading;
+    uint64_t unasked_bytes; /* sent while reading */
     char text[256], host[256];
 };
 
@@ -93,6 +95,16 @@ static int choose_protocol(SSL *ssl, const unsigned char **chosen, unsigned char
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* Nobody sits at a terminal: a key with a password does not fit. */
+static int give_no_password(char *out, int room, int is_writing, void *ctx)
+{
+    (void)out;
+    (void)room;
+    (void)is_writing;
+    (void)ctx;
+    return 0;
+}
+
 static baton_status build(const bt_tls_context *context, SSL_CTX **made_p)
 {
     ERR_clear_error();
@@ -101,6 +113,7 @@ static baton_status build(const bt_tls_context *context, SSL_CTX **made_p)
         return bt_fail(BATON_ERR_NO_MEMORY, "tls: a context: %s", take_reason());
     SSL_CTX_set_min_proto_version(made, TLS1_2_VERSION);
     SSL_CTX_set_options(made, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    SSL_CTX_set_default_passwd_cb(made, give_no_password);
     SSL_CTX_set_mode(made, SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_id_context(made, (const unsigned char *)"baton", 5);
     if (context->is_server)
@@ -138,6 +151,8 @@ static int on_bio_write(BIO *bio, const char *bytes, int n)
 {
     bt_tls *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (tls->is_reading && (tls->unasked_bytes += (size_t)n) > UNASKED_BYTES_MAX)
+        return -1;
     if (tls->sink(tls->sink_ctx, bytes, (size_t)n))
         return n;
     tls->is_sink_full = true;
@@ -253,6 +268,8 @@ static void fail_session(bt_tls *tls)
     tls->met_plain_http = ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST;
     if (tls->is_sink_full)
         snprintf(tls->text, sizeof(tls->text), "tls: out of memory");
+    else if (tls->unasked_bytes > UNASKED_BYTES_MAX)
+        snprintf(tls->text, sizeof(tls->text), "tls: the peer asks for new keys without end");
     else if (verified != X509_V_OK && !SSL_is_server(tls->ssl))
         snprintf(tls->text, sizeof(tls->text),
                  "tls: wanted a certificate that names '%s' and is signed by a trusted authority, "
@@ -314,7 +331,9 @@ static void read_records(bt_tls *tls, bt_tls_plain on_plain, void *ctx)
     char plain[RECORD_BYTES];
     for (;;) {
         ERR_clear_error();
+        tls->is_reading = true;
         int n = SSL_read(tls->ssl, plain, sizeof(plain));
+        tls->is_reading = false;
         if (n > 0) {
             if (!on_plain(ctx, plain, (size_t)n))
                 return;

@@ -51,12 +51,22 @@ static baton_status take_line(const char *path, size_t number, const char *line,
     return BATON_OK;
 }
 
+/* A comment may be longer than any key. */
+static void skip_rest(const char *line, FILE *file)
+{
+    int c = strchr(line, '\n') == NULL ? 0 : '\n';
+    while (c != '\n' && c != EOF)
+        c = getc(file);
+}
+
 static baton_status read_lines(const char *path, FILE *file, key_set *set)
 {
     char line[BT_API_KEY_BYTES_MAX + 3];
     baton_status status = BATON_OK;
     for (size_t number = 1; status == BATON_OK && fgets(line, sizeof(line), file) != NULL;
          number++) {
+        if (line[0] == '#')
+            skip_rest(line, file);
         line[strcspn(line, "\r\n")] = '\0';
         status = take_line(path, number, line, set);
     }

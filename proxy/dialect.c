@@ -404,7 +404,7 @@ bool bt_dialect_take_answer(const bt_dialect *dialect, const char *json, size_t 
     return true;
 }
 
-baton_status bt_dialect_check_query(const char *json, size_t n)
+baton_status bt_dialect_check_query(const char *json, size_t n, bt_json_value *ranks)
 {
     bt_json_value all, entry;
     BATON_TRY(bt_json_check(json, n, &all));
@@ -420,5 +420,6 @@ baton_status bt_dialect_check_query(const char *json, size_t n)
             return bt_fail(BATON_ERR_BAD_MESSAGE, "bootstrap: rank %.*s has no engine_id",
                            (int)n_key, it.key.text.at + 1);
     }
+    *ranks = all;
     return BATON_OK;
 }

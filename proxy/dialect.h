@@ -164,7 +164,7 @@ baton_status bt_dialect_fill(const bt_dialect *dialect, bt_leg leg, const bt_dia
 uint64_t bt_room_make(uint32_t rank, uint32_t n_ranks);
 /* What an engine said when asked (BT_LEARN_QUERY): one object per rank, each with an engine_id.
  * Errors: BAD_MESSAGE. */
-baton_status bt_dialect_check_query(const char *json, size_t n);
+baton_status bt_dialect_check_query(const char *json, size_t n, bt_json_value *ranks);
 /* Appends one template, filled in. */
 void bt_dialect_put(const char *text, const bt_dialect_values *values, bt_strbuf *out);
 /* What the prefill engine's answer json[n] hands on, into *out, which *value borrows: type ABSENT

@@ -69,15 +69,17 @@ static void on_done(void *ctx, bt_http_call *call, const bt_http_result *result)
         return;
     }
     const bt_strbuf *answer = &req->collected;
-    bool is_good = req->call_status == 200 && !req->is_cut &&
-                   bt_dialect_check_query(bt_strbuf_text(answer), answer->length) == BATON_OK;
+    bt_json_value ranks;
+    bool is_good =
+        req->call_status == 200 && !req->is_cut &&
+        bt_dialect_check_query(bt_strbuf_text(answer), answer->length, &ranks) == BATON_OK;
     if (!is_good) {
         fail_to_learn(req, "its bootstrap server does not say who it is");
         return;
     }
     bt_strbuf *known = place_of(req);
     bt_strbuf_clear(known);
-    bt_strbuf_append(known, answer->data, answer->length);
+    bt_strbuf_append(known, ranks.text.at, ranks.text.n); /* without white space around it */
     if (bt_strbuf_status(known) != BATON_OK) {
         bt_strbuf_free(known);
         fail_to_learn(req, "no memory for what it says of itself");

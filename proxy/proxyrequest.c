@@ -406,7 +406,8 @@ baton_status bt_req_call_open(bt_req *req, const bt_req_call *call, bt_http_call
         .method = call->method == NULL ? "POST" : call->method,
         .path = call->path,
         .headers = headers,
-        .n_headers = fill_headers(req, call->leg, headers),
+        /* Nor does it get what the client says to engines. */
+        .n_headers = call->port == 0 ? fill_headers(req, call->leg, headers) : 0,
         .body = call->body,
         .n_body = call->n_body,
         .connect_ms = req->pl->proxy->options.ms.connect,

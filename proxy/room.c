@@ -159,7 +159,8 @@ bool bt_req_has_room(bt_req *req)
     bool has_turn = req->has_turn;
     req->has_turn = false;
     bool is_first = has_turn || atomic_load_explicit(&proxy->n_waiting, memory_order_relaxed) == 0;
-    if (proxy->options.decode_room == 0 || (is_first && !must_wait(req)))
+    /* Who has had a place once does not keep the line waiting for the few engines it has left. */
+    if (proxy->options.decode_room == 0 || req->tried_decode != 0 || (is_first && !must_wait(req)))
         return true;
     bt_req_set_state(req, BT_REQ_ROOM_WAIT);
     if (bt_timer_create(pl->loop, on_too_late, req, &req->room_timer) != BATON_OK) {

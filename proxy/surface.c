@@ -173,12 +173,20 @@ static bool is_open(const char *target)
     return false;
 }
 
+/* Of what is open, nothing takes one: a stranger is not to leave it here. */
+static bool has_body(bt_http_headers headers)
+{
+    const char *length = bt_http_header_get(headers, "content-length");
+    return bt_http_header_count(headers, "transfer-encoding") > 0 ||
+           (length != NULL && strspn(length, "0") != strlen(length));
+}
+
 bool bt_surface_on_head(void *ctx, const char *target, bt_http_headers headers,
                         bt_http_refusal *refusal)
 {
     bt_proxy_loop *pl = ctx;
     const char *shown = bt_http_header_get(headers, "authorization");
-    if (is_open(target) || bt_apikeys_admit(pl->proxy->doors.keys, shown))
+    if ((is_open(target) && !has_body(headers)) || bt_apikeys_admit(pl->proxy->doors.keys, shown))
         return true;
     bt_count_request(&pl->metrics, BT_ROUTE_ID_OTHER, 401);
     *refusal = (bt_http_refusal){401, "invalid_api_key",

@@ -2,6 +2,7 @@
 #include "proxy/watch.h"
 #include "core/alloc.h"
 #include "core/fail.h"
+#include "proxy/probe.h"
 
 /* One engine, as this loop sees it. */
 typedef struct {
@@ -47,6 +48,11 @@ static bool is_owed_by(const seat *s, const bt_req *req, uint64_t since_ms)
     return is_main || is_beside;
 }
 
+static bool is_beside_of(const seat *s, const bt_req *req)
+{
+    return req->beside.call != NULL && beside_seat_of(s->watch, req) == s;
+}
+
 /* Fails what has heard nothing since before the question. */
 static void fail_legs(const seat *quiet)
 {
@@ -63,8 +69,17 @@ static void fail_legs(const seat *quiet)
     };
     for (bt_req *req = pl->requests, *next; req != NULL; req = next) {
         next = req->next;
-        if (is_owed_by(quiet, req, quiet->asked_ms))
+        if (!is_owed_by(quiet, req, quiet->asked_ms))
+            continue;
+        if (is_beside_of(quiet, req) && req->has_relayed) {
+            /* The decode engine answers, so it has what it needs. */
+            bt_req_beside_drop(req);
+            bt_req_leave_worker(req, BT_LEG_PREFILL);
+            bt_worker_failed(bt_req_worker(req, BT_LEG_PREFILL), true);
+            bt_probe_start(pl, bt_req_worker(req, BT_LEG_PREFILL));
+        } else {
             bt_req_fail(req, &failure);
+        }
     }
 }
 

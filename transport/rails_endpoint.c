@@ -108,9 +108,13 @@ void bt_rails_on_event(rails_worker *worker, const bt_event *event)
     } else if (event->kind == BT_EVENT_FAILED) {
         fail(subject, event->status, event->text);
     } else {
+        bt_op *op = subject;
         if (event->status < 0)
-            record_failure(subject, event);
-        finish_part(subject);
+            record_failure(op, event);
+        /* Messages behind it would speak of bytes that never come. */
+        if (event->status < 0 && op->kind == BT_EVENT_PUT)
+            fail(op->owner, event->status, event->text);
+        finish_part(op);
     }
 }
 
@@ -355,8 +359,10 @@ baton_status bt_rails_put(bt_endpoint *base, bt_memory *local, bt_remote *remote
         return status;
     }
     endpoint->n_puts++;
-    if (status < 0)
+    if (status < 0) {
         bt_op_set_failure(op, status, "a rail did not take its share");
+        fail(endpoint, status, "a rail did not take its share");
+    }
     finish_part(op);
     return BATON_OK;
 }

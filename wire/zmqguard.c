@@ -50,7 +50,9 @@ typedef struct {
     bool was_empty;       /* in this round */
 } watched;
 
-/* The connection that has this descriptor. */
+/* The connection that has this descriptor, as one socket tells. Each socket has slots of its own:
+ * its monitor tells in order, but what two of them tell of a descriptor that moved may come
+ * crosswise. */
 typedef struct {
     bool is_open, is_cut; /* lock, written by the thread */
     uint32_t socket;      /* lock, written by the thread: index */
@@ -70,7 +72,7 @@ struct bt_zmq_guard {
     /* Counts rounds and accepted connections; release by the thread, acquire by the owner before it
      * looks into a queue: what it finds is so after that. */
     _Atomic uint64_t stamp;
-    slot *slots; /* [n_slots] by descriptor; replaced by the thread, under lock */
+    slot *slots; /* [n_slots] by slot_at; replaced by the thread, under lock */
     uint32_t n_slots;
     uint32_t n_open; /* the thread's, as is what follows */
     uint64_t look_ns, logged_ns;
@@ -81,6 +83,16 @@ struct bt_zmq_guard {
     _Atomic uint64_t n_cut;  /* relaxed counter */
     _Atomic bool has_called; /* release by the thread, acquire by the owner */
 };
+
+static uint32_t slot_at(uint32_t socket, int fd)
+{
+    return (uint32_t)fd * BT_ZMQ_GUARD_SOCKETS_MAX + socket;
+}
+
+static int fd_of(uint32_t at)
+{
+    return (int)(at / BT_ZMQ_GUARD_SOCKETS_MAX);
+}
 
 /* Owner. */
 
@@ -164,10 +176,10 @@ static void note_given(bt_zmq_guard *guard, uint32_t index, const bt_zmq_arrival
                        uint64_t stamp)
 {
     watched *watch = &guard->sockets[index];
-    slot *from = arrival->fd >= 0 && (uint32_t)arrival->fd < guard->n_slots
-                     ? &guard->slots[arrival->fd]
+    slot *from = arrival->fd >= 0 && slot_at(index, arrival->fd) < guard->n_slots
+                     ? &guard->slots[slot_at(index, arrival->fd)]
                      : NULL;
-    if (from != NULL && from->is_open && from->socket == index) {
+    if (from != NULL && from->is_open) {
         bool is_its_own = watch->empty_stamp >= from->stamp;
         from->given.bytes += is_its_own ? arrival->wire_bytes : 0;
         from->given.doubtful_bytes += is_its_own ? 0 : arrival->wire_bytes;
@@ -230,11 +242,11 @@ static bool shut_down(bt_zmq_guard *guard, int fd, uint64_t cookie)
     return is_it;
 }
 
-/* There is a slot for fd. */
-static bool make_slot(bt_zmq_guard *guard, uint32_t fd)
+/* There is a slot of that number. */
+static bool make_slot(bt_zmq_guard *guard, uint32_t at)
 {
     uint32_t n = guard->n_slots == 0 ? FIRST_SLOTS : guard->n_slots;
-    while (n <= fd)
+    while (n <= at)
         n *= 2;
     if (n == guard->n_slots)
         return true;
@@ -251,13 +263,13 @@ static bool make_slot(bt_zmq_guard *guard, uint32_t fd)
     return true;
 }
 
-static void set_closed(bt_zmq_guard *guard, int fd)
+static void set_closed(bt_zmq_guard *guard, uint32_t at)
 {
-    if (fd < 0 || (uint32_t)fd >= guard->n_slots || !guard->slots[fd].is_open)
+    if (at >= guard->n_slots || !guard->slots[at].is_open)
         return;
     pthread_mutex_lock(&guard->lock);
-    guard->sockets[guard->slots[fd].socket].n_open--;
-    guard->slots[fd].is_open = false;
+    guard->sockets[guard->slots[at].socket].n_open--;
+    guard->slots[at].is_open = false;
     pthread_mutex_unlock(&guard->lock);
     guard->n_open--;
 }
@@ -266,43 +278,6 @@ static uint64_t next_stamp(bt_zmq_guard *guard)
 {
     return atomic_fetch_add_explicit(&guard->stamp, 1, memory_order_release) + 1;
 }
-
-static void set_open(bt_zmq_guard *guard, uint32_t socket, int fd, uint64_t now_ns)
-{
-    uint64_t cookie = cookie_of(fd);
-    if (fd < 0 || cookie == 0) /* gone again */
-        return;
-    if (!make_slot(guard, (uint32_t)fd)) {
-        shut_down(guard, fd, cookie); /* what cannot be watched is not let in */
-        return;
-    }
-    set_closed(guard, fd);
-    pthread_mutex_lock(&guard->lock);
-    guard->slots[fd] = (slot){.is_open = true,
-                              .socket = socket,
-                              .stamp = next_stamp(guard),
-                              .cookie = cookie,
-                              .held.since_ns = now_ns};
-    guard->sockets[socket].n_open++;
-    pthread_mutex_unlock(&guard->lock);
-    guard->n_open++;
-}
-
-static void hear_monitor(bt_zmq_guard *guard, uint32_t socket, uint64_t now_ns)
-{
-    bt_zmq_event event;
-    int fd;
-    for (int i = 0; i < MAX_EVENTS; i++) {
-        if (bt_zmq_monitor_next_fd(guard->sockets[socket].monitor, &event, &fd) != BATON_OK)
-            return;
-        if (event == BT_ZMQ_ACCEPTED)
-            set_open(guard, socket, fd, now_ns);
-        else
-            set_closed(guard, fd);
-    }
-}
-
-/* The thread: what is held. */
 
 /* What ZeroMQ has read of it. Where nothing more has come, nothing more is asked. */
 static void measure(slot *s, int fd)
@@ -319,6 +294,45 @@ static void measure(slot *s, int fd)
     if (s->waiting_bytes > s->received_bytes) /* it came in between */
         s->waiting_bytes = s->received_bytes;
 }
+
+/* What it said before we heard of it may have been given already. */
+static void set_open(bt_zmq_guard *guard, uint32_t socket, int fd, uint64_t now_ns)
+{
+    uint64_t cookie = cookie_of(fd);
+    if (fd < 0 || cookie == 0) /* gone again */
+        return;
+    uint32_t at = slot_at(socket, fd);
+    if (!make_slot(guard, at)) {
+        shut_down(guard, fd, cookie); /* what cannot be watched is not let in */
+        return;
+    }
+    slot opened = {.is_open = true, .socket = socket, .cookie = cookie, .held.since_ns = now_ns};
+    measure(&opened, fd);
+    opened.held.doubtful_bytes = opened.received_bytes - opened.waiting_bytes;
+    set_closed(guard, at);
+    pthread_mutex_lock(&guard->lock);
+    opened.stamp = next_stamp(guard);
+    guard->slots[at] = opened;
+    guard->sockets[socket].n_open++;
+    pthread_mutex_unlock(&guard->lock);
+    guard->n_open++;
+}
+
+static void hear_monitor(bt_zmq_guard *guard, uint32_t socket, uint64_t now_ns)
+{
+    bt_zmq_event event;
+    int fd;
+    for (int i = 0; i < MAX_EVENTS; i++) {
+        if (bt_zmq_monitor_next_fd(guard->sockets[socket].monitor, &event, &fd) != BATON_OK)
+            return;
+        if (event == BT_ZMQ_ACCEPTED)
+            set_open(guard, socket, fd, now_ns);
+        else if (fd >= 0)
+            set_closed(guard, slot_at(socket, fd));
+    }
+}
+
+/* The thread: what is held. */
 
 static bool is_watched(const slot *s)
 {
@@ -350,16 +364,16 @@ static sums look_at_all(bt_zmq_guard *guard, uint64_t now_ns)
 {
     sums all = {0};
     bool ends_round[BT_ZMQ_GUARD_SOCKETS_MAX];
-    for (uint32_t fd = 0; fd < guard->n_slots; fd++) {
-        slot *s = &guard->slots[fd];
+    for (uint32_t at = 0; at < guard->n_slots; at++) {
+        slot *s = &guard->slots[at];
         if (is_watched(s))
-            measure(s, (int)fd);
+            measure(s, fd_of(at));
     }
     pthread_mutex_lock(&guard->lock);
     for (uint32_t i = 0; i < guard->n_sockets; i++)
         ends_round[i] = end_round(guard, &guard->sockets[i]);
-    for (uint32_t fd = 0; fd < guard->n_slots; fd++) {
-        slot *s = &guard->slots[fd];
+    for (uint32_t at = 0; at < guard->n_slots; at++) {
+        slot *s = &guard->slots[at];
         if (!is_watched(s))
             continue;
         s->given.ends_round = ends_round[s->socket];
@@ -391,11 +405,11 @@ static void log_cut(bt_zmq_guard *guard, const reason *why, uint64_t now_ns)
             bt_zmq_guard_cut_total(guard));
 }
 
-static void cut(bt_zmq_guard *guard, uint32_t fd, const reason *why, uint64_t now_ns)
+static void cut(bt_zmq_guard *guard, uint32_t at, const reason *why, uint64_t now_ns)
 {
-    slot *s = &guard->slots[fd];
-    if (!shut_down(guard, (int)fd, s->cookie)) {
-        set_closed(guard, (int)fd);
+    slot *s = &guard->slots[at];
+    if (!shut_down(guard, fd_of(at), s->cookie)) {
+        set_closed(guard, at);
         return;
     }
     pthread_mutex_lock(&guard->lock);
@@ -409,8 +423,8 @@ static void cut(bt_zmq_guard *guard, uint32_t fd, const reason *why, uint64_t no
  */
 static void cut_endless(bt_zmq_guard *guard, sums *all, uint64_t now_ns)
 {
-    for (uint32_t fd = 0; fd < guard->n_slots; fd++) {
-        const slot *s = &guard->slots[fd];
+    for (uint32_t at = 0; at < guard->n_slots; at++) {
+        const slot *s = &guard->slots[at];
         if (!is_watched(s))
             continue;
         uint64_t limit = 2 * guard->sockets[s->socket].frame_bytes + guard->options.noise_bytes;
@@ -419,7 +433,7 @@ static void cut_endless(bt_zmq_guard *guard, sums *all, uint64_t now_ns)
             continue;
         all->unfinished -= unfinished;
         all->held -= positive(s->held.held_bytes);
-        cut(guard, fd, &(reason){"a message does not end", limit, unfinished}, now_ns);
+        cut(guard, at, &(reason){"a message does not end", limit, unfinished}, now_ns);
     }
 }
 
@@ -428,20 +442,20 @@ static uint64_t bytes_of(const slot *s, bool only_unfinished)
     return only_unfinished ? s->held.unfinished_bytes : positive(s->held.held_bytes);
 }
 
-/* The descriptor of who has most bytes for longest; n_slots: nobody has any. */
+/* The slot of who has most bytes for longest; n_slots: nobody has any. */
 static uint32_t find_worst(const bt_zmq_guard *guard, bool only_unfinished, uint64_t now_ns)
 {
     uint32_t worst = guard->n_slots;
     double most = 0;
-    for (uint32_t fd = 0; fd < guard->n_slots; fd++) {
-        const slot *s = &guard->slots[fd];
+    for (uint32_t at = 0; at < guard->n_slots; at++) {
+        const slot *s = &guard->slots[at];
         if (!is_watched(s))
             continue;
         double rent =
             (double)bytes_of(s, only_unfinished) * (double)bt_elapsed_ns(now_ns, s->held.since_ns);
         if (rent > most) {
             most = rent;
-            worst = fd;
+            worst = at;
         }
     }
     return worst;
@@ -452,16 +466,16 @@ static void cut_worst(bt_zmq_guard *guard, sums *all, uint64_t now_ns)
     const bt_zmq_guard_options *most = &guard->options;
     while (all->unfinished > most->unfinished_bytes || all->held > most->held_bytes) {
         bool is_unfinished = all->unfinished > most->unfinished_bytes;
-        uint32_t fd = find_worst(guard, is_unfinished, now_ns);
-        if (fd == guard->n_slots)
+        uint32_t at = find_worst(guard, is_unfinished, now_ns);
+        if (at == guard->n_slots)
             return;
         const reason why = is_unfinished ? (reason){"messages of all connections that do not end",
                                                     most->unfinished_bytes, all->unfinished}
                                          : (reason){"messages of all connections that are not read",
                                                     most->held_bytes, all->held};
-        all->unfinished -= bytes_of(&guard->slots[fd], true);
-        all->held -= bytes_of(&guard->slots[fd], false);
-        cut(guard, fd, &why, now_ns);
+        all->unfinished -= bytes_of(&guard->slots[at], true);
+        all->held -= bytes_of(&guard->slots[at], false);
+        cut(guard, at, &why, now_ns);
     }
 }
 

@@ -11,6 +11,7 @@
 #include "support/oom.h"
 #include "support/tlskit.h"
 
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -220,14 +221,30 @@ static void write_file(const char *path, const char *text)
     fclose(file);
 }
 
+/* The key again, with a password. */
+static void lock_key(const char *from, const char *to)
+{
+    FILE *file = fopen(from, "r");
+    EVP_PKEY *key = PEM_read_PrivateKey(file, NULL, NULL, NULL);
+    fclose(file);
+    file = fopen(to, "w");
+    unsigned char password[] = "secret";
+    assert_int_equal(PEM_write_PrivateKey(file, key, EVP_aes_256_cbc(), password, 6, NULL, NULL),
+                     1);
+    fclose(file);
+    EVP_PKEY_free(key);
+}
+
 static void files_that_do_not_fit_are_named(void **state)
 {
     (void)state;
     char certificate[PATH_BYTES], key[PATH_BYTES], other[PATH_BYTES], garbage[PATH_BYTES];
+    char locked[PATH_BYTES];
     tlskit_path(certificate, "server.pem");
     tlskit_path(key, "server.key");
     tlskit_path(other, "client.key");
     write_file(tlskit_path(garbage, "garbage.pem"), "no certificate\n");
+    lock_key(key, tlskit_path(locked, "locked.key"));
     const struct {
         bt_tls_options options;
         const char *text;
@@ -239,6 +256,7 @@ static void files_that_do_not_fit_are_named(void **state)
         {{true, certificate, NULL, NULL}, "the certificate's PEM key in"},
         {{true, certificate, key, garbage}, "authorities in"},
         {{false, NULL, NULL, "/nowhere/ca.pem"}, "'/nowhere/ca.pem'"},
+        {{true, certificate, locked, NULL}, "locked.key'"},
     };
     bt_tls_context *context;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
@@ -461,6 +479,36 @@ static void a_handshake_has_its_limit(void **state)
     bt_tls_context_destroy(server);
 }
 
+/* Each asks for an answer that the peer never reads. */
+static void who_asks_for_new_keys_without_end_is_cut_off(void **state)
+{
+    (void)state;
+    world w;
+    bt_http_server_stats stats;
+    bt_tls_context *server = make_context(true, "server", NULL);
+    world_start(&w, (bt_http_server_options){.tls = server});
+    loop_thread_start(&w.runner, w.loop);
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+    SSL *session = SSL_new(context);
+    int fd = raw_connect(bt_http_server_port(w.server));
+    SSL_set_fd(session, fd);
+    assert_int_equal(SSL_connect(session), 1);
+    int n_asked = 0;
+    while (n_asked < 100000 && SSL_key_update(session, SSL_KEY_UPDATE_REQUESTED) == 1 &&
+           SSL_do_handshake(session) == 1)
+        n_asked++;
+    assert_in_range(n_asked, 1000, 99999);
+    SSL_free(session);
+    SSL_CTX_free(context);
+    close(fd);
+    loop_thread_stop(&w.runner);
+    bt_http_server_stats_get(w.server, &stats);
+    assert_int_equal(stats.tls_failed_total, 1);
+    world_stop(&w);
+    bt_tls_context_destroy(server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -475,6 +523,7 @@ int main(void)
         bt_test(a_call_that_cannot_trust_its_server_says_why),
         bt_test(a_cut_answer_is_told_from_a_whole_one),
         bt_test(a_handshake_has_its_limit),
+        bt_test(who_asks_for_new_keys_without_end_is_cut_off),
     };
     return bt_run_tests(tests);
 }

@@ -41,8 +41,12 @@ static void a_key_of_the_file_admits(void **state)
 {
     (void)state;
     bt_apikeys *keys;
-    write_keys("# ours\nsk-one\r\n\nsk-two");
+    char text[4096];
+    snprintf(text, sizeof(text), "# ours\n#%03000d\nsk-one\r\n\nsk-two", 7);
+    write_keys(text);
     assert_ok(bt_apikeys_create(path, &keys));
+    snprintf(text, sizeof(text), "Bearer %0452d", 7); /* a tail of the long comment */
+    assert_false(bt_apikeys_admit(keys, text));
     static const char *const good[] = {"Bearer sk-one", "bearer sk-two", "BEARER sk-one"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         assert_true(bt_apikeys_admit(keys, good[i]));

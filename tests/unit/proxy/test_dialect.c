@@ -434,6 +434,7 @@ static void rooms_name_the_rank_and_have_63_bits(void **state)
 static void what_a_bootstrap_server_says_is_checked(void **state)
 {
     (void)state;
+    bt_json_value ranks;
     static const char *const bad[] = {"",
                                       "[]",
                                       "{}",
@@ -445,9 +446,12 @@ static void what_a_bootstrap_server_says_is_checked(void **state)
                                       "{\"0\":1}",
                                       "{\"0\":{\"engine_id\":\"e\"},\"1\":{}}"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        assert_fails(bt_dialect_check_query(bad[i], strlen(bad[i])), BATON_ERR_BAD_MESSAGE, NULL);
-    static const char good[] = "{\"12345\":{\"engine_id\":\"e\"}}";
-    assert_ok(bt_dialect_check_query(good, strlen(good)));
+        assert_fails(bt_dialect_check_query(bad[i], strlen(bad[i]), &ranks), BATON_ERR_BAD_MESSAGE,
+                     NULL);
+    static const char good[] = " \n{\"12345\":{\"engine_id\":\"e\"}}\n ";
+    assert_ok(bt_dialect_check_query(good, strlen(good), &ranks));
+    assert_int_equal(ranks.text.n, strlen(good) - 4);
+    assert_int_equal(bt_json_length(ranks), 1);
 }
 
 static void identifiers_are_uuids_and_differ(void **state)
