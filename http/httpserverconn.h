@@ -7,8 +7,7 @@
  *              |                                  |
  *              +-- bad request, timeout --+       +-- close wanted
  *                                         v       v
- *                                         LEAVING -- written, sending side shut, peer closed -->
- * CLOSED
+ *                                         LEAVING -- written, shut, peer closed --> CLOSED
  *
  * A connection dies only through conn_close; its memory goes when libuv has closed its handles. An
  * exchange belongs to the handler until it finishes the request, and outlives its connection.

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One request from arrival to answer.
  *
- *   NEW --text or chat, early--> TOKENIZE --> PREFILL --answer--> KV_WAIT --ready--> DECODE -->
- * ENDED |  `--token ids, or decode-first----------^  ^                  |                 | |
- * `----- retry ------+-----------------'
- *    `--several prompts in one body, /tokenize, ...------------------------------> DECODE
+ *   NEW --text or chat, early--> TOKENIZE --.
+ *    |--ids, or decode-first----------------+-> PREFILL --answer--> KV_WAIT --ready--> DECODE
+ *    |                                             `--a dialect without notices-------->^
+ *    `--several prompts in one body, /tokenize, ...------------------------------------>^
  *
- * Before PREFILL a request may be in ROOM_WAIT, until a decode engine has room for its KV.
+ * Before PREFILL a request may be in ROOM_WAIT, until a decode engine has room for its KV. PREFILL,
+ * KV_WAIT and DECODE go back to PREFILL for another attempt.
  * Every state but NEW may go to ENDED: by a failure, or because the client left. An attempt is one
  * pass through PREFILL, KV_WAIT and DECODE with one id, one prefill and one decode engine. A failed
  * attempt is made again with a fresh id, on other engines where there are any, as long as nothing

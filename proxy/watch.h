@@ -3,10 +3,9 @@
  * stopped or hangs keeps its connections, so that only the deadline of the whole leg would end the
  * wait, and prefill's is long, because prompts may be.
  *
- *   a leg has heard nothing for ms.probe --> GET /health --any answer--> it takes as long as it
- * takes
- *                                                 `--none in ms.silent--> the engine's legs fail,
- * and it is avoided until it answers (proxy/probe.h)
+ *   a leg has heard nothing for ms.probe --> GET /health
+ *     --any answer--------> it takes as long as it takes
+ *     --none in ms.silent-> the engine's legs fail; it is avoided until it answers (proxy/probe.h)
  *
  * An engine that refuses the question is about to stop and may be finishing what it has. Each loop
  * asks for itself; nothing runs while no leg is under way.

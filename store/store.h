@@ -5,8 +5,7 @@
  *   FREE --grant--> RESERVED --commit--> LANDED --evicted (no hold, no pin)--> FREE
  *                      |   \--abort, drained------------------------------> FREE
  *                      \--abort--> QUARANTINED --proof--> FREE
- *                                       \-------retire--> RETIRED      (until its region is
- * removed)
+ *                                       \-------retire--> RETIRED, until its region is removed
  *
  *   The moves of a page are a table: core/states.def.
  *

@@ -19,7 +19,8 @@
  *     of the end of late writes rests on (transport.h).
  *   - What the thread has copied is the owner's to read after bt_worker_observe.
  *   - The queue, and the ring of each worker, have a lock each; no call of a backend's is made
- * under either. The thread never waits for the owner: a full ring stops that worker's turns only.
+ *     under either. The thread never waits for the owner: a full ring stops only that worker's
+ *     turns.
  *
  * An error of put and flush comes as a failed event instead of a status, one of send as FAILED.
  * A thread without work sleeps in epoll over its workers' fds and its doorbell.

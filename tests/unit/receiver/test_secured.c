@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A sender and a receiver with CURVE keys in files, through the public API, as
- * docs/configuration.md says: who is let in hands a request over; anybody else gets nothing, and a
+ * docs/security.md says: who is let in hands a request over; anybody else gets nothing, and a
  * named error in time. */
 #include <baton/receiver.h>
 #include <baton/sender.h>
