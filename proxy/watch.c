@@ -39,18 +39,17 @@ static seat *beside_seat_of(bt_watch *watch, const bt_req *req)
     return &watch->seats[BT_LEG_PREFILL][req->prefill_idx];
 }
 
+static bool is_beside_of(const seat *s, const bt_req *req)
+{
+    return req->beside.call != NULL && beside_seat_of(s->watch, req) == s;
+}
+
 /* One of the request's legs waits for that engine, and has heard nothing since then. */
 static bool is_owed_by(const seat *s, const bt_req *req, uint64_t since_ms)
 {
     bool is_main = is_waiting(req) && seat_of(s->watch, req) == s && req->heard_ms <= since_ms;
-    bool is_beside = req->beside.call != NULL && beside_seat_of(s->watch, req) == s &&
-                     req->beside.heard_ms <= since_ms;
+    bool is_beside = is_beside_of(s, req) && req->beside.heard_ms <= since_ms;
     return is_main || is_beside;
-}
-
-static bool is_beside_of(const seat *s, const bt_req *req)
-{
-    return req->beside.call != NULL && beside_seat_of(s->watch, req) == s;
 }
 
 /* Fails what has heard nothing since before the question. */

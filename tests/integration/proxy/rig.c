@@ -242,6 +242,23 @@ void reply_free(reply *answer)
     answer->body = NULL;
 }
 
+void rig_expect_answer(rig *r, const char *path, const char *body, const char *wanted)
+{
+    reply answer = rig_post(r, path, "", body);
+    if (answer.status != 200 || strstr(answer.body, wanted) == NULL)
+        fail_msg("wanted %s, found %u %s", wanted, answer.status, answer.body);
+    assert_false(answer.is_cut);
+    reply_free(&answer);
+}
+
+void rig_expect_handed_over(const brain_kv *kv, int n)
+{
+    assert_int_equal(atomic_load(&kv->n_made), n);
+    assert_int_equal(atomic_load(&kv->n_taken), n);
+    assert_int_equal(atomic_load(&kv->n_recomputed), 0);
+    assert_int_equal(brain_stranded(kv), 0);
+}
+
 conversation rig_begin(rig *r, const char *path, const char *body)
 {
     return begin(r, "POST", path, "", body);

@@ -3,6 +3,7 @@
  * Thread rule: the test's thread. */
 #ifndef BT_TESTS_RIG_H
 #define BT_TESTS_RIG_H
+#include "enginebrains.h"
 #include "fakeengine.h"
 #include "proxy/proxy.h"
 #include "support/test.h"
@@ -55,6 +56,10 @@ typedef struct {
 reply rig_post(rig *r, const char *path, const char *headers, const char *body);
 reply rig_get(rig *r, const char *path);
 void reply_free(reply *answer);
+/* The request is answered whole, with 200, and the body has `wanted` in it. */
+void rig_expect_answer(rig *r, const char *path, const char *body, const char *wanted);
+/* What n hand-offs computed has been fetched, all of it, and nothing was computed twice. */
+void rig_expect_handed_over(const brain_kv *kv, int n);
 /* Sends bytes as they are and reads the answer. */
 reply rig_raw(rig *r, const char *bytes, size_t n);
 

@@ -52,33 +52,15 @@ static void open_pair(const pair *p, unsigned n, const rig_options *given)
     }
 }
 
-/* All that was computed has been fetched, and nothing was computed twice. */
-static void expect_handed_over(int n)
-{
-    assert_int_equal(atomic_load(&kv.n_made), n);
-    assert_int_equal(atomic_load(&kv.n_taken), n);
-    assert_int_equal(atomic_load(&kv.n_recomputed), 0);
-    assert_int_equal(brain_stranded(&kv), 0);
-}
-
-static void expect_answer(const char *path, const char *body, const char *wanted)
-{
-    reply answer = rig_post(&r, path, "", body);
-    if (answer.status != 200 || strstr(answer.body, wanted) == NULL)
-        fail_msg("wanted %s, found %u %s", wanted, answer.status, answer.body);
-    assert_false(answer.is_cut);
-    reply_free(&answer);
-}
-
 static void kv_of_one_engine_is_used_by_the_other(void **state)
 {
     (void)state;
     for (size_t i = 0; i < N_PAIRS; i++) {
         open_pair(&pairs[i], 1, &(rig_options){0});
-        expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
-        expect_answer("/v1/completions", stream, "data: [DONE]");
-        expect_answer("/v1/chat/completions", chat, "\"text\":\"AB\"");
-        expect_handed_over(3);
+        rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
+        rig_expect_answer(&r, "/v1/completions", stream, "data: [DONE]");
+        rig_expect_answer(&r, "/v1/chat/completions", chat, "\"text\":\"AB\"");
+        rig_expect_handed_over(&kv, 3);
         /* The decode engine answers alone what the client asked for, byte for byte. */
         const char *min_tokens = strstr(fake_nth(r.decode[0], 0)->body, "\"min_tokens\":2");
         assert_non_null(min_tokens);
@@ -96,7 +78,7 @@ static void engine_that_hands_nothing_over_is_counted(void **state)
     fake_set(r.prefill[0], &(fake_script){.body = "{\"choices\":[{\"index\":0,\"text\":\"A\","
                                                   "\"finish_reason\":\"length\"}],"
                                                   "\"kv_transfer_params\":null}"});
-    expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
+    rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
     assert_int_equal(atomic_load(&kv.n_recomputed), 1);
     assert_null(strstr(fake_nth(r.decode[0], 0)->body, "kv_transfer_params"));
     assert_int_equal(rig_metric(&r, "baton_proxy_kv_params_missing_total"), 1);
@@ -116,8 +98,8 @@ static void broken_prefill_engine_is_replaced_before_decode_hears_of_it(void **s
             open_pair(&pairs[i], 2, &(rig_options){.options.retries = 1});
             fake_set(r.prefill[0], &faults[k]);
             for (int n = 0; n < 2; n++)
-                expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
-            expect_handed_over(2);
+                rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
+            rig_expect_handed_over(&kv, 2);
             assert_int_equal(rig_metric(&r, "baton_proxy_retries_total{leg=\"prefill\"}"), 1);
             rig_close(&r);
         }
@@ -152,8 +134,8 @@ static void words_of_the_client_to_engines_do_not_pass(void **state)
         "\"disaggregated_params\":{\"request_type\":\"generation_only\"}}";
     for (size_t i = 0; i < N_PAIRS; i++) {
         open_pair(&pairs[i], 1, &(rig_options){0});
-        expect_answer("/v1/completions", body, "\"text\":\"AB\"");
-        expect_handed_over(1);
+        rig_expect_answer(&r, "/v1/completions", body, "\"text\":\"AB\"");
+        rig_expect_handed_over(&kv, 1);
         assert_null(strstr(fake_nth(r.prefill[0], 0)->body, "evil"));
         assert_null(strstr(fake_nth(r.decode[0], 0)->body, "evil"));
         rig_close(&r);
@@ -166,14 +148,14 @@ static void several_sequences_go_where_they_can(void **state)
     static const char two_prompts[] = "{\"prompt\":[\"a\",\"b\"]}";
     static const char two_choices[] = "{\"prompt\":\"a\",\"n\":2}";
     open_pair(&pairs[0], 1, &(rig_options){0});
-    expect_answer("/v1/completions", two_prompts, "AB");
-    expect_answer("/v1/completions", two_choices, "AB");
+    rig_expect_answer(&r, "/v1/completions", two_prompts, "AB");
+    rig_expect_answer(&r, "/v1/completions", two_choices, "AB");
     assert_int_equal(fake_count(r.prefill[0]), 0);
     assert_int_equal(rig_metric(&r, "baton_proxy_bypass_total{reason=\"several\"}"), 2);
     rig_close(&r);
     open_pair(&pairs[2], 1, &(rig_options){0});
-    expect_answer("/v1/completions", two_prompts, "AB");
-    expect_handed_over(1);
+    rig_expect_answer(&r, "/v1/completions", two_prompts, "AB");
+    rig_expect_handed_over(&kv, 1);
     reply answer = rig_post(&r, "/v1/completions", "", two_choices);
     assert_int_equal(answer.status, 400);
     assert_non_null(strstr(answer.body, "one choice"));
@@ -186,12 +168,12 @@ static void short_prompts_stay_local_only_where_they_can(void **state)
 {
     (void)state;
     open_pair(&pairs[0], 1, &(rig_options){.options.local_below = 1000});
-    expect_answer("/v1/completions", whole, "AB");
+    rig_expect_answer(&r, "/v1/completions", whole, "AB");
     assert_int_equal(fake_count(r.prefill[0]), 0);
     rig_close(&r);
     open_pair(&pairs[2], 1, &(rig_options){.options.local_below = 1000});
-    expect_answer("/v1/completions", whole, "AB");
-    expect_handed_over(1);
+    rig_expect_answer(&r, "/v1/completions", whole, "AB");
+    rig_expect_handed_over(&kv, 1);
     rig_close(&r);
 }
 
@@ -221,7 +203,7 @@ static void front_end_names_the_prefill_engine(void **state)
     post_named(named, 200);
     assert_int_equal(fake_count(r.prefill[0]), 1);
     post_named("10.9.9.9:1", 400);
-    expect_handed_over(4);
+    rig_expect_handed_over(&kv, 4);
     /* No word of it: the front end wants no hand-off. */
     post_named("", 200);
     assert_int_equal(atomic_load(&kv.n_recomputed), 1);
@@ -269,8 +251,8 @@ static void mixed_pools_never_mix_a_pair(void **state)
     assert_ok(bt_proxy_start(&options, &r.proxy));
     r.port = bt_proxy_port(r.proxy);
     for (int i = 0; i < 8; i++)
-        expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
-    expect_handed_over(4);
+        rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
+    rig_expect_handed_over(&kv, 4);
     assert_int_equal(atomic_load(&other.n_taken), 4);
     assert_int_equal(brain_stranded(&other), 0);
     rig_close(&r);

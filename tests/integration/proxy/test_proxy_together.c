@@ -58,23 +58,6 @@ static void open_pair(const pair *p, unsigned n, bt_proxy_options options)
     r.port = bt_proxy_port(r.proxy);
 }
 
-static void expect_met(int n)
-{
-    assert_int_equal(atomic_load(&kv.n_made), n);
-    assert_int_equal(atomic_load(&kv.n_taken), n);
-    assert_int_equal(atomic_load(&kv.n_recomputed), 0);
-    assert_int_equal(brain_stranded(&kv), 0);
-}
-
-static void expect_answer(const char *path, const char *body, const char *wanted)
-{
-    reply answer = rig_post(&r, path, "", body);
-    if (answer.status != 200 || strstr(answer.body, wanted) == NULL)
-        fail_msg("wanted %s, found %u %s", wanted, answer.status, answer.body);
-    assert_false(answer.is_cut);
-    reply_free(&answer);
-}
-
 static void expect_error(const char *body, unsigned status, const char *code)
 {
     reply answer = rig_post(&r, "/v1/completions", "", body);
@@ -88,7 +71,7 @@ static void expect_error(const char *body, unsigned status, const char *code)
 /* A first request, after which engines are known to each other. */
 static void warm_up(void)
 {
-    expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
+    rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
 }
 
 /* The engine's requests with that path. */
@@ -115,12 +98,12 @@ static void engines_meet(void **state)
     (void)state;
     for (size_t i = 0; i < N_PAIRS; i++) {
         open_pair(&pairs[i], 1, (bt_proxy_options){0});
-        expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
-        expect_answer("/v1/completions", stream, "data: [DONE]");
-        expect_answer("/v1/chat/completions", chat, "\"text\":\"AB\"");
-        expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
+        rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
+        rig_expect_answer(&r, "/v1/completions", stream, "data: [DONE]");
+        rig_expect_answer(&r, "/v1/chat/completions", chat, "\"text\":\"AB\"");
+        rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
         rig_close(&r);
-        expect_met(4);
+        rig_expect_handed_over(&kv, 4);
     }
 }
 
@@ -128,7 +111,7 @@ static void sglang_engines_get_the_same_bytes(void **state)
 {
     (void)state;
     open_pair(&pairs[SGLANG], 1, (bt_proxy_options){0});
-    expect_answer("/v1/completions", stream, "data: [DONE]");
+    rig_expect_answer(&r, "/v1/completions", stream, "data: [DONE]");
     const fake_request *p = last_of(r.prefill[0], "/v1/completions");
     assert_string_equal(p->body, last_of(r.decode[0], "/v1/completions")->body);
     assert_memory_equal(p->body, stream, strlen(stream) - 1);
@@ -353,7 +336,7 @@ static void restarted_engine_is_learnt_anew(void **state)
     warm_up();
     kv.life++; /* nothing is under way */
     expect_error(whole, 502, "decode_failed");
-    expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
+    rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
     assert_int_equal(count_of(r.prefill[0], "/query"), 2);
     rig_close(&r);
     /* Where its answers tell, the client sees nothing of it. */
@@ -361,7 +344,7 @@ static void restarted_engine_is_learnt_anew(void **state)
     warm_up();
     kv.life++;
     fake_set(r.decode[0], &(fake_script){.way = FAKE_COMPUTES, .only_first = 2});
-    expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
+    rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
     assert_int_equal(rig_metric(&r, "baton_proxy_retries_total{leg=\"prefill\"}"), 1);
     rig_close(&r);
 }
@@ -377,7 +360,7 @@ static void ranks_take_turns(void **state)
         assert_non_null(strcasestr(last_of(r.prefill[0], "/v1/completions")->headers, wanted));
     }
     rig_close(&r);
-    expect_met(4);
+    rig_expect_handed_over(&kv, 4);
 }
 
 static void bootstrap_server_that_says_nonsense_is_an_error(void **state)
@@ -402,7 +385,7 @@ static void push_engine_that_says_nothing_is_counted(void **state)
     open_pair(&pairs[PUSH], 1, (bt_proxy_options){0});
     fake_set(r.prefill[0], &(fake_script){.body = "{\"choices\":[{\"finish_reason\":\"length\"}]}",
                                           .only_first = 1});
-    expect_answer("/v1/completions", whole, "\"text\":\"AB\"");
+    rig_expect_answer(&r, "/v1/completions", whole, "\"text\":\"AB\"");
     assert_int_equal(atomic_load(&kv.n_recomputed), 1);
     assert_int_equal(rig_metric(&r, "baton_proxy_kv_params_missing_total"), 1);
     warm_up();
